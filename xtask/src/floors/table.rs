@@ -1,0 +1,172 @@
+//! Who may use whom: every arrow between crates, and to every guest, with the reason it is there.
+//!
+//! A new arrow is the rarest change: a commit of its own, with its reason here.
+
+/// The floors of the house. A crate uses only crates of lower floors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Floor {
+    /// The contracts that everything else is written against.
+    Ground,
+    /// What is built on the contracts alone.
+    First,
+    /// Services, and the adapters to brokers, stores and the web.
+    Main,
+    /// Programs and suites that put the house to use; nothing depends on them but tests.
+    Upper,
+    /// Tools of the workspace, apart from the house.
+    Apart,
+}
+
+/// A permitted use of another crate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrow {
+    /// The crate's name; a `*` at its end stands for a family of crates.
+    pub(crate) to: &'static str,
+    pub(crate) because: &'static str,
+}
+
+/// Which crates of others a room may use beyond those that every room may.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Guests {
+    Only(&'static [Arrow]),
+    /// Nothing depends on the room, so its guests stay in it: an application chooses its own, and what is
+    /// measured is compared with the raw clients.
+    Any,
+}
+
+/// What one crate may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    pub(crate) name: &'static str,
+    pub(crate) floor: Floor,
+    /// An adapter speaks for one outside system: its tests, too, use neither another adapter nor the host.
+    pub(crate) is_adapter: bool,
+    pub(crate) own: &'static [Arrow],
+    pub(crate) guests: Guests,
+}
+
+/// Guests of every room.
+pub(crate) const EVERYWHERE: [&str; 9] =
+    ["serde", "serde_json", "bytes", "thiserror", "tokio", "tokio-util", "futures-util", "tracing", "uuid"];
+
+const fn to(to: &'static str, because: &'static str) -> Arrow {
+    Arrow { to, because }
+}
+
+const CORE: Arrow = to("purista-core", "messages and contracts are its language");
+const JIFF: Arrow = to("jiff", "times in messages and records are jiff's, as in core");
+
+pub(crate) const ROOMS: [Room; 11] = [
+    Room {
+        name: "purista-core",
+        floor: Floor::Ground,
+        is_adapter: false,
+        own: &[],
+        guests: Guests::Only(&[
+            to("schemars", "the schema of a contract comes from its Rust type"),
+            to("garde", "the same attributes check a payload and describe it"),
+            to("jsonschema", "contracts known only by their schema are checked by it"),
+            to("regex", "the patterns in garde's attributes"),
+            to("jiff", "the time of day, with its zone"),
+            to("arc-swap", "routes are read on every message and replaced rarely"),
+            to("secrecy", "a secret has no Debug and is wiped"),
+        ]),
+    },
+    Room {
+        name: "purista-events",
+        floor: Floor::First,
+        is_adapter: false,
+        own: &[CORE],
+        guests: Guests::Only(&[JIFF]),
+    },
+    Room {
+        name: "purista",
+        floor: Floor::Main,
+        is_adapter: false,
+        own: &[CORE, to("purista-events", "a unit of work commits events, state and replies together")],
+        guests: Guests::Only(&[
+            JIFF,
+            to("backon", "delays between attempts, bounded and with jitter"),
+            to("config", "a service's configuration from files and the environment"),
+        ]),
+    },
+    Room {
+        name: "purista-telemetry",
+        floor: Floor::Main,
+        is_adapter: true,
+        own: &[CORE],
+        guests: Guests::Only(&[
+            to("tracing-subscriber", "spans and logs go to a place"),
+            to("tracing-opentelemetry", "spans become OpenTelemetry's"),
+            to("opentelemetry*", "the protocol that collectors speak"),
+            to("metrics*", "counters and histograms for Prometheus"),
+        ]),
+    },
+    Room {
+        name: "purista-http",
+        floor: Floor::Main,
+        is_adapter: true,
+        own: &[CORE],
+        guests: Guests::Only(&[
+            to("axum", "routes, extractors and responses"),
+            to("tower", "layers around the gateway"),
+            to("tower-http", "cross-origin requests, limits, time-outs"),
+            to("hyper", "the protocol under axum, for time-outs that axum::serve does not install"),
+            to("hyper-util", "the accept loop with a timer"),
+            to("jsonwebtoken", "bearer tokens are checked at the door"),
+        ]),
+    },
+    Room {
+        name: "purista-nats",
+        floor: Floor::Main,
+        is_adapter: true,
+        own: &[CORE],
+        guests: Guests::Only(&[to("async-nats", "the client of the one system that this crate speaks to")]),
+    },
+    Room {
+        name: "purista-sqlite",
+        floor: Floor::Main,
+        is_adapter: true,
+        own: &[CORE, to("purista-events", "it implements the event store's contract")],
+        guests: Guests::Only(&[
+            JIFF,
+            to("rusqlite", "the client of the one system that this crate speaks to"),
+        ]),
+    },
+    Room {
+        name: "purista-conformance",
+        floor: Floor::Upper,
+        is_adapter: false,
+        own: &[CORE, to("purista-events", "the duties of stores are tested here as those of bridges are")],
+        guests: Guests::Only(&[to("proptest", "some duties hold for every input")]),
+    },
+    Room {
+        name: "purista-benches",
+        floor: Floor::Upper,
+        is_adapter: false,
+        own: &HOUSE,
+        guests: Guests::Any,
+    },
+    Room { name: "sign-up", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
+    Room {
+        name: "xtask",
+        floor: Floor::Apart,
+        is_adapter: false,
+        own: &[],
+        guests: Guests::Only(&[
+            to("anyhow", "the tool's errors are read by people only"),
+            to("clap", "the command line"),
+        ]),
+    },
+];
+
+/// What an application may put together.
+const HOUSE: [Arrow; 7] = [
+    CORE,
+    to("purista", "services and their host"),
+    to("purista-events", "projections and stores in memory"),
+    to("purista-telemetry", "an application decides where its spans go"),
+    to("purista-http", "an application decides how it is reached"),
+    to("purista-nats", "an application decides on its bridge"),
+    to("purista-sqlite", "an application decides on its store"),
+];
