@@ -1,0 +1,171 @@
+//! What a host serves, for those who describe it or lead to it: gateways, documents, the console.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::address::{Address, ServiceId};
+use crate::contract::{Command, Contract};
+use crate::event::Event;
+use crate::route::Route;
+use crate::subscription::Filter;
+
+/// One command.
+#[derive(Clone)]
+pub struct CommandEntry {
+    /// Where it is found.
+    pub address: Address,
+    /// One sentence.
+    pub summary: &'static str,
+    /// Where HTTP finds it.
+    pub route: Option<Route>,
+    /// The fields that travel apart.
+    pub parameters: &'static [&'static str],
+    /// The errors that it answers with on purpose.
+    pub errors: &'static [(u16, &'static str)],
+    /// The event that its answer is marked with.
+    pub success_event: Option<&'static str>,
+    input: fn() -> schemars::Schema,
+    output: fn() -> schemars::Schema,
+}
+
+impl CommandEntry {
+    /// The entry of a contract; a gateway in a process of its own lists contracts this way.
+    pub fn of<C: Command>() -> Self {
+        Self {
+            address: Address::known(C::ADDRESS),
+            summary: C::SUMMARY,
+            route: C::HTTP,
+            parameters: C::PARAMETERS,
+            errors: C::ERRORS,
+            success_event: None,
+            input: C::schema,
+            output: C::Output::schema,
+        }
+    }
+
+    /// The schema of the input, parameters included.
+    pub fn input(&self) -> Value {
+        (self.input)().to_value()
+    }
+
+    /// The schema of the output.
+    pub fn output(&self) -> Value {
+        (self.output)().to_value()
+    }
+
+    /// Whether it answers with nothing (`()`), which HTTP says as 204.
+    pub fn answers_nothing(&self) -> bool {
+        self.output().get("type").is_some_and(|kind| kind == "null")
+    }
+
+    /// PURISTA's metadata of a command, the payload of `infoServiceFunctionAdded`.
+    pub fn metadata(&self) -> Value {
+        let mut expose = json!({
+            "contentTypeRequest": "application/json", "contentEncodingRequest": "utf-8",
+            "contentTypeResponse": "application/json", "contentEncodingResponse": "utf-8",
+            "inputPayload": self.input(), "outputPayload": self.output(), "deprecated": false,
+        });
+        if let Some(route) = self.route {
+            let query = self
+                .query_parameters()
+                .map(|name| json!({"name": name, "required": false}))
+                .collect::<Vec<_>>();
+            expose["http"] = json!({
+                "method": route.method().as_str(), "path": route.path(),
+                "openApi": {
+                    "description": self.summary, "summary": self.address.target(),
+                    "isSecure": route.access() == crate::route::Access::Authenticated,
+                    "query": query, "tags": [], "operationId": self.address.target(),
+                    "additionalStatusCodes": self.errors.iter().map(|(status, _)| status).collect::<Vec<_>>(),
+                },
+            });
+        }
+        json!({ "expose": expose })
+    }
+
+    /// The parameters that are not in the path of the route.
+    pub fn query_parameters(&self) -> impl Iterator<Item = &'static str> {
+        let route = self.route;
+        self.parameters.iter().copied().filter(move |name| {
+            !route.is_some_and(|route| route.path_parameters().any(|in_path| in_path == *name))
+        })
+    }
+}
+
+impl fmt::Debug for CommandEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommandEntry")
+            .field("address", &self.address)
+            .field("route", &self.route)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One subscription.
+#[derive(Debug, Clone)]
+pub struct SubscriptionEntry {
+    /// Where it lives.
+    pub address: Address,
+    /// What it gets.
+    pub filter: Filter,
+    /// Whether messages wait for it.
+    pub durable: bool,
+}
+
+/// One event that is emitted here.
+#[derive(Clone)]
+pub struct EventEntry {
+    /// Its name.
+    pub name: &'static str,
+    /// The version of its form.
+    pub version: u32,
+    schema: fn() -> schemars::Schema,
+}
+
+impl EventEntry {
+    /// The entry of an event.
+    pub fn of<E: Event>() -> Self {
+        Self { name: E::NAME, version: E::VERSION, schema: E::schema }
+    }
+
+    /// The schema of its body.
+    pub fn schema(&self) -> Value {
+        (self.schema)().to_value()
+    }
+}
+
+impl fmt::Debug for EventEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EventEntry({} v{})", self.name, self.version)
+    }
+}
+
+/// One service.
+#[derive(Debug, Clone)]
+pub struct ServiceEntry {
+    /// Its name and version.
+    pub id: ServiceId,
+    /// One sentence.
+    pub description: &'static str,
+    /// What can be asked of it.
+    pub commands: Vec<CommandEntry>,
+    /// What it listens to.
+    pub subscriptions: Vec<SubscriptionEntry>,
+    /// What it emits.
+    pub events: Vec<EventEntry>,
+}
+
+/// Everything that a host serves.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    /// The services, in the order in which they were added.
+    pub services: Vec<ServiceEntry>,
+}
+
+impl Catalogue {
+    /// The commands of all services.
+    pub fn commands(&self) -> impl Iterator<Item = &CommandEntry> {
+        self.services.iter().flat_map(|service| &service.commands)
+    }
+}

@@ -1,0 +1,274 @@
+//! Invokes commands and emits events over a bridge: what doors, tests and programs outside of handlers use.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::address::Address;
+use crate::bridge::{BridgeError, BridgeErrorKind, COMMAND_TIMEOUT, EventBridge};
+use crate::clock::Clock;
+use crate::contract::{Command, Contract};
+use crate::event::Event;
+use crate::id::Id;
+use crate::invoke_error::{InvokeError, InvokeErrorKind};
+use crate::message::{HOPS_MAX, Message, MessageType, Party, Record};
+use crate::payload::Payload;
+use crate::status::Status;
+use crate::text::Text;
+use crate::trace::TraceContext;
+
+/// How many calls of one client are under way at a time, unless it says otherwise; the others wait until their deadline.
+pub const CALLS_IN_FLIGHT_DEFAULT: usize = 1024;
+
+/// Invokes commands and emits events. Cheap to clone; clones share the bound on calls under way.
+///
+/// ```no_run
+/// # use purista_core::{client::Client, contract::Command, invoke_error::InvokeError};
+/// # async fn example<SignUp: Command>(client: Client, sign_up: SignUp) -> Result<SignUp::Output, InvokeError> {
+/// client.call(sign_up).tenant("acme").idempotency_key("order-17").send().await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    bridge: Arc<dyn EventBridge>,
+    sender: Party,
+    clock: Clock,
+    permits: Arc<Semaphore>,
+}
+
+/// One command as it enters the house, before anybody has decoded it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The command.
+    pub receiver: Address,
+    /// The input, without the fields that travel apart.
+    pub payload: Payload,
+    /// The fields that travel apart, as a JSON object.
+    pub parameter: Option<Bytes>,
+    /// How the sender calls the place it came in at, as PURISTA's `$$endpoint:post:/api/v1/sign-up`.
+    pub sender: Option<Address>,
+    /// On whose behalf.
+    pub principal_id: Option<Arc<str>>,
+    /// In whose part of the system.
+    pub tenant_id: Option<Arc<str>>,
+    /// The flow; a new one when absent.
+    pub trace_id: Option<Id>,
+    /// The technical trace.
+    pub trace: Option<TraceContext>,
+    /// Under which it may be asked again.
+    pub idempotency_key: Option<Arc<str>>,
+    /// How long the answer is of use; [`COMMAND_TIMEOUT`] when absent.
+    pub timeout: Option<Duration>,
+}
+
+impl Request {
+    /// A request with nothing but an input.
+    pub fn new(receiver: Address, payload: Payload) -> Self {
+        Self {
+            receiver,
+            payload,
+            parameter: None,
+            sender: None,
+            principal_id: None,
+            tenant_id: None,
+            trace_id: None,
+            trace: None,
+            idempotency_key: None,
+            timeout: None,
+        }
+    }
+}
+
+impl Client {
+    /// A client that calls itself `sender` in its messages. At most `calls_in_flight` of its calls are under way at a time.
+    pub fn new(bridge: Arc<dyn EventBridge>, sender: Address, clock: Clock, calls_in_flight: usize) -> Self {
+        let sender = Party { address: sender, instance: Some(bridge.instance()) };
+        Self { bridge, sender, clock, permits: Arc::new(Semaphore::new(calls_in_flight.max(1))) }
+    }
+
+    /// Asks, and waits for the answer, at most [`COMMAND_TIMEOUT`]. Dropping the future does not stop the handler.
+    pub async fn invoke<C: Command>(&self, command: C) -> Result<C::Output, InvokeError> {
+        self.send(Request::new(Address::known(C::ADDRESS), Payload::command(command))).await
+    }
+
+    /// Asks with a tenant, a principal, a trace, a key or a time-out.
+    pub fn call<C: Command>(&self, command: C) -> Call<'_, C> {
+        let request = Request::new(Address::known(C::ADDRESS), Payload::command(command));
+        Call { client: self, request, output: std::marker::PhantomData }
+    }
+
+    async fn send<O: Contract>(&self, request: Request) -> Result<O, InvokeError> {
+        decode(self.request(request).await?)
+    }
+
+    /// Sends a command that nobody has decoded yet and returns its response, of success or of error. Waits for a free
+    /// place among the calls under way, at most until the deadline: then it never happened.
+    pub async fn request(&self, request: Request) -> Result<Message, BridgeError> {
+        let deadline = Instant::now() + request.timeout.unwrap_or(COMMAND_TIMEOUT);
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => self.wait_for_permit(deadline).await?,
+        };
+        let response = self.bridge.request(self.command(request, deadline)).await;
+        drop(permit);
+        response
+    }
+
+    #[cold]
+    fn wait_for_permit(
+        &self,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<tokio::sync::SemaphorePermit<'_>, BridgeError>> {
+        Box::pin(async move {
+            match tokio::time::timeout_at(deadline, self.permits.acquire()).await {
+                Ok(Ok(permit)) => Ok(permit),
+                _ => Err(BridgeError::new(BridgeErrorKind::Rejected, "too many calls are under way")),
+            }
+        })
+    }
+
+    fn command(&self, request: Request, deadline: Instant) -> Message {
+        let id = self.clock.id();
+        let trace_id = request.trace_id.unwrap_or_else(|| self.clock.id());
+        let mut sender = self.sender.clone();
+        if let Some(address) = request.sender {
+            sender.address = address;
+        }
+        Message {
+            receiver: Some(Party::anywhere(request.receiver)),
+            correlation_id: Some(self.clock.id()),
+            trace: request.trace,
+            principal_id: request.principal_id,
+            tenant_id: request.tenant_id,
+            payload: request.payload,
+            parameter: request.parameter,
+            deadline: Some(deadline),
+            idempotency_key: request.idempotency_key,
+            ..Message::new(id, MessageType::Command, self.clock.now_ms(), sender, trace_id)
+        }
+    }
+
+    /// Asks on behalf of a handler: `cause` hands down trace, principal, tenant, what is left of its time, and its hops.
+    /// It takes no place among the calls under way: if 64 handlers call 64, none must wait for another's place.
+    pub async fn invoke_for<C: Command>(
+        &self,
+        cause: &Message,
+        sender: Party,
+        command: C,
+        timeout: Option<Duration>,
+        idempotency_key: Option<Arc<str>>,
+    ) -> Result<C::Output, InvokeError> {
+        if cause.hops >= HOPS_MAX {
+            let text = format!("more than {HOPS_MAX} messages cause one another");
+            return Err(InvokeError::new(InvokeErrorKind::Rejected, Status::LOOP_DETECTED, text)
+                .traced(&cause.trace_id));
+        }
+        let own = Instant::now() + timeout.unwrap_or(COMMAND_TIMEOUT);
+        let message = Message {
+            receiver: Some(Party::anywhere(Address::known(C::ADDRESS))),
+            correlation_id: Some(self.clock.id()),
+            payload: Payload::command(command),
+            deadline: Some(cause.deadline.map_or(own, |left| left.min(own))),
+            idempotency_key,
+            ..cause.causes(self.clock.id(), MessageType::Command, self.clock.now_ms(), sender)
+        };
+        decode(self.bridge.request(message).await?)
+    }
+
+    /// Publishes an event from outside of any handler. It is not recorded: the first that knows of it is who listens.
+    pub async fn emit<E: Event>(&self, event: E) -> Result<(), InvokeError> {
+        if let Err(faults) = event.check() {
+            let text = faults.first().map_or_else(String::new, ToString::to_string);
+            let text = format!("the event {} is not valid: {text}", E::NAME);
+            return Err(InvokeError::new(InvokeErrorKind::Rejected, Status::BAD_REQUEST, text));
+        }
+        let (id, trace_id) = (self.clock.id(), self.clock.id());
+        let record = (E::VERSION != 1)
+            .then(|| Box::new(Record { origin: None, causation_id: None, event_version: E::VERSION }));
+        let message = Message {
+            event_name: Some(Text::known(E::NAME)),
+            payload: Payload::typed(event),
+            record,
+            ..Message::new(id, MessageType::CustomMessage, self.clock.now_ms(), self.sender.clone(), trace_id)
+        };
+        Ok(self.bridge.publish(message).await?)
+    }
+
+    /// The bridge that it speaks over.
+    pub fn bridge(&self) -> &Arc<dyn EventBridge> {
+        &self.bridge
+    }
+
+    /// How many calls may begin now.
+    pub fn free_places(&self) -> usize {
+        self.permits.available_permits()
+    }
+}
+
+fn decode<O: Contract>(response: Message) -> Result<O, InvokeError> {
+    if let Some(error) = InvokeError::of_response(&response) {
+        return Err(error);
+    }
+    let trace_id = response.trace_id;
+    response.payload.take().map_err(|error| InvokeError::undecodable(error, &trace_id))
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("sender", &self.sender.address)
+            .field("free_places", &self.free_places())
+            .finish()
+    }
+}
+
+/// One call with more than its input; made by [`Client::call`].
+#[derive(Debug)]
+#[must_use = "a call does nothing until it is sent"]
+pub struct Call<'c, C: Command> {
+    client: &'c Client,
+    request: Request,
+    output: std::marker::PhantomData<fn() -> C::Output>,
+}
+
+impl<C: Command> Call<'_, C> {
+    /// On whose behalf. The caller vouches for it: over HTTP only the authenticator names it.
+    pub fn principal(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.request.principal_id = Some(id.into());
+        self
+    }
+
+    /// In whose part of the system. The caller vouches for it.
+    pub fn tenant(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.request.tenant_id = Some(id.into());
+        self
+    }
+
+    /// The flow that it belongs to.
+    pub fn trace_id(mut self, id: Id) -> Self {
+        self.request.trace_id = Some(id);
+        self
+    }
+
+    /// Under this key the command does its work once, however often it is sent; with another input it is refused (422).
+    pub fn idempotency_key(mut self, key: impl Into<Arc<str>>) -> Self {
+        self.request.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// How long the answer is of use.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sends, and waits for the answer. Dropping the future does not stop the handler.
+    pub async fn send(self) -> Result<C::Output, InvokeError> {
+        self.client.send(self.request).await
+    }
+}

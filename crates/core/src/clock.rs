@@ -1,0 +1,160 @@
+//! Time of day and randomness, injected so that tests own them.
+//!
+//! Waiting is `tokio::time`, which tests pause; this trait is what tokio does not give: the time that is written down,
+//! and random bits for ids and jitter.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
+
+use crate::id::Id;
+
+/// Where the time of day and random bits come from.
+pub trait Source: Send + Sync + 'static {
+    /// The time of day.
+    fn now(&self) -> Timestamp;
+    /// 128 random bits. They name things; they are no secrets.
+    fn random(&self) -> u128;
+}
+
+/// The clock that a host, its client and its stores share. Cheap to clone.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Source>);
+
+impl Clock {
+    /// The machine's clock and its random bits.
+    pub fn system() -> Self {
+        Self(Arc::new(SystemSource))
+    }
+
+    /// A clock that shows `start` plus what `tokio::time` has counted since, and draws from `seed`: under paused time a
+    /// test owns both.
+    pub fn follows_tokio(start: Timestamp, seed: u64) -> Self {
+        Self(Arc::new(TokioSource { start, began: tokio::time::Instant::now(), state: AtomicU64::new(seed) }))
+    }
+
+    /// A clock of the caller's own making.
+    pub fn new(source: impl Source) -> Self {
+        Self(Arc::new(source))
+    }
+
+    /// The time of day.
+    pub fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    /// The time of day in milliseconds since 1970, as messages bear it.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.now().as_millisecond()).unwrap_or(0)
+    }
+
+    /// 128 random bits.
+    pub fn random(&self) -> u128 {
+        self.0.random()
+    }
+
+    /// A new id.
+    pub fn id(&self) -> Id {
+        Id::from_random(self.0.random())
+    }
+
+    /// A number in `0.0..1.0`, for jitter.
+    pub fn fraction(&self) -> f64 {
+        // 53 bits are what an f64 holds exactly.
+        #[expect(clippy::cast_precision_loss, reason = "53 bits fit the mantissa")]
+        let bits = (self.0.random() as u64 >> 11) as f64;
+        bits / (1_u64 << 53) as f64
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.now()).finish()
+    }
+}
+
+struct SystemSource;
+
+thread_local! {
+    /// Two independent generators a thread, each seeded by the operating system: a call to it for every id costs more
+    /// than a whole validated command.
+    static GENERATORS: Cell<(u64, u64)> = Cell::new(uuid::Uuid::new_v4().as_u64_pair());
+}
+
+impl Source for SystemSource {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn random(&self) -> u128 {
+        GENERATORS.with(|cell| {
+            let (first, second) = cell.get();
+            let (first, high) = wyrand(first);
+            let (second, low) = wyrand(second);
+            cell.set((first, second));
+            u128::from(high) << 64 | u128::from(low)
+        })
+    }
+}
+
+/// One step of wyrand (Wang Yi, wyhash final version 4, public domain): the next state, and 64 random bits.
+fn wyrand(state: u64) -> (u64, u64) {
+    let state = state.wrapping_add(0xa076_1d64_78bd_642f);
+    let product = u128::from(state).wrapping_mul(u128::from(state ^ 0xe703_7ed1_a0b4_28db));
+    (state, (product >> 64) as u64 ^ product as u64)
+}
+
+struct TokioSource {
+    start: Timestamp,
+    began: tokio::time::Instant,
+    state: AtomicU64,
+}
+
+impl Source for TokioSource {
+    fn now(&self) -> Timestamp {
+        self.start.saturating_add(self.began.elapsed()).unwrap_or(Timestamp::MAX)
+    }
+
+    fn random(&self) -> u128 {
+        let mut bits = 0;
+        for _ in 0..2 {
+            let state = self.state.fetch_add(0xa076_1d64_78bd_642f, Ordering::Relaxed);
+            bits = bits << 64 | u128::from(wyrand(state).1);
+        }
+        bits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_million_ids_differ() {
+        let clock = Clock::system();
+        let ids: HashSet<u128> = (0..1_000_000).map(|_| clock.random()).collect();
+        assert_eq!(ids.len(), 1_000_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_of_a_test_moves_with_paused_time_and_repeats_by_seed() {
+        let clock = Clock::follows_tokio(Timestamp::UNIX_EPOCH, 7);
+        tokio::time::advance(Duration::from_secs(600)).await;
+        assert_eq!(clock.now(), Timestamp::from_second(600).unwrap());
+        assert_eq!(clock.id(), Clock::follows_tokio(Timestamp::UNIX_EPOCH, 7).id());
+        assert!((0.0..1.0).contains(&clock.fraction()));
+    }
+}

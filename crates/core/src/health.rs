@@ -1,0 +1,74 @@
+//! Whether the parts of a host work, as its doors tell the outside.
+
+use std::sync::Arc;
+
+/// How one part is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// It works.
+    Up,
+    /// It works, but something needs attention.
+    Degraded,
+    /// It does not work.
+    Down,
+}
+
+impl Condition {
+    /// The word for people and probes.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One part of a host: a service, the bridge, the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartHealth {
+    /// Which.
+    pub name: String,
+    /// How it is.
+    pub condition: Condition,
+    /// Why, when it is not up. It is shown to whoever may ask; it holds no secret.
+    pub detail: Option<String>,
+}
+
+/// How a host is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthReport {
+    /// Whether it takes work now: not while it starts or drains.
+    pub is_ready: bool,
+    /// Its parts.
+    pub parts: Vec<PartHealth>,
+}
+
+impl HealthReport {
+    /// The worst condition among the parts.
+    pub fn condition(&self) -> Condition {
+        self.parts.iter().map(|part| part.condition).max().unwrap_or(Condition::Up)
+    }
+}
+
+/// Tells how a host is. Cheap to clone.
+#[derive(Clone)]
+pub struct Health(Arc<dyn Fn() -> HealthReport + Send + Sync>);
+
+impl Health {
+    /// A health that asks `report` each time.
+    pub fn new(report: impl Fn() -> HealthReport + Send + Sync + 'static) -> Self {
+        Self(Arc::new(report))
+    }
+
+    /// How it is now.
+    pub fn report(&self) -> HealthReport {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Health").field(&self.report()).finish()
+    }
+}

@@ -1,0 +1,235 @@
+//! The bridge inside one process: a command runs on its caller's task, an event waits in a bounded queue for each who
+//! listens. Nothing survives the process; what must, is recorded (see `purista-events`).
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::bridge::{
+    BridgeError, BridgeErrorKind, BridgeState, COMMAND_TIMEOUT, Capabilities, Consumer, Delivery,
+    EventBridge, Outcome, Registration,
+};
+use crate::clock::Clock;
+use crate::detaching::Detaching;
+use crate::message::{HOPS_MAX, Message};
+use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
+use crate::subscription::Subscription;
+
+mod listener;
+mod routing;
+
+pub use listener::QUEUE_MAX;
+use routing::Routing;
+
+/// Carries messages inside the process. Cheap to clone: clones are the same bridge, so that several hosts can share it.
+#[derive(Clone)]
+pub struct InProcessBridge(Arc<Inner>);
+
+pub(crate) struct Inner {
+    routing: ArcSwap<Routing>,
+    instance: Arc<str>,
+    always_encode: bool,
+    state: watch::Sender<BridgeState>,
+    tasks: TaskTracker,
+}
+
+impl InProcessBridge {
+    /// A bridge that hands values on as they are, and encodes only for who needs bytes.
+    pub fn new() -> Self {
+        Self::build(false)
+    }
+
+    /// A bridge that encodes every payload, as a broker does: for tests, and for those who want to see that cost early.
+    pub fn always_encoding() -> Self {
+        Self::build(true)
+    }
+
+    fn build(always_encode: bool) -> Self {
+        Self(Arc::new(Inner {
+            routing: ArcSwap::default(),
+            instance: Clock::system().id().to_string().into(),
+            always_encode,
+            state: watch::channel(BridgeState::Connected).0,
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    async fn deliver(&self, message: Message) -> Result<(), BridgeError> {
+        let deadline = message.deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        let routing = self.0.routing.load_full();
+        let message = Arc::new(message);
+        let mut taken = 0_usize;
+        for listener in routing.listeners(&message) {
+            match listener.offer(Arc::clone(&message), deadline).await {
+                Ok(()) => taken += 1,
+                Err(_) if taken == 0 => {
+                    let what = format!("the queue of {} was full until the deadline", listener.name());
+                    return Err(BridgeError::new(BridgeErrorKind::Rejected, what));
+                }
+                Err(_) => {
+                    let what = format!(
+                        "the queue of {} was full until the deadline, others have it",
+                        listener.name()
+                    );
+                    return Err(BridgeError::new(BridgeErrorKind::Unknown, what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_open(&self) -> Result<(), BridgeError> {
+        if *self.0.state.borrow() == BridgeState::Closed {
+            return Err(BridgeError::new(BridgeErrorKind::Rejected, "the in-process bridge is closed"));
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, mut command: Message) -> Result<Message, BridgeError> {
+        self.check_open()?;
+        if command.hops > HOPS_MAX {
+            let what = format!("more than {HOPS_MAX} messages cause one another");
+            return Err(BridgeError::new(BridgeErrorKind::Rejected, what));
+        }
+        if self.0.always_encode {
+            encode_payload(&mut command)?;
+        }
+        if self.0.routing.load().has_taps() {
+            self.deliver(command.clone()).await?;
+        }
+        let deadline = command.deadline;
+        let consuming = self.route(command)?;
+        match Detaching::new(consuming, self.0.tasks.clone()).await {
+            Outcome::Reply(reply) => self.returned(*reply).await,
+            _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                Err(BridgeError::new(BridgeErrorKind::Timeout, "no reply came before the deadline"))
+            }
+            _ => Err(BridgeError::new(BridgeErrorKind::Unknown, "the consumer gave no reply")),
+        }
+    }
+
+    fn route(&self, command: Message) -> Result<BoxFuture<'static, Outcome>, BridgeError> {
+        let routing = self.0.routing.load();
+        let receiver = command.receiver.as_ref().map(|party| &party.address);
+        match receiver.and_then(|address| routing.server(address)) {
+            Some(consumer) => Ok(consumer.consume(Delivery { message: command, attempt: 1 })),
+            None => {
+                let what = receiver.map_or_else(
+                    || "nobody is asked".to_owned(),
+                    |address| format!("nobody serves {address}"),
+                );
+                Err(BridgeError::new(BridgeErrorKind::Unroutable, what))
+            }
+        }
+    }
+
+    /// A reply on its way back. One marked with an event that no log holds is routed by that event as well.
+    async fn returned(&self, mut reply: Message) -> Result<Message, BridgeError> {
+        if self.0.always_encode {
+            encode_payload(&mut reply)?;
+        }
+        let is_event = reply.event_name.is_some() && reply.record.is_none();
+        let routing = self.0.routing.load();
+        if routing.has_taps() || (is_event && routing.has_listeners()) {
+            drop(routing);
+            self.deliver(reply.clone()).await?;
+        }
+        Ok(reply)
+    }
+}
+
+impl Default for InProcessBridge {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl EventBridge for InProcessBridge {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "in-process",
+            is_local: true,
+            durable: false,
+            delayed_retry: true,
+            dead_letters: false,
+            pause: true,
+            ordered: true,
+            unroutable_at_once: true,
+            message_bytes_max: PAYLOAD_BYTES_MAX,
+        }
+    }
+
+    fn instance(&self) -> Arc<str> {
+        Arc::clone(&self.0.instance)
+    }
+
+    fn publish(&self, mut message: Message) -> BoxFuture<'_, Result<(), BridgeError>> {
+        Box::pin(async move {
+            self.check_open()?;
+            if self.0.always_encode {
+                encode_payload(&mut message)?;
+            }
+            self.deliver(message).await
+        })
+    }
+
+    fn request(&self, command: Message) -> BoxFuture<'_, Result<Message, BridgeError>> {
+        Box::pin(self.answer(command))
+    }
+
+    fn subscribe(
+        &self,
+        subscription: Subscription,
+        consumer: Arc<dyn Consumer>,
+    ) -> BoxFuture<'_, Result<Registration, BridgeError>> {
+        Box::pin(async move {
+            self.check_open()?;
+            let bridge = Arc::downgrade(&self.0);
+            if subscription.answers {
+                let registration =
+                    routing::ServerFeed::new(subscription.address.clone(), Arc::clone(&consumer), bridge);
+                self.0.routing.rcu(|routing| routing.with_server(&subscription.address, &consumer));
+                return Ok(Registration::new(Arc::new(registration)));
+            }
+            let (listener, feed) = listener::start(&subscription, consumer, &self.0.tasks);
+            self.0.routing.rcu(|routing| routing.with_listener(&subscription, &listener));
+            Ok(Registration::new(Arc::new(routing::ListenerFeed::new(listener, feed, bridge))))
+        })
+    }
+
+    fn state(&self) -> watch::Receiver<BridgeState> {
+        self.0.state.subscribe()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), BridgeError>> {
+        Box::pin(async move {
+            self.0.state.send_replace(BridgeState::Closed);
+            // Without listeners and servers every queue ends once it is empty.
+            self.0.routing.store(Arc::default());
+            self.0.tasks.close();
+            self.0.tasks.wait().await;
+            Ok(())
+        })
+    }
+}
+
+fn encode_payload(message: &mut Message) -> Result<(), BridgeError> {
+    let bytes = message.payload.bytes().map_err(|error| {
+        BridgeError::new(BridgeErrorKind::Rejected, "the payload cannot be encoded").with_source(error)
+    })?;
+    if let Some(bytes) = bytes {
+        message.payload = Payload::encoded(bytes);
+    }
+    Ok(())
+}
+
+impl fmt::Debug for InProcessBridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcessBridge").field("instance", &self.0.instance).finish_non_exhaustive()
+    }
+}

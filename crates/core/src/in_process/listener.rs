@@ -1,0 +1,122 @@
+//! One who listens: a bounded queue, and the pump that empties it.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::address::Address;
+use crate::bridge::{Consumer, Delivery, Outcome, Registration};
+use crate::message::Message;
+use crate::pump::{Pulled, Settle, pump};
+use crate::subscription::Subscription;
+
+/// How many messages wait for one subscription; a publisher then waits, until its message's deadline.
+pub const QUEUE_MAX: usize = 1024;
+
+/// The sending end of one subscription's queue.
+pub(super) struct Listener {
+    address: Address,
+    queue: mpsc::Sender<Arc<Message>>,
+}
+
+impl Listener {
+    pub(super) fn name(&self) -> &Address {
+        &self.address
+    }
+
+    /// Puts a message into the queue, waiting for a place until `deadline`.
+    pub(super) async fn offer(&self, message: Arc<Message>, deadline: Instant) -> Result<(), ()> {
+        match self.queue.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(message)) => {
+                match tokio::time::timeout_at(deadline, self.queue.send(message)).await {
+                    Ok(Ok(())) => Ok(()),
+                    _ => Err(()),
+                }
+            }
+            // The subscription was stopped between the look at the table and now: nobody listens there any more.
+            Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+}
+
+/// Starts the pump of one subscription.
+pub(super) fn start(
+    subscription: &Subscription,
+    consumer: Arc<dyn Consumer>,
+    tasks: &TaskTracker,
+) -> (Arc<Listener>, Registration) {
+    let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+    let returned = Arc::new(Returned::default());
+    let registration = pump(Queue { receiver, returned }, consumer, subscription.in_flight, tasks);
+    (Arc::new(Listener { address: subscription.address.clone(), queue: sender }), registration)
+}
+
+/// Messages that come back for another attempt; at most as many as are in flight.
+type Returned = Mutex<VecDeque<(Arc<Message>, u32)>>;
+
+struct Queue {
+    receiver: mpsc::Receiver<Arc<Message>>,
+    returned: Arc<Returned>,
+}
+
+impl Queue {
+    fn pulled(&self, message: Arc<Message>, attempt: u32) -> Pulled<Back> {
+        let delivery = Delivery { message: Message::clone(&message), attempt };
+        Pulled { delivery, settle: Back { message, attempt, returned: Arc::clone(&self.returned) } }
+    }
+}
+
+impl Stream for Queue {
+    type Item = Pulled<Back>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Pulled<Back>>> {
+        let back = self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if let Some((message, attempt)) = back {
+            return Poll::Ready(Some(self.pulled(message, attempt)));
+        }
+        // What comes back arrives through a settlement, which the pump itself runs and after which it pulls again, so the
+        // queue alone needs to wake it.
+        match self.receiver.poll_recv(cx) {
+            Poll::Ready(Some(message)) => Poll::Ready(Some(self.pulled(message, 1))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Brings a message back into its queue when it is to be tried again.
+pub(super) struct Back {
+    message: Arc<Message>,
+    attempt: u32,
+    returned: Arc<Returned>,
+}
+
+impl Settle for Back {
+    fn nothing_to_tell(&self, outcome: &Outcome) -> bool {
+        matches!(outcome, Outcome::Ack | Outcome::Drop)
+    }
+
+    async fn settle(self, outcome: Outcome) {
+        match outcome {
+            Outcome::Retry { after } => {
+                tokio::time::sleep(after).await;
+                let mut waiting = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+                waiting.push_back((self.message, self.attempt.saturating_add(1)));
+            }
+            Outcome::DeadLetter { reason } => {
+                tracing::error!(
+                    %reason, message_id = %self.message.id, trace_id = %self.message.trace_id, attempt = self.attempt,
+                    "a message is lost: the in-process bridge keeps no dead letters, a store does"
+                );
+            }
+            Outcome::Ack | Outcome::Drop | Outcome::Reply(_) | Outcome::Pause { .. } => {}
+        }
+    }
+}

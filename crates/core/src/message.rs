@@ -1,0 +1,239 @@
+//! What travels: one message of any kind, independent of the broker that carries it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::address::Address;
+use crate::id::Id;
+use crate::payload::Payload;
+use crate::status::Status;
+use crate::text::Text;
+use crate::trace::TraceContext;
+
+mod codec;
+pub use codec::{DecodeError, EncodeError};
+
+/// How many messages may cause one another before the chain is cut with 508.
+pub const HOPS_MAX: u8 = 32;
+
+/// What a message is, with PURISTA's names on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "PURISTA's names, each says what it is")]
+pub enum MessageType {
+    Command,
+    CommandSuccessResponse,
+    CommandErrorResponse,
+    CustomMessage,
+    InfoServiceInit,
+    InfoServiceReady,
+    InfoServiceNotReady,
+    InfoServiceFunctionAdded,
+    InfoServiceDrain,
+    InfoServiceShutdown,
+    InfoInvokeTimeout,
+    InfoSubscriptionError,
+}
+
+impl MessageType {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::CommandSuccessResponse => "commandSuccessResponse",
+            Self::CommandErrorResponse => "commandErrorResponse",
+            Self::CustomMessage => "customMessage",
+            Self::InfoServiceInit => "infoServiceInit",
+            Self::InfoServiceReady => "infoServiceReady",
+            Self::InfoServiceNotReady => "infoServiceNotReady",
+            Self::InfoServiceFunctionAdded => "infoServiceFunctionAdded",
+            Self::InfoServiceDrain => "infoServiceDrain",
+            Self::InfoServiceShutdown => "infoServiceShutdown",
+            Self::InfoInvokeTimeout => "infoInvokeTimeout",
+            Self::InfoSubscriptionError => "infoSubscriptionError",
+        }
+    }
+
+    /// Whether it answers a command.
+    pub const fn is_response(self) -> bool {
+        matches!(self, Self::CommandSuccessResponse | Self::CommandErrorResponse)
+    }
+}
+
+/// One end of a message: an address, and the process that speaks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Party {
+    /// Service, version and target.
+    pub address: Address,
+    /// The instance of the bridge, when it is known: a command names the service it wants, not the process.
+    pub instance: Option<Arc<str>>,
+}
+
+impl Party {
+    /// An end whose process does not matter.
+    pub const fn anywhere(address: Address) -> Self {
+        Self { address, instance: None }
+    }
+}
+
+/// The media type and character encoding of a payload, when it is not JSON in UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// The media type; the payload is then a JSON text that holds the content.
+    pub media_type: Text,
+    /// The character encoding.
+    pub encoding: Text,
+}
+
+/// What a recorded event adds to its message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The store whose log holds it.
+    pub origin: Option<Arc<str>>,
+    /// The message that caused it.
+    pub causation_id: Option<Id>,
+    /// The version of the event's form, from 1.
+    pub event_version: u32,
+}
+
+/// One message. Its parts are PURISTA's; what PURISTA lacks is left out on the wire when it is absent.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Names this message; the id of a recorded event is the event's.
+    pub id: Id,
+    /// What it is.
+    pub kind: MessageType,
+    /// When it was made, in milliseconds since 1970.
+    pub timestamp_ms: u64,
+    /// Who made it.
+    pub sender: Party,
+    /// Whom it is for; events and infos are for whoever listens.
+    pub receiver: Option<Party>,
+    /// Pairs one command with its reply.
+    pub correlation_id: Option<Id>,
+    /// Names the flow that it belongs to, from the browser to the last event.
+    pub trace_id: Id,
+    /// The technical trace; where it is absent the ids stand for it, see [`Message::trace_context`].
+    pub trace: Option<TraceContext>,
+    /// On whose behalf.
+    pub principal_id: Option<Arc<str>>,
+    /// In whose part of the system.
+    pub tenant_id: Option<Arc<str>>,
+    /// The name under which events, and responses marked with one, are found.
+    pub event_name: Option<Text>,
+    /// What the payload is, when it is not JSON.
+    pub content: Option<Box<Content>>,
+    /// Whether an error response tells of an error made for the caller.
+    pub is_handled_error: bool,
+    /// The content. Of a command: the input without the fields that travel as [`Message::parameter`].
+    pub payload: Payload,
+    /// The fields of a command that PURISTA carries apart, as a JSON object.
+    pub parameter: Option<Bytes>,
+    /// Until when the answer is of use, on this machine's monotonic clock; travels as the milliseconds that are left.
+    pub deadline: Option<Instant>,
+    /// How many messages caused this one, one another.
+    pub hops: u8,
+    /// Under which the caller may ask again without its being done twice.
+    pub idempotency_key: Option<Arc<str>>,
+    /// What a recorded event adds.
+    pub record: Option<Box<Record>>,
+}
+
+impl Message {
+    /// A message with nothing but what every message has.
+    pub fn new(id: Id, kind: MessageType, timestamp_ms: u64, sender: Party, trace_id: Id) -> Self {
+        Self {
+            id,
+            kind,
+            timestamp_ms,
+            sender,
+            receiver: None,
+            correlation_id: None,
+            trace_id,
+            trace: None,
+            principal_id: None,
+            tenant_id: None,
+            event_name: None,
+            content: None,
+            is_handled_error: false,
+            payload: Payload::empty(),
+            parameter: None,
+            deadline: None,
+            hops: 0,
+            idempotency_key: None,
+            record: None,
+        }
+    }
+
+    /// A message caused by this one: trace, principal, tenant and hops go on.
+    pub fn causes(&self, id: Id, kind: MessageType, timestamp_ms: u64, sender: Party) -> Self {
+        Self {
+            trace: self.trace.clone(),
+            principal_id: self.principal_id.clone(),
+            tenant_id: self.tenant_id.clone(),
+            hops: self.hops.saturating_add(1),
+            ..Self::new(id, kind, timestamp_ms, sender, self.trace_id.clone())
+        }
+    }
+
+    /// A response to this command. It bears the command's id and correlation, as PURISTA's do.
+    pub fn response(&self, kind: MessageType, timestamp_ms: u64, sender: Party, payload: Payload) -> Self {
+        Self {
+            receiver: Some(self.sender.clone()),
+            correlation_id: self.correlation_id.clone(),
+            trace: self.trace.clone(),
+            principal_id: self.principal_id.clone(),
+            tenant_id: self.tenant_id.clone(),
+            hops: self.hops,
+            payload,
+            ..Self::new(self.id.clone(), kind, timestamp_ms, sender, self.trace_id.clone())
+        }
+    }
+
+    /// An error response to this command.
+    pub fn error_response(
+        &self,
+        timestamp_ms: u64,
+        sender: Party,
+        error: &ErrorPayload,
+        is_handled: bool,
+    ) -> Self {
+        let json = serde_json::to_vec(error)
+            .unwrap_or_else(|_| br#"{"status":500,"message":"Internal Server Error"}"#.to_vec());
+        let payload = Payload::encoded(json.into());
+        let response = self.response(MessageType::CommandErrorResponse, timestamp_ms, sender, payload);
+        Self { is_handled_error: is_handled, ..response }
+    }
+
+    /// The technical trace context: the one that came, else one made of the message's own ids.
+    pub fn trace_context(&self) -> Option<TraceContext> {
+        self.trace.clone().or_else(|| TraceContext::of_ids(&self.trace_id, &self.id))
+    }
+}
+
+/// The payload of an error response.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorPayload {
+    /// The status; HTTP's numbers.
+    pub status: Status,
+    /// What the caller may read.
+    pub message: String,
+    /// Details that the caller may read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// The flow in which it happened: by it the log is searched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<Id>,
+}
+
+impl fmt::Display for ErrorPayload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.status.code(), self.message)
+    }
+}

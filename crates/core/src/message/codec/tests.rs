@@ -1,0 +1,146 @@
+//! Messages in the form of PURISTA's wire, small ones of our own.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn decode(value: &Value) -> Result<Message, DecodeError> {
+    Message::decode(&Bytes::from(value.to_string()), &Clock::system(), Instant::now())
+}
+
+fn again(message: &Message) -> Value {
+    serde_json::from_slice(&message.encode(Instant::now()).unwrap()).unwrap()
+}
+
+fn command() -> Value {
+    json!({
+        "messageType": "command", "id": "0af7651916cd43dd8448eb211c80319c", "timestamp": 1_739_800_000_000_u64,
+        "correlationId": "4bf92f3577b34da6a3ce929d0e0e4736", "traceId": "a flow", "principalId": "user-1",
+        "tenantId": "acme", "contentType": "application/json", "contentEncoding": "utf-8",
+        "otp": "{\"traceparent\":\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\"}",
+        "sender": {"serviceName": "Web", "serviceVersion": "1", "serviceTarget": "$$endpoint:post", "instanceId": "i1"},
+        "receiver": {"serviceName": "User", "serviceVersion": "1", "serviceTarget": "signUp"},
+        "payload": {"payload": {"email": "a@b.c"}, "parameter": {"q": "1"}}
+    })
+}
+
+#[test]
+fn a_message_of_every_type_is_written_as_it_was_read() {
+    let party =
+        json!({"serviceName": "User", "serviceVersion": "1", "serviceTarget": "", "instanceId": "i2"});
+    let bare = |kind: &str| {
+        json!({
+            "messageType": kind, "id": "x-1", "timestamp": 5, "traceId": "t", "contentType": "application/json",
+            "contentEncoding": "utf-8", "otp": "{}", "sender": party
+        })
+    };
+    let with = |mut message: Value, more: Value| {
+        for (key, value) in more.as_object().unwrap() {
+            message[key] = value.clone();
+        }
+        message
+    };
+    let mut messages = vec![
+        command(),
+        with(
+            bare("commandSuccessResponse"),
+            json!({"correlationId": "c", "receiver": party, "payload": [1], "eventName": "e"}),
+        ),
+        with(
+            bare("commandErrorResponse"),
+            json!({"correlationId": "c", "isHandledError": true, "payload": {"status": 404}}),
+        ),
+        with(bare("commandErrorResponse"), json!({"correlationId": "c", "isHandledError": false})),
+        with(
+            bare("customMessage"),
+            json!({"eventName": "e", "payload": "text", "contentType": "text/plain"}),
+        ),
+        with(
+            bare("customMessage"),
+            json!({"eventName": "e", "origin": "s", "causationId": "m", "eventVersion": 2, "hops": 3}),
+        ),
+    ];
+    for info in [
+        "infoServiceInit",
+        "infoServiceReady",
+        "infoServiceNotReady",
+        "infoServiceFunctionAdded",
+        "infoServiceDrain",
+        "infoServiceShutdown",
+        "infoInvokeTimeout",
+        "infoSubscriptionError",
+    ] {
+        messages.push(bare(info));
+    }
+    for message in messages {
+        assert_eq!(again(&decode(&message).unwrap()), message);
+    }
+}
+
+#[test]
+fn absent_is_left_out_and_null_is_absent_and_unknown_is_ignored() {
+    let mut message = command();
+    for key in ["principalId", "tenantId", "eventName", "idempotencyKey", "ttl", "hops", "origin"] {
+        message[key] = Value::Null;
+    }
+    message["instanceId"] = json!("stray");
+    message["payload"]["payload"] = Value::Null;
+    let read = decode(&message).unwrap();
+    assert!(read.principal_id.is_none() && read.payload.is_empty() && read.record.is_none());
+    let written = again(&read);
+    assert!(written.as_object().unwrap().values().all(|value| !value.is_null()), "{written}");
+    assert_eq!(written["payload"], json!({"parameter": {"q": "1"}}));
+}
+
+#[test]
+fn what_a_peer_left_out_is_made_up() {
+    let party =
+        json!({"serviceName": "Email", "serviceVersion": "1", "serviceTarget": "x", "instanceId": "i"});
+    let read =
+        decode(&json!({"messageType": "customMessage", "eventName": "mailSent", "sender": party})).unwrap();
+    assert!(read.id.bytes().is_some() && read.trace_id.bytes().is_some() && read.timestamp_ms > 0);
+    let written = again(&read);
+    assert!(
+        written["otp"].as_str().unwrap().contains(&read.trace_id.to_string()),
+        "the ids stand for a trace"
+    );
+}
+
+#[test]
+fn a_deadline_travels_as_the_milliseconds_that_are_left() {
+    let now = Instant::now();
+    let mut message = decode(&command()).unwrap();
+    assert_eq!(message.deadline, None);
+    message.deadline = Some(now + Duration::from_secs(2));
+    let wire: Value =
+        serde_json::from_slice(&message.encode(now + Duration::from_millis(500)).unwrap()).unwrap();
+    assert_eq!(wire["ttl"], 1500);
+    let read = Message::decode(&Bytes::from(wire.to_string()), &Clock::system(), now).unwrap();
+    assert_eq!(read.deadline, Some(now + Duration::from_millis(1500)));
+}
+
+#[test]
+fn what_is_no_message_is_refused_with_the_field() {
+    let without = |key: &str| {
+        let mut message = command();
+        message.as_object_mut().unwrap().remove(key);
+        decode(&message).unwrap_err().to_string()
+    };
+    assert_eq!(without("correlationId"), "a message of this type needs `correlationId`");
+    assert_eq!(without("receiver"), "a message of this type needs `receiver`");
+    for bad in ["", "[]", "{}", r#"{"messageType":"stream"}"#, "\u{0}", &"[".repeat(100_000)] {
+        assert!(
+            Message::decode(&Bytes::from(bad.to_owned()), &Clock::system(), Instant::now()).is_err(),
+            "{bad:.40}"
+        );
+    }
+}
+
+#[test]
+fn the_misspelled_sender_of_amqp_responses_is_read() {
+    let message = json!({
+        "messageType": "commandSuccessResponse", "correlationId": "c",
+        "sennder": {"serviceName": "User", "serviceVersion": "1", "serviceTarget": "x", "instanceId": "i"}
+    });
+    assert_eq!(decode(&message).unwrap().sender.address.service(), "User");
+}

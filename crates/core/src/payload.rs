@@ -1,0 +1,139 @@
+//! What a message carries: bytes, or a typed value that is encoded only if somebody needs bytes.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::contract::{Command, Contract, ContractError};
+use crate::parameter;
+
+/// The largest payload of a message and body of a request, in bytes, so that the rest of the message fits the 1 MiB
+/// that brokers allow by default.
+pub const PAYLOAD_BYTES_MAX: usize = 896 * 1024;
+
+/// The largest body of one event, in bytes.
+pub const EVENT_BYTES_MAX: usize = 256 * 1024;
+
+/// The content of a message. Cheap to clone: clones share the bytes, the value and its encoding.
+#[derive(Clone, Default)]
+pub struct Payload(Repr);
+
+#[derive(Clone, Default)]
+enum Repr {
+    #[default]
+    Empty,
+    Encoded(Bytes),
+    Typed(Arc<dyn Typed>),
+}
+
+/// A value of a contract type whose type was erased, with its encoding once somebody asked for it.
+trait Typed: Any + Send + Sync {
+    fn encoded(&self) -> Result<Bytes, ContractError>;
+    fn parameters(&self) -> &'static [&'static str];
+}
+
+struct Slot<T> {
+    value: T,
+    encoded: OnceLock<Bytes>,
+    parameters: &'static [&'static str],
+}
+
+impl<T: Contract> Typed for Slot<T> {
+    fn encoded(&self) -> Result<Bytes, ContractError> {
+        if let Some(bytes) = self.encoded.get() {
+            return Ok(bytes.clone());
+        }
+        let bytes = self.value.encode()?;
+        Ok(self.encoded.get_or_init(|| bytes).clone())
+    }
+
+    fn parameters(&self) -> &'static [&'static str] {
+        self.parameters
+    }
+}
+
+impl Payload {
+    /// No payload at all: the key is left out on the wire.
+    pub const fn empty() -> Self {
+        Self(Repr::Empty)
+    }
+
+    /// JSON as it came or goes.
+    pub const fn encoded(json: Bytes) -> Self {
+        Self(Repr::Encoded(json))
+    }
+
+    /// A value; it is encoded at most once, however many consumers ask.
+    pub fn typed<T: Contract>(value: T) -> Self {
+        Self(Repr::Typed(Arc::new(Slot { value, encoded: OnceLock::new(), parameters: &[] })))
+    }
+
+    /// A command; the fields that travel apart are split off when it is written.
+    pub fn command<C: Command>(command: C) -> Self {
+        Self(Repr::Typed(Arc::new(Slot {
+            value: command,
+            encoded: OnceLock::new(),
+            parameters: C::PARAMETERS,
+        })))
+    }
+
+    /// As PURISTA carries a command: its payload, and the fields that travel apart.
+    pub fn split(&self) -> Result<(Option<Bytes>, Option<Bytes>), ContractError> {
+        let bytes = self.bytes()?;
+        match (&self.0, bytes) {
+            (Repr::Typed(typed), Some(bytes)) if !typed.parameters().is_empty() => {
+                let (payload, parameter) = parameter::split(&bytes, typed.parameters())?;
+                Ok((Some(payload), Some(parameter)))
+            }
+            (_, bytes) => Ok((bytes, None)),
+        }
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.0, Repr::Empty)
+    }
+
+    /// The JSON, `None` when there is no payload.
+    pub fn bytes(&self) -> Result<Option<Bytes>, ContractError> {
+        match &self.0 {
+            Repr::Empty => Ok(None),
+            Repr::Encoded(bytes) => Ok(Some(bytes.clone())),
+            Repr::Typed(typed) => typed.encoded().map(Some),
+        }
+    }
+
+    /// The value: moved out when nobody shares it, copied when somebody does, decoded when there are only bytes.
+    /// An absent payload reads as JSON `null`.
+    pub fn take<T: Contract>(self) -> Result<T, ContractError> {
+        match self.0 {
+            Repr::Empty => T::decode(b"null"),
+            Repr::Encoded(bytes) => T::decode(&bytes),
+            Repr::Typed(typed) => {
+                let any: Arc<dyn Any + Send + Sync> = typed.clone();
+                match any.downcast::<Slot<T>>() {
+                    Ok(slot) => {
+                        drop(typed);
+                        Ok(Arc::try_unwrap(slot)
+                            .map_or_else(|shared| shared.value.clone(), |slot| slot.value))
+                    }
+                    // Another Rust type of the same contract, as in two versions of one crate.
+                    Err(_) => T::decode(&typed.encoded()?),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Payload {
+    /// Shows size, never content: payloads hold what users keep private.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Repr::Empty => f.write_str("Payload(empty)"),
+            Repr::Encoded(bytes) => write!(f, "Payload({} bytes)", bytes.len()),
+            Repr::Typed(_) => f.write_str("Payload(typed)"),
+        }
+    }
+}

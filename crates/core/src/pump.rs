@@ -1,0 +1,156 @@
+//! The one loop that feeds a consumer from a carrier: take a place, pull, consume, settle.
+//!
+//! Every adapter uses it, so that bounds, retries of a paused feed and the end of a subscription are the same everywhere.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, CatchUnwind};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, Stream, StreamExt};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bridge::{Consumer, Delivery, Feed, Outcome, Registration};
+
+/// One message pulled from a carrier, and the way to tell the carrier what became of it.
+#[derive(Debug)]
+pub struct Pulled<K> {
+    /// What the consumer gets.
+    pub delivery: Delivery,
+    /// Tells the carrier.
+    pub settle: K,
+}
+
+/// Tells a carrier what became of one message.
+pub trait Settle: Send + 'static {
+    /// Whether the carrier need not hear of this outcome, so that nothing waits for telling it.
+    fn nothing_to_tell(&self, _outcome: &Outcome) -> bool {
+        false
+    }
+
+    /// Tells it, exactly once. A pause is told as a retry at once: the pump has stopped pulling, and the message goes back.
+    fn settle(self, outcome: Outcome) -> impl Future<Output = ()> + Send;
+}
+
+/// Pulls from `source` into `consumer` on a task of `tasks`, at most `in_flight` at a time, until the source ends or the
+/// registration is stopped.
+pub fn pump<S, K>(
+    source: S,
+    consumer: Arc<dyn Consumer>,
+    in_flight: usize,
+    tasks: &TaskTracker,
+) -> Registration
+where
+    S: Stream<Item = Pulled<K>> + Send + Unpin + 'static,
+    K: Settle,
+{
+    let control = Arc::new(Control {
+        stop: CancellationToken::new(),
+        stopped: CancellationToken::new(),
+        paused: watch::channel(false).0,
+        reason: Mutex::default(),
+    });
+    let guard = control.stopped.clone().drop_guard();
+    let run = run(source, consumer, in_flight.max(1), Arc::clone(&control));
+    tasks.spawn(async move {
+        let _ended = guard;
+        run.await;
+    });
+    Registration::new(control)
+}
+
+struct Control {
+    stop: CancellationToken,
+    stopped: CancellationToken,
+    paused: watch::Sender<bool>,
+    reason: Mutex<Option<String>>,
+}
+
+impl Control {
+    fn pause(&self, reason: String) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        self.paused.send_replace(true);
+    }
+}
+
+impl Feed for Control {
+    fn resume(&self) {
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.paused.send_replace(false);
+    }
+
+    fn paused(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn stop(&self) -> BoxFuture<'static, ()> {
+        self.stop.cancel();
+        let stopped = self.stopped.clone();
+        Box::pin(async move { stopped.cancelled().await })
+    }
+}
+
+async fn run<S, K>(mut source: S, consumer: Arc<dyn Consumer>, in_flight: usize, control: Arc<Control>)
+where
+    S: Stream<Item = Pulled<K>> + Send + Unpin,
+    K: Settle,
+{
+    let mut running = FuturesUnordered::new();
+    let mut paused = control.paused.subscribe();
+    let mut has_ended = false;
+    loop {
+        let is_stopping = has_ended || control.stop.is_cancelled();
+        if is_stopping && running.is_empty() {
+            return;
+        }
+        let may_pull = !is_stopping && !*paused.borrow_and_update() && running.len() < in_flight;
+        tokio::select! {
+            biased;
+            Some(()) = running.next(), if !running.is_empty() => {}
+            () = control.stop.cancelled(), if !is_stopping => {}
+            _ = paused.changed() => {}
+            pulled = source.next(), if may_pull => {
+                let Some(Pulled { delivery, settle }) = pulled else {
+                    has_ended = true;
+                    continue;
+                };
+                // A consumer catches the panics of handlers; one of its own must not end the feed.
+                let mut consuming = AssertUnwindSafe(consumer.consume(delivery)).catch_unwind();
+                // Most are done at once; only what waits is kept.
+                let outcome = match futures_util::poll!(&mut consuming) {
+                    Poll::Ready(ended) => Some(outcome_of(ended)),
+                    Poll::Pending => None,
+                };
+                if !outcome.as_ref().is_some_and(|outcome| settle.nothing_to_tell(outcome)) {
+                    running.push(finish(outcome, consuming, settle, Arc::clone(&control)));
+                }
+            }
+        }
+    }
+}
+
+type Consuming = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, Outcome>>>;
+
+async fn finish<K: Settle>(outcome: Option<Outcome>, consuming: Consuming, settle: K, control: Arc<Control>) {
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => outcome_of(consuming.await),
+    };
+    let outcome = match outcome {
+        Outcome::Pause { reason } => {
+            tracing::warn!(%reason, "a subscription is paused");
+            control.pause(reason);
+            Outcome::Retry { after: Duration::ZERO }
+        }
+        other => other,
+    };
+    settle.settle(outcome).await;
+}
+
+fn outcome_of(ended: std::thread::Result<Outcome>) -> Outcome {
+    ended.unwrap_or_else(|_| Outcome::DeadLetter { reason: "the consumer panicked".to_owned() })
+}

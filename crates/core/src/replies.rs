@@ -1,0 +1,165 @@
+//! The table of calls that wait for a reply, for carriers that bring replies as messages of their own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::bridge::{BridgeError, BridgeErrorKind};
+use crate::id::Id;
+use crate::message::Message;
+
+/// How many calls may wait at a time, unless the adapter says otherwise.
+pub const REPLIES_PENDING_MAX: usize = 65_536;
+
+/// Pairs replies with the calls that wait for them, by correlation id. Bounded; an entry lives exactly as long as its call.
+#[derive(Clone)]
+pub struct Replies {
+    pending: Arc<Mutex<HashMap<Id, oneshot::Sender<Message>>>>,
+    pending_max: usize,
+}
+
+impl Replies {
+    /// A table for at most `pending_max` calls.
+    pub fn new(pending_max: usize) -> Self {
+        Self { pending: Arc::default(), pending_max }
+    }
+
+    /// Announces a call, before it is sent: its reply may be faster than the sender.
+    pub fn expect(&self, correlation_id: Id) -> Result<PendingReply, BridgeError> {
+        let mut pending = self.lock();
+        if pending.len() >= self.pending_max {
+            return Err(BridgeError::new(BridgeErrorKind::Rejected, "too many calls wait for a reply"));
+        }
+        if pending.contains_key(&correlation_id) {
+            return Err(BridgeError::new(
+                BridgeErrorKind::Rejected,
+                "a call with this correlation id is under way",
+            ));
+        }
+        let (sender, receiver) = oneshot::channel();
+        pending.insert(correlation_id.clone(), sender);
+        drop(pending);
+        Ok(PendingReply { replies: self.clone(), correlation_id, receiver })
+    }
+
+    /// Hands a reply to its call. `false` when nobody waits: it came after the deadline, twice, or was forged.
+    pub fn complete(&self, reply: Message) -> bool {
+        let waiting = reply.correlation_id.as_ref().and_then(|id| self.lock().remove(id));
+        waiting.is_some_and(|call| call.send(reply).is_ok())
+    }
+
+    /// Ends every call as `Unknown`, as when the connection was lost.
+    pub fn abandon(&self) {
+        self.lock().clear();
+    }
+
+    /// How many calls wait.
+    pub fn pending(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, oneshot::Sender<Message>>> {
+        // Nothing in here can panic half-way, so a poisoned table is whole.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self::new(REPLIES_PENDING_MAX)
+    }
+}
+
+impl fmt::Debug for Replies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replies").field("pending", &self.pending()).finish_non_exhaustive()
+    }
+}
+
+/// One call that waits; dropping it takes it out of the table.
+#[derive(Debug)]
+pub struct PendingReply {
+    replies: Replies,
+    correlation_id: Id,
+    receiver: oneshot::Receiver<Message>,
+}
+
+impl PendingReply {
+    /// Waits for the reply until `deadline`. Cancel safe: a dropped call leaves the table.
+    pub async fn until(mut self, deadline: Instant) -> Result<Message, BridgeError> {
+        match tokio::time::timeout_at(deadline, &mut self.receiver).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(_)) => Err(BridgeError::new(
+                BridgeErrorKind::Unknown,
+                "the connection was lost before the reply came",
+            )),
+            Err(_) => Err(BridgeError::new(BridgeErrorKind::Timeout, "no reply came before the deadline")),
+        }
+    }
+}
+
+impl Drop for PendingReply {
+    fn drop(&mut self) {
+        self.replies.lock().remove(&self.correlation_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::address::{Address, ServiceId};
+    use crate::message::{MessageType, Party};
+
+    fn reply(correlation: u128) -> Message {
+        let sender = Party::anywhere(Address::of(ServiceId::new("User", "1"), "signUp"));
+        let mut reply = Message::new(
+            Id::from_random(9),
+            MessageType::CommandSuccessResponse,
+            0,
+            sender,
+            Id::from_random(8),
+        );
+        reply.correlation_id = Some(Id::from_random(correlation));
+        reply
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reply_finds_its_call_once_and_the_table_is_empty_after() {
+        let replies = Replies::default();
+        let call = replies.expect(Id::from_random(1)).unwrap();
+        assert!(!replies.complete(reply(2)), "a forged reply finds nobody");
+        assert!(replies.complete(reply(1)));
+        assert!(!replies.complete(reply(1)), "a second one neither");
+        assert!(call.until(later()).await.is_ok());
+        assert_eq!(replies.pending(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_at_its_deadline_or_with_the_connection() {
+        let replies = Replies::default();
+        let late = replies.expect(Id::from_random(1)).unwrap().until(later()).await.unwrap_err();
+        assert_eq!(late.kind(), BridgeErrorKind::Timeout);
+        let call = replies.expect(Id::from_random(2)).unwrap();
+        replies.abandon();
+        assert_eq!(call.until(later()).await.unwrap_err().kind(), BridgeErrorKind::Unknown);
+        assert_eq!(replies.pending(), 0);
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_a_dropped_call_leaves_it() {
+        let replies = Replies::new(1);
+        let call = replies.expect(Id::from_random(1)).unwrap();
+        assert_eq!(replies.expect(Id::from_random(2)).unwrap_err().kind(), BridgeErrorKind::Rejected);
+        drop(call);
+        assert!(replies.expect(Id::from_random(2)).is_ok());
+    }
+}

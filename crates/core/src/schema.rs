@@ -1,0 +1,187 @@
+//! What is wrong with an input: every field at fault, found off the hot path.
+//!
+//! Decoding stops at the first error, which is of little use to somebody who fills a form. A payload that fails to
+//! decode or to validate is therefore read again against its JSON schema, so that all faults are named at once.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::contract::{Contract, JSON_DEPTH_MAX};
+
+/// The most faults that are listed for one input.
+pub const FAULTS_MAX: usize = 64;
+
+/// One field that breaks a rule: what is wrong, and where. The value itself is never repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What is wrong.
+    pub message: String,
+    /// The way to the field, from the outside in; empty for the whole.
+    pub path: Vec<String>,
+}
+
+impl Fault {
+    /// The faults that validation found, with paths split at dots and brackets.
+    pub fn of_report(report: &garde::Report) -> Vec<Self> {
+        report
+            .iter()
+            .take(FAULTS_MAX)
+            .map(|(path, error)| Self {
+                message: error.message().to_owned(),
+                path: path
+                    .to_string()
+                    .split(['.', '[', ']'])
+                    .filter(|part| !part.is_empty())
+                    .map(ToOwned::to_owned)
+                    .collect(),
+            })
+            .collect()
+    }
+}
+
+/// Reads refused inputs of one type again. The schema is compiled at the first refusal and kept.
+pub struct Inspector {
+    schema: fn() -> schemars::Schema,
+    validator: OnceLock<Option<Validator>>,
+}
+
+impl Inspector {
+    /// The inspector of a contract type.
+    pub fn of<T: Contract>() -> Self {
+        Self { schema: T::schema, validator: OnceLock::new() }
+    }
+
+    /// Every field at fault. `found` are faults that validation itself named, in its own (Rust) field names; they are
+    /// given when the schema sees nothing wrong, as with rules that a schema cannot say.
+    pub fn inspect(&self, json: &[u8], found: Vec<Fault>) -> Vec<Fault> {
+        let Ok(value) = serde_json::from_slice::<Value>(json) else {
+            return vec![Fault { message: "not valid JSON".to_owned(), path: Vec::new() }];
+        };
+        let Some(validator) = self.validator() else { return found };
+        let mut faults: Vec<Fault> =
+            validator.iter_errors(&value).take(FAULTS_MAX).map(|e| fault_of(&e)).collect();
+        if faults.is_empty() {
+            faults = found;
+        }
+        if faults.is_empty() {
+            faults.push(Fault { message: "not of the documented form".to_owned(), path: Vec::new() });
+        }
+        faults
+    }
+
+    fn validator(&self) -> Option<&Validator> {
+        self.validator
+            .get_or_init(|| {
+                jsonschema::options()
+                    .should_validate_formats(true)
+                    .build((self.schema)().as_value())
+                    .inspect_err(
+                        |error| tracing::error!(%error, "the schema of a contract cannot be compiled"),
+                    )
+                    .ok()
+            })
+            .as_ref()
+    }
+}
+
+impl fmt::Debug for Inspector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inspector").finish_non_exhaustive()
+    }
+}
+
+fn fault_of(error: &jsonschema::ValidationError<'_>) -> Fault {
+    let mut path: Vec<String> = error
+        .instance_path()
+        .as_str()
+        .split('/')
+        .skip(1)
+        .map(|part| part.replace("~1", "/").replace("~0", "~"))
+        .collect();
+    let message = match error.kind() {
+        ValidationErrorKind::Required { property } => {
+            path.push(property.as_str().unwrap_or_default().to_owned());
+            "required".to_owned()
+        }
+        ValidationErrorKind::Format { format } => format!("not a valid {format}"),
+        _ => error.masked_with("the value").to_string(),
+    };
+    Fault { message, path }
+}
+
+/// Whether JSON nests deeper than [`JSON_DEPTH_MAX`]. Counts brackets outside of texts; allocates nothing.
+pub fn nests_too_deep(json: &[u8]) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                if depth > JSON_DEPTH_MAX {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use garde::Validate;
+    use schemars::JsonSchema;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+    #[serde(rename_all = "camelCase")]
+    struct SignUp {
+        #[garde(email)]
+        email: String,
+        #[garde(length(min = 1, max = 80))]
+        full_name: String,
+    }
+
+    fn faults(json: &str) -> Vec<String> {
+        let found =
+            SignUp::decode(json.as_bytes()).ok().and_then(|value| value.check().err()).unwrap_or_default();
+        let mut faults: Vec<_> = Inspector::of::<SignUp>()
+            .inspect(json.as_bytes(), found)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        faults.sort();
+        faults
+    }
+
+    #[test]
+    fn every_field_at_fault_is_named_by_its_name_on_the_wire() {
+        assert_eq!(faults(r#"{"email":"x"}"#), ["email: not a valid email", "fullName: required"]);
+        assert_eq!(faults(r#"{"email":"a@b.de","fullName":""}"#).len(), 1);
+        assert_eq!(faults("{"), [": not valid JSON"]);
+        assert_eq!(faults("[]").len(), 1);
+    }
+
+    #[test]
+    fn a_value_is_never_repeated_to_the_caller() {
+        let told = faults(r#"{"email":"CANARY","fullName":["CANARY"]}"#).join(" ");
+        assert!(!told.contains("CANARY"), "{told}");
+    }
+
+    #[test]
+    fn depth_is_counted_outside_of_texts_only() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(!nests_too_deep(nested(JSON_DEPTH_MAX).as_bytes()));
+        assert!(nests_too_deep(nested(JSON_DEPTH_MAX + 1).as_bytes()));
+        assert!(!nests_too_deep(format!(r#""{}\"""#, "[".repeat(1_000)).as_bytes()));
+    }
+}

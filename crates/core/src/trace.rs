@@ -1,0 +1,138 @@
+//! The W3C trace context that a message carries, and its form on PURISTA's wire.
+//!
+//! `traceId` of a message is the business trace and any text; this is the technical one (W3C Trace Context, level 1),
+//! which travels as `otp`: a JSON object written as a JSON string.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Id, hex, unhex};
+
+/// The longest `tracestate` that is carried on, in bytes (W3C asks for at least 512).
+pub const TRACE_STATE_BYTES_MAX: usize = 512;
+
+/// A position in a distributed trace: trace, span, flags, and the vendors' state.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TraceContext {
+    trace: [u8; 16],
+    span: [u8; 8],
+    flags: u8,
+    state: Option<Arc<str>>,
+}
+
+impl TraceContext {
+    /// Reads a `traceparent` header, and a `tracestate` where there is one; anything malformed is `None`, as W3C asks.
+    pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Option<Self> {
+        let mut parts = traceparent.trim().as_bytes().split(|byte| *byte == b'-');
+        let version = unhex::<1>(parts.next()?)?;
+        let trace = unhex::<16>(parts.next()?)?;
+        let span = unhex::<8>(parts.next()?)?;
+        let [flags] = unhex::<1>(parts.next()?)?;
+        let zeros = trace == [0; 16] || span == [0; 8];
+        // A later version may append parts; version 0 may not, and version 255 is forbidden.
+        if zeros || version == [0xff] || (version == [0] && parts.next().is_some()) {
+            return None;
+        }
+        let state = tracestate.filter(|s| !s.is_empty() && s.len() <= TRACE_STATE_BYTES_MAX && s.is_ascii());
+        Some(Self { trace, span, flags, state: state.map(Into::into) })
+    }
+
+    /// The context of a message that carries none: its own ids, where they have the form of a trace's. So a trace needs
+    /// no generator, and log lines, messages and spans show the same id.
+    pub fn of_ids(trace: &Id, span: &Id) -> Option<Self> {
+        let [span @ .., _, _, _, _, _, _, _, _] = *span.bytes()?;
+        let trace = *trace.bytes()?;
+        (trace != [0; 16] && span != [0; 8]).then_some(Self { trace, span, flags: 1, state: None })
+    }
+
+    /// The same trace, seen from a new span.
+    #[must_use]
+    pub fn child(&self, span: u64) -> Self {
+        Self { span: span.max(1).to_be_bytes(), ..self.clone() }
+    }
+
+    /// The trace's id as 32 hex digits.
+    pub fn trace_id(&self) -> Id {
+        Id::from_random(u128::from_be_bytes(self.trace))
+    }
+
+    /// The header `tracestate`.
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+
+    /// The value of `otp` on the wire: a carrier, written as JSON text.
+    pub fn to_otp(&self) -> String {
+        let carrier = Carrier {
+            traceparent: Some(self.to_string()),
+            tracestate: self.state.as_deref().map(Into::into),
+        };
+        serde_json::to_string(&carrier).unwrap_or_else(|_| "{}".to_owned())
+    }
+
+    /// Reads `otp`; a carrier without a valid `traceparent` is no context.
+    pub fn from_otp(otp: &str) -> Option<Self> {
+        let carrier: Carrier = serde_json::from_str(otp).ok()?;
+        Self::parse(&carrier.traceparent?, carrier.tracestate.as_deref())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Carrier {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tracestate: Option<String>,
+}
+
+/// The form of the header `traceparent`.
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "00-{}-{}-{:02x}",
+            hex(&self.trace, &mut [0; 32]),
+            hex(&self.span, &mut [0; 16]),
+            self.flags
+        )
+    }
+}
+
+impl fmt::Debug for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn a_traceparent_survives_the_way_through_otp() {
+        let context = TraceContext::parse(PARENT, Some("vendor=1")).unwrap();
+        assert_eq!(context.to_string(), PARENT);
+        assert_eq!(context.to_otp(), format!(r#"{{"traceparent":"{PARENT}","tracestate":"vendor=1"}}"#));
+        assert_eq!(TraceContext::from_otp(&context.to_otp()), Some(context));
+    }
+
+    #[test]
+    fn what_is_malformed_is_no_context() {
+        for bad in [
+            "",
+            "00-x-y-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            &PARENT.to_uppercase(),
+        ] {
+            assert_eq!(TraceContext::parse(bad, None), None, "{bad}");
+        }
+        assert_eq!(TraceContext::parse(&PARENT.replace("b7ad6b7169203331", "0000000000000000"), None), None);
+        for bad in ["{}", "no json", "[]"] {
+            assert_eq!(TraceContext::from_otp(bad), None, "{bad}");
+        }
+    }
+}
