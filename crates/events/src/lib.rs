@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The first floor of purista: the log of events, and what is kept beside it in the same commit.
+//!
+//! **What it is.** The contract of an [`store::EventStore`]: one [`batch::Batch`] commits events, state, the reply of a
+//! command and the progress of subscriptions together or not at all; readers follow the log by [`position::Position`]. And
+//! the memory engine, [`memory::MemoryStore`], which is the executable specification: every other engine passes the same
+//! suite.
+//!
+//! **What it is not.** It delivers nothing: durable subscriptions and the unit of work live in the crate `purista`. It
+//! stores nothing on disk: that is an engine's work, as `purista-sqlite`.
+
+pub mod batch;
+pub mod memory;
+pub mod position;
+pub mod query;
+pub mod recorded;
+pub mod store;
+pub mod subscriptions;

@@ -1,0 +1,162 @@
+//! What is committed together.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use purista_core::id::Id;
+use purista_core::store::StateChange;
+use tokio::time::Instant;
+
+use crate::position::{Position, ReadToken};
+use crate::query::Query;
+use crate::recorded::NewEvent;
+use crate::subscriptions::{DeadLetter, ParkedChange, Pause, ProgressChange, SubscriptionId};
+
+/// The most events of one batch.
+pub const EVENTS_MAX: usize = 1_000;
+
+/// The most bytes of event bodies in one batch.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// One unit of work: all of it is committed, or nothing.
+///
+/// All conditions are checked against the log as it stood before the batch. Committing a batch with the same id again
+/// returns the first receipt, for [`RECEIPTS_KEPT_DAYS`]: so a lost answer is settled by asking again.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Names the batch.
+    pub id: Id,
+    /// Whose events, state and reply these are.
+    pub tenant: Option<Arc<str>>,
+    /// Events, each group under its condition.
+    pub appends: Vec<Append>,
+    /// Changes of state.
+    pub state: Vec<StateChange>,
+    /// The reply to the command, when its caller gave a key.
+    pub reply: Option<StoredReply>,
+    /// A message of a bridge that was handled for a subscription: a second one of its id is refused as already done.
+    pub consumed: Option<(SubscriptionId, Id)>,
+    /// Progress of durable subscriptions.
+    pub progress: Vec<ProgressChange>,
+    /// What waits for another attempt.
+    pub parked: Vec<ParkedChange>,
+    /// Subscriptions that stop (`Some`) or go on (`None`).
+    pub pauses: Vec<(SubscriptionId, Option<Pause>)>,
+    /// What is given up.
+    pub dead_letters: Vec<DeadLetter>,
+    /// A batch whose deadline passed before its write began is refused; after that the commit wins.
+    pub deadline: Option<Instant>,
+}
+
+/// How long a store knows the ids of batches and the replies under a key.
+pub const RECEIPTS_KEPT_DAYS: i64 = 7;
+
+impl Batch {
+    /// An empty batch.
+    pub fn new(id: Id, tenant: Option<Arc<str>>) -> Self {
+        Self {
+            id,
+            tenant,
+            appends: Vec::new(),
+            state: Vec::new(),
+            reply: None,
+            consumed: None,
+            progress: Vec::new(),
+            parked: Vec::new(),
+            pauses: Vec::new(),
+            dead_letters: Vec::new(),
+            deadline: None,
+        }
+    }
+
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.appends.iter().all(|append| append.events.is_empty() && append.condition == Condition::Always)
+            && self.state.is_empty()
+            && self.reply.is_none()
+            && self.consumed.is_none()
+            && self.progress.is_empty()
+            && self.parked.is_empty()
+            && self.pauses.is_empty()
+            && self.dead_letters.is_empty()
+    }
+}
+
+/// Events under one condition. Without events the condition alone guards the batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Append {
+    /// The events, in order.
+    pub events: Vec<NewEvent>,
+    /// What must be so.
+    pub condition: Condition,
+}
+
+/// What must be so in the log for events to be appended.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Condition {
+    /// Nothing.
+    Always,
+    /// The stream of this tag has exactly this many events, in the batch's tenant.
+    Stream {
+        /// Name of the tag.
+        name: String,
+        /// Value of the tag.
+        value: String,
+        /// How many events it has; 0 is a stream that does not exist.
+        version: u64,
+    },
+    /// Nothing that the query selects was recorded since it was read.
+    Unless(Query, ReadToken),
+}
+
+/// Under which a command is asked again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplyKey {
+    /// Who asked what: principal and command address. The tenant is the batch's.
+    pub scope: Arc<str>,
+    /// What the caller gave.
+    pub key: Arc<str>,
+}
+
+/// Tells one input from another without keeping it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// The reply to a command, kept under the key that its caller gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredReply {
+    /// Under which it is found.
+    pub key: ReplyKey,
+    /// Of the input that it answers.
+    pub fingerprint: Fingerprint,
+    /// The output as JSON; `None` is an absent payload.
+    pub body: Option<Bytes>,
+    /// The event that the reply is marked with, and whether that event was recorded.
+    pub event_name: Option<Arc<str>>,
+}
+
+/// What a commit returns: it is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The batch.
+    pub id: Id,
+    /// The last position that it took; without events, the head at its commit.
+    pub position: Position,
+    /// The positions of its events, in order.
+    pub positions: Vec<Position>,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
+    /// The new versions of its state keys, in order; 0 for a removal.
+    pub state_versions: Vec<u64>,
+    /// Whether an earlier commit of the same id did it.
+    pub is_repeated: bool,
+}

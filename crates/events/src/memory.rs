@@ -1,0 +1,1 @@
+//! The memory engine: the executable specification of a store.
