@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use purista_core::event::TAGS_MAX;
 use purista_core::id::Id;
-use purista_core::store::StateChange;
+use purista_core::payload::EVENT_BYTES_MAX;
+use purista_core::store::{KEY_BYTES_MAX, StateChange};
 use tokio::time::Instant;
 
 use crate::position::{Position, ReadToken};
 use crate::query::Query;
 use crate::recorded::NewEvent;
-use crate::subscriptions::{DeadLetter, ParkedChange, Pause, ProgressChange, SubscriptionId};
+use crate::store::{StoreError, StoreErrorKind};
+use crate::subscriptions::{DeadLetter, HISTORY_MAX, ParkedChange, Pause, ProgressChange, SubscriptionId};
 
 /// The most events of one batch.
 pub const EVENTS_MAX: usize = 1_000;
@@ -50,7 +53,7 @@ pub struct Batch {
     pub deadline: Option<Instant>,
 }
 
-/// How long a store knows the ids of batches and the replies under a key.
+/// How long a store knows the ids of batches, the replies under a key and the messages that were handled.
 pub const RECEIPTS_KEPT_DAYS: i64 = 7;
 
 impl Batch {
@@ -82,6 +85,37 @@ impl Batch {
             && self.pauses.is_empty()
             && self.dead_letters.is_empty()
     }
+
+    /// Refuses what is larger than its bound, as [`StoreErrorKind::Invalid`]; every engine asks it before it writes.
+    pub fn check_bounds(&self) -> Result<(), StoreError> {
+        let events = || self.appends.iter().flat_map(|append| &append.events);
+        let parked = self.parked.iter().filter_map(|change| match change {
+            ParkedChange::Keep(parked) => Some(parked.history.len()),
+            ParkedChange::Forget(..) => None,
+        });
+        let histories = parked.chain(self.dead_letters.iter().map(|letter| letter.history.len()));
+        let keys = self.state.iter().map(|change| change.key.as_str());
+        at_most(events().count(), EVENTS_MAX, "events of a batch")?;
+        at_most(events().map(|event| event.body.len()).sum(), BATCH_BYTES_MAX, "bytes of a batch's events")?;
+        for event in events() {
+            at_most(event.body.len(), EVENT_BYTES_MAX, "bytes of an event")?;
+            at_most(event.tags.len(), TAGS_MAX, "tags of an event")?;
+        }
+        for key in keys.chain(self.reply.iter().map(|reply| reply.key.key.as_ref())) {
+            at_most(key.len(), KEY_BYTES_MAX, "bytes of a key")?;
+            if key.is_empty() {
+                return Err(StoreError::new(StoreErrorKind::Invalid, "a key is empty"));
+            }
+        }
+        histories.into_iter().try_for_each(|failures| at_most(failures, HISTORY_MAX, "failures of a message"))
+    }
+}
+
+fn at_most(count: usize, bound: usize, what: &str) -> Result<(), StoreError> {
+    if count <= bound {
+        return Ok(());
+    }
+    Err(StoreError::new(StoreErrorKind::Invalid, format!("{count} {what} are more than {bound}")))
 }
 
 /// Events under one condition. Without events the condition alone guards the batch.
