@@ -2,13 +2,16 @@
 //! listens. Nothing survives the process; what must, is recorded (see `purista-events`).
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::bridge::{
     BridgeError, BridgeErrorKind, BridgeState, COMMAND_TIMEOUT, Capabilities, Consumer, Delivery,
@@ -24,7 +27,7 @@ mod listener;
 mod routing;
 
 pub use listener::QUEUE_MAX;
-use routing::Routing;
+use routing::{Routing, Server};
 
 /// Carries messages inside the process. Cheap to clone: clones are the same bridge, so that several hosts can share it.
 #[derive(Clone)]
@@ -67,11 +70,11 @@ impl InProcessBridge {
         for listener in routing.listeners(&message) {
             match listener.offer(Arc::clone(&message), deadline).await {
                 Ok(()) => taken += 1,
-                Err(_) if taken == 0 => {
+                Err(()) if taken == 0 => {
                     let what = format!("the queue of {} was full until the deadline", listener.name());
                     return Err(BridgeError::new(BridgeErrorKind::Rejected, what));
                 }
-                Err(_) => {
+                Err(()) => {
                     let what = format!(
                         "the queue of {} was full until the deadline, others have it",
                         listener.name()
@@ -103,27 +106,38 @@ impl InProcessBridge {
             self.deliver(command.clone()).await?;
         }
         let deadline = command.deadline;
-        let consuming = self.route(command)?;
-        match Detaching::new(consuming, self.0.tasks.clone()).await {
-            Outcome::Reply(reply) => self.returned(*reply).await,
-            _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
-                Err(BridgeError::new(BridgeErrorKind::Timeout, "no reply came before the deadline"))
+        let mut calling = Detaching::new(self.route(command)?, self.0.tasks.clone());
+        let outcome = match futures_util::poll!(&mut calling) {
+            Poll::Ready(outcome) => outcome,
+            // Only who waits needs a timer. A call that is dropped at its deadline runs on by itself.
+            Poll::Pending => {
+                let deadline = deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+                tokio::time::timeout_at(deadline, calling).await.map_err(|_| too_late())?
             }
+        };
+        match outcome {
+            Outcome::Reply(reply) => self.returned(*reply).await,
+            _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => Err(too_late()),
             _ => Err(BridgeError::new(BridgeErrorKind::Unknown, "the consumer gave no reply")),
         }
     }
 
-    fn route(&self, command: Message) -> Result<BoxFuture<'static, Outcome>, BridgeError> {
-        let routing = self.0.routing.load();
-        let receiver = command.receiver.as_ref().map(|party| &party.address);
-        match receiver.and_then(|address| routing.server(address)) {
-            Some(consumer) => Ok(consumer.consume(Delivery { message: command, attempt: 1 })),
-            None => {
+    fn route(&self, command: Message) -> Result<Calling, BridgeError> {
+        loop {
+            let routing = self.0.routing.load();
+            let receiver = command.receiver.as_ref().map(|party| &party.address);
+            let Some(server) = receiver.and_then(|address| routing.server(address)) else {
                 let what = receiver.map_or_else(
                     || "nobody is asked".to_owned(),
                     |address| format!("nobody serves {address}"),
                 );
-                Err(BridgeError::new(BridgeErrorKind::Unroutable, what))
+                return Err(BridgeError::new(BridgeErrorKind::Unroutable, what));
+            };
+            let token = server.calls.token();
+            // A server that was stopped since the look at the table is no longer in it.
+            if !server.calls.is_closed() {
+                let consuming = server.consumer.consume(Delivery { message: command, attempt: 1 });
+                return Ok(Calling { consuming, _token: token });
             }
         }
     }
@@ -133,7 +147,7 @@ impl InProcessBridge {
         if self.0.always_encode {
             encode_payload(&mut reply)?;
         }
-        let is_event = reply.event_name.is_some() && reply.record.is_none();
+        let is_event = reply.event_name.is_some() && !routing::is_recorded(&reply);
         let routing = self.0.routing.load();
         if routing.has_taps() || (is_event && routing.has_listeners()) {
             drop(routing);
@@ -191,14 +205,14 @@ impl EventBridge for InProcessBridge {
             self.check_open()?;
             let bridge = Arc::downgrade(&self.0);
             if subscription.answers {
-                let registration =
-                    routing::ServerFeed::new(subscription.address.clone(), Arc::clone(&consumer), bridge);
-                self.0.routing.rcu(|routing| routing.with_server(&subscription.address, &consumer));
-                return Ok(Registration::new(Arc::new(registration)));
+                let server = Server { consumer, calls: TaskTracker::new() };
+                self.0.routing.rcu(|routing| routing.with_server(&subscription.address, &server));
+                let feed = routing::ServerFeed::new(subscription.address, server, bridge);
+                return Ok(Registration::new(Arc::new(feed)));
             }
-            let (listener, feed) = listener::start(&subscription, consumer, &self.0.tasks);
+            let listener = listener::start(&subscription, consumer, &self.0.tasks);
             self.0.routing.rcu(|routing| routing.with_listener(&subscription, &listener));
-            Ok(Registration::new(Arc::new(routing::ListenerFeed::new(listener, feed, bridge))))
+            Ok(Registration::new(Arc::new(routing::ListenerFeed::new(&listener, bridge))))
         })
     }
 
@@ -209,12 +223,39 @@ impl EventBridge for InProcessBridge {
     fn close(&self) -> BoxFuture<'_, Result<(), BridgeError>> {
         Box::pin(async move {
             self.0.state.send_replace(BridgeState::Closed);
-            // Without listeners and servers every queue ends once it is empty.
-            self.0.routing.store(Arc::default());
+            // Without listeners and servers every queue ends once it is empty, and a paused one at once.
+            let routing = self.0.routing.swap(Arc::default());
             self.0.tasks.close();
+            let pumps: Vec<_> = routing.all_listeners().map(|listener| Arc::clone(listener.pump())).collect();
+            let servers: Vec<_> = routing.all_servers().cloned().collect();
+            drop(routing);
+            for pump in pumps.iter().filter(|pump| pump.paused().is_some()) {
+                pump.stop().await;
+            }
+            for server in servers {
+                server.ended().await;
+            }
             self.0.tasks.wait().await;
             Ok(())
         })
+    }
+}
+
+fn too_late() -> BridgeError {
+    BridgeError::new(BridgeErrorKind::Timeout, "no reply came before the deadline")
+}
+
+/// A call in the hands of a consumer; who stops the consumer waits for it.
+struct Calling {
+    consuming: BoxFuture<'static, Outcome>,
+    _token: TaskTrackerToken,
+}
+
+impl Future for Calling {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        self.consuming.as_mut().poll(cx)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Every adapter uses it, so that bounds, retries of a paused feed and the end of a subscription are the same everywhere.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub trait Settle: Send + 'static {
 }
 
 /// Pulls from `source` into `consumer` on a task of `tasks`, at most `in_flight` at a time, until the source ends or the
-/// registration is stopped.
+/// registration is stopped; a paused feed ends when `tasks` is closed.
 pub fn pump<S, K>(
     source: S,
     consumer: Arc<dyn Consumer>,
@@ -55,7 +55,7 @@ where
         reason: Mutex::default(),
     });
     let guard = control.stopped.clone().drop_guard();
-    let run = run(source, consumer, in_flight.max(1), Arc::clone(&control));
+    let run = run(source, consumer, in_flight.max(1), Arc::clone(&control), tasks.clone());
     tasks.spawn(async move {
         let _ended = guard;
         run.await;
@@ -94,8 +94,13 @@ impl Feed for Control {
     }
 }
 
-async fn run<S, K>(mut source: S, consumer: Arc<dyn Consumer>, in_flight: usize, control: Arc<Control>)
-where
+async fn run<S, K>(
+    mut source: S,
+    consumer: Arc<dyn Consumer>,
+    in_flight: usize,
+    control: Arc<Control>,
+    tasks: TaskTracker,
+) where
     S: Stream<Item = Pulled<K>> + Send + Unpin,
     K: Settle,
 {
@@ -103,11 +108,13 @@ where
     let mut paused = control.paused.subscribe();
     let mut has_ended = false;
     loop {
-        let is_stopping = has_ended || control.stop.is_cancelled();
+        let is_paused = *paused.borrow_and_update();
+        // A paused feed never sees the end of its source: it ends with its bridge.
+        let is_stopping = has_ended || control.stop.is_cancelled() || (is_paused && tasks.is_closed());
         if is_stopping && running.is_empty() {
             return;
         }
-        let may_pull = !is_stopping && !*paused.borrow_and_update() && running.len() < in_flight;
+        let may_pull = !is_stopping && !is_paused && running.len() < in_flight;
         tokio::select! {
             biased;
             Some(()) = running.next(), if !running.is_empty() => {}
@@ -118,8 +125,7 @@ where
                     has_ended = true;
                     continue;
                 };
-                // A consumer catches the panics of handlers; one of its own must not end the feed.
-                let mut consuming = AssertUnwindSafe(consumer.consume(delivery)).catch_unwind();
+                let mut consuming = consume(&*consumer, delivery);
                 // Most are done at once; only what waits is kept.
                 let outcome = match futures_util::poll!(&mut consuming) {
                     Poll::Ready(ended) => Some(outcome_of(ended)),
@@ -131,6 +137,13 @@ where
             }
         }
     }
+}
+
+/// A consumer catches the panics of handlers; one of its own, made before its future or in it, must not end the feed.
+fn consume(consumer: &dyn Consumer, delivery: Delivery) -> Consuming {
+    let consuming = catch_unwind(AssertUnwindSafe(|| consumer.consume(delivery)))
+        .unwrap_or_else(|_| Box::pin(std::future::ready(panicked())));
+    AssertUnwindSafe(consuming).catch_unwind()
 }
 
 type Consuming = CatchUnwind<AssertUnwindSafe<BoxFuture<'static, Outcome>>>;
@@ -152,5 +165,9 @@ async fn finish<K: Settle>(outcome: Option<Outcome>, consuming: Consuming, settl
 }
 
 fn outcome_of(ended: std::thread::Result<Outcome>) -> Outcome {
-    ended.unwrap_or_else(|_| Outcome::DeadLetter { reason: "the consumer panicked".to_owned() })
+    ended.unwrap_or_else(|_| panicked())
+}
+
+fn panicked() -> Outcome {
+    Outcome::DeadLetter { reason: "the consumer panicked".to_owned() }
 }

@@ -23,6 +23,7 @@ pub const QUEUE_MAX: usize = 1024;
 pub(super) struct Listener {
     address: Address,
     queue: mpsc::Sender<Arc<Message>>,
+    pump: Arc<Registration>,
 }
 
 impl Listener {
@@ -30,18 +31,22 @@ impl Listener {
         &self.address
     }
 
+    /// What empties the queue.
+    pub(super) fn pump(&self) -> &Arc<Registration> {
+        &self.pump
+    }
+
     /// Puts a message into the queue, waiting for a place until `deadline`.
     pub(super) async fn offer(&self, message: Arc<Message>, deadline: Instant) -> Result<(), ()> {
         match self.queue.try_send(message) {
-            Ok(()) => Ok(()),
+            // A closed queue was stopped between the look at the table and now: nobody listens there any more.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Full(message)) => {
                 match tokio::time::timeout_at(deadline, self.queue.send(message)).await {
                     Ok(Ok(())) => Ok(()),
                     _ => Err(()),
                 }
             }
-            // The subscription was stopped between the look at the table and now: nobody listens there any more.
-            Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
         }
     }
 }
@@ -51,11 +56,11 @@ pub(super) fn start(
     subscription: &Subscription,
     consumer: Arc<dyn Consumer>,
     tasks: &TaskTracker,
-) -> (Arc<Listener>, Registration) {
+) -> Arc<Listener> {
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
     let returned = Arc::new(Returned::default());
-    let registration = pump(Queue { receiver, returned }, consumer, subscription.in_flight, tasks);
-    (Arc::new(Listener { address: subscription.address.clone(), queue: sender }), registration)
+    let pump = Arc::new(pump(Queue { receiver, returned }, consumer, subscription.in_flight, tasks));
+    Arc::new(Listener { address: subscription.address.clone(), queue: sender, pump })
 }
 
 /// Messages that come back for another attempt; at most as many as are in flight.

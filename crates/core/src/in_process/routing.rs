@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
 use rustc_hash::FxHashMap;
+use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::listener::Listener;
@@ -26,8 +27,24 @@ pub(super) struct Routing {
 
 /// The consumers of one command, which share its calls in turn.
 struct Servers {
-    consumers: Vec<Arc<dyn Consumer>>,
+    servers: Vec<Server>,
     next: AtomicUsize,
+}
+
+/// One consumer of a command, and the calls that it has in hand.
+#[derive(Clone)]
+pub(super) struct Server {
+    pub(super) consumer: Arc<dyn Consumer>,
+    /// Counts the calls, which run on their callers' tasks; closed when the server is stopped.
+    pub(super) calls: TaskTracker,
+}
+
+impl Server {
+    /// Waits until nothing is in hand. It must be out of the table before.
+    pub(super) async fn ended(&self) {
+        self.calls.close();
+        self.calls.wait().await;
+    }
 }
 
 /// The listeners of one subscription: one of them gets a message, or each of them is a group of its own.
@@ -47,9 +64,19 @@ fn turn<'t, T>(next: &AtomicUsize, among: &'t [T]) -> Option<&'t T> {
 
 impl Routing {
     /// The consumer whose turn it is to serve this command.
-    pub(super) fn server(&self, address: &Address) -> Option<&Arc<dyn Consumer>> {
+    pub(super) fn server(&self, address: &Address) -> Option<&Server> {
         let servers = self.servers.get(address)?;
-        turn(&servers.next, &servers.consumers)
+        turn(&servers.next, &servers.servers)
+    }
+
+    /// Everybody who serves.
+    pub(super) fn all_servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.values().flat_map(|servers| &servers.servers)
+    }
+
+    /// Everybody who listens; one who listens to several events comes several times.
+    pub(super) fn all_listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.by_event.values().flatten().chain(&self.others).flat_map(|group| &group.listeners)
     }
 
     /// Whether somebody listens to commands or to responses as such.
@@ -61,33 +88,37 @@ impl Routing {
         !self.by_event.is_empty() || !self.others.is_empty()
     }
 
-    /// One listener of every group whose filter the message passes.
+    /// One listener of every group whose filter the message passes. A response whose event a log holds is not found by
+    /// that event's name: the log delivers it.
     pub(super) fn listeners(&self, message: &Message) -> impl Iterator<Item = &Arc<Listener>> {
-        let named = message.event_name.as_ref().and_then(|name| self.by_event.get(name));
+        let name =
+            message.event_name.as_ref().filter(|_| !(message.kind.is_response() && is_recorded(message)));
+        let named = name.and_then(|name| self.by_event.get(name));
         let groups = named.into_iter().flatten().chain(&self.others);
         groups
             .filter(|group| group.filter.matches(message))
             .filter_map(|group| turn(&group.next, &group.listeners))
     }
 
-    pub(super) fn with_server(&self, address: &Address, consumer: &Arc<dyn Consumer>) -> Self {
-        let mut table = self.clone();
-        let mut consumers =
-            table.servers.get(address).map(|servers| servers.consumers.clone()).unwrap_or_default();
-        consumers.push(Arc::clone(consumer));
-        table.servers.insert(address.clone(), Arc::new(Servers { consumers, next: AtomicUsize::new(0) }));
-        table
+    pub(super) fn with_server(&self, address: &Address, server: &Server) -> Self {
+        self.serving(address, |servers| servers.push(server.clone()))
     }
 
-    fn without_server(&self, address: &Address, consumer: &Arc<dyn Consumer>) -> Self {
+    fn without_server(&self, address: &Address, server: &Server) -> Self {
+        self.serving(address, |servers| {
+            servers.retain(|one| !TaskTracker::ptr_eq(&one.calls, &server.calls));
+        })
+    }
+
+    fn serving(&self, address: &Address, change: impl FnOnce(&mut Vec<Server>)) -> Self {
         let mut table = self.clone();
-        let mut consumers =
-            table.servers.get(address).map(|servers| servers.consumers.clone()).unwrap_or_default();
-        consumers.retain(|one| !Arc::ptr_eq(one, consumer));
-        if consumers.is_empty() {
+        let mut servers =
+            table.servers.get(address).map(|servers| servers.servers.clone()).unwrap_or_default();
+        change(&mut servers);
+        if servers.is_empty() {
             table.servers.remove(address);
         } else {
-            table.servers.insert(address.clone(), Arc::new(Servers { consumers, next: AtomicUsize::new(0) }));
+            table.servers.insert(address.clone(), Arc::new(Servers { servers, next: AtomicUsize::new(0) }));
         }
         table
     }
@@ -115,6 +146,11 @@ impl Routing {
         table.has_taps = table.others.iter().any(|group| taps(&group.filter));
         table
     }
+}
+
+/// Whether a log holds the event that the message is, or is marked with.
+pub(super) fn is_recorded(message: &Message) -> bool {
+    message.record.as_ref().is_some_and(|record| record.origin.is_some())
 }
 
 fn taps(filter: &Filter) -> bool {
@@ -152,16 +188,16 @@ fn leave(groups: &mut Vec<Arc<Group>>, listener: &Arc<Listener>) {
     groups.retain(|group| !group.listeners.is_empty());
 }
 
-/// The registration of a command. Its calls run on their callers' tasks, so there is nothing to wait for when it stops.
+/// The registration of a command.
 pub(super) struct ServerFeed {
     address: Address,
-    consumer: Arc<dyn Consumer>,
+    server: Server,
     bridge: Weak<Inner>,
 }
 
 impl ServerFeed {
-    pub(super) fn new(address: Address, consumer: Arc<dyn Consumer>, bridge: Weak<Inner>) -> Self {
-        Self { address, consumer, bridge }
+    pub(super) fn new(address: Address, server: Server, bridge: Weak<Inner>) -> Self {
+        Self { address, server, bridge }
     }
 }
 
@@ -174,22 +210,24 @@ impl Feed for ServerFeed {
 
     fn stop(&self) -> BoxFuture<'static, ()> {
         if let Some(bridge) = self.bridge.upgrade() {
-            bridge.routing.rcu(|routing| routing.without_server(&self.address, &self.consumer));
+            bridge.routing.rcu(|routing| routing.without_server(&self.address, &self.server));
         }
-        Box::pin(std::future::ready(()))
+        let server = self.server.clone();
+        Box::pin(async move { server.ended().await })
     }
 }
 
 /// The registration of a listener: the pump behind its queue.
 pub(super) struct ListenerFeed {
-    listener: Arc<Listener>,
+    /// Not held: a queue ends when the table lets go of it, whoever keeps the registration.
+    listener: Weak<Listener>,
     pump: Arc<Registration>,
     bridge: Weak<Inner>,
 }
 
 impl ListenerFeed {
-    pub(super) fn new(listener: Arc<Listener>, pump: Registration, bridge: Weak<Inner>) -> Self {
-        Self { listener, pump: Arc::new(pump), bridge }
+    pub(super) fn new(listener: &Arc<Listener>, bridge: Weak<Inner>) -> Self {
+        Self { listener: Arc::downgrade(listener), pump: Arc::clone(listener.pump()), bridge }
     }
 }
 
@@ -203,8 +241,8 @@ impl Feed for ListenerFeed {
     }
 
     fn stop(&self) -> BoxFuture<'static, ()> {
-        if let Some(bridge) = self.bridge.upgrade() {
-            bridge.routing.rcu(|routing| routing.without_listener(&self.listener));
+        if let (Some(bridge), Some(listener)) = (self.bridge.upgrade(), self.listener.upgrade()) {
+            bridge.routing.rcu(|routing| routing.without_listener(&listener));
         }
         let pump = Arc::clone(&self.pump);
         Box::pin(async move { pump.stop().await })
