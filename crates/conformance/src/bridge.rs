@@ -1,0 +1,157 @@
+//! What every [`EventBridge`] owes to those who use it, one test a duty.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use futures_util::future::BoxFuture;
+//! use purista_conformance::bridge::BridgeSystem;
+//! use purista_core::bridge::EventBridge;
+//! use purista_core::in_process::InProcessBridge;
+//!
+//! struct InProcess(InProcessBridge);
+//!
+//! impl BridgeSystem for InProcess {
+//!     fn bridge(&self) -> BoxFuture<'_, Arc<dyn EventBridge>> {
+//!         let bridge: Arc<dyn EventBridge> = Arc::new(self.0.clone());
+//!         Box::pin(std::future::ready(bridge))
+//!     }
+//! }
+//!
+//! async fn system() -> InProcess {
+//!     InProcess(InProcessBridge::new())
+//! }
+//!
+//! purista_conformance::bridge_suite!(system());
+//! # fn main() {}
+//! ```
+//!
+//! With `bridge_suite!(ignore = "needs nats-server: cargo xtask test", system())` every test is ignored for that reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use purista_core::bridge::EventBridge;
+use purista_core::subscription::Subscription;
+
+pub mod commands;
+pub mod consumers;
+pub mod content;
+pub mod endings;
+pub mod events;
+pub mod filters;
+pub mod flow;
+pub mod world;
+
+use world::World;
+
+/// How long one duty may take before it counts as failed.
+const DUTY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One system of bridges that reach one another, fresh for each duty. What it started ends when it is dropped.
+pub trait BridgeSystem: Send + Sync + 'static {
+    /// One more process of the system. A bridge that has only one process gives clones of itself.
+    fn bridge(&self) -> BoxFuture<'_, Arc<dyn EventBridge>>;
+
+    /// Sends bytes that are no message to whoever is fed by `subscription`. `None` where nothing but messages can be sent.
+    fn send_rubbish<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
+        None
+    }
+}
+
+/// Runs one duty on a fresh system, within its time, and closes what it opened; called by the tests that the macro makes.
+pub async fn run<S, F>(system: F, duty: for<'w> fn(&'w World) -> BoxFuture<'w, ()>)
+where
+    S: BridgeSystem,
+    F: Future<Output = S>,
+{
+    let world = World::new(Box::new(system.await));
+    let ended = tokio::time::timeout(DUTY_TIMEOUT, async {
+        duty(&world).await;
+        world.close().await;
+    });
+    ended.boxed().await.expect("a duty ends in time");
+}
+
+/// Gives an adapter one named test for every duty of a bridge; see [`crate::bridge`].
+///
+/// The expression is a future of a [`crate::bridge::BridgeSystem`] and is evaluated anew in each test. The crate that
+/// calls it has `tokio` with the feature `macros` among its dependencies.
+#[macro_export]
+macro_rules! bridge_suite {
+    (ignore = $reason:literal, $system:expr) => {
+        $crate::bridge_suite!(@duties (#[ignore = $reason]) ($system));
+    };
+    (@duties $attributes:tt $system:tt) => {
+        $crate::bridge_suite!(@tests $attributes $system commands:
+            request_reaches_the_server_and_brings_its_reply
+            reply_pairs_with_its_request_under_64_concurrent_calls
+            several_consumers_of_one_command_share_its_calls
+            unserved_command_is_unroutable_at_once
+            request_ends_at_its_deadline
+            error_response_comes_back_as_it_was
+            dropped_caller_changes_nothing_for_the_handler
+            command_settled_without_a_reply_ends_before_its_deadline
+            commands_with_colliding_names_are_told_apart
+        );
+        $crate::bridge_suite!(@tests $attributes $system events:
+            event_reaches_every_subscription_once
+            shared_subscription_gets_an_event_once_over_two_processes
+            every_instance_subscription_gets_it_in_each_process
+            subscription_to_several_events_gets_each_once
+            response_marked_with_an_event_reaches_event_subscriptions
+            response_of_an_unrecorded_later_version_is_routed_too
+            response_whose_event_was_recorded_is_not_routed_by_its_name
+        );
+        $crate::bridge_suite!(@tests $attributes $system filters:
+            filter_by_kind
+            filter_by_event_name
+            filter_by_principal
+            filter_by_tenant
+            filter_by_sender
+            filter_by_sending_process
+            filter_by_receiver
+            all_criteria_must_hold
+            set_criterion_never_matches_an_absent_field
+            names_that_collide_in_topics_are_told_apart
+        );
+        $crate::bridge_suite!(@tests $attributes $system content:
+            command_survives_the_way_unchanged
+            reply_survives_the_way_unchanged
+            event_survives_the_way_unchanged
+            absent_parts_stay_absent
+            large_payload_survives_the_way
+            message_that_is_no_message_changes_nothing
+        );
+        $crate::bridge_suite!(@tests $attributes $system flow:
+            retry_comes_back_with_the_next_attempt
+            pause_stops_and_resume_goes_on
+            in_flight_is_bounded
+            one_in_flight_keeps_the_order
+            consumer_panic_does_not_stop_the_feed
+            server_panic_does_not_stop_the_feed
+        );
+        $crate::bridge_suite!(@tests $attributes $system endings:
+            state_is_connected
+            stopped_registration_gets_nothing_more_and_waits_for_what_is_in_flight
+            stopped_server_gets_nothing_more_and_answers_what_is_in_flight
+            close_waits_for_what_is_in_flight
+            close_waits_for_commands_in_flight
+            close_ends_a_paused_subscription
+            closed_bridge_rejects
+        );
+    };
+    (@tests $attributes:tt $system:tt $module:ident: $($duty:ident)+) => {
+        $( $crate::bridge_suite!(@test $attributes $system $module $duty); )+
+    };
+    (@test ($($attribute:tt)*) ($system:expr) $module:ident $duty:ident) => {
+        #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        $($attribute)*
+        async fn $duty() {
+            $crate::bridge::run($system, |world| Box::pin($crate::bridge::$module::$duty(world))).await;
+        }
+    };
+    ($system:expr) => {
+        $crate::bridge_suite!(@duties () ($system));
+    };
+}
