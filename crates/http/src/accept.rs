@@ -1,0 +1,133 @@
+//! The accept loop: as many connections as the limits allow, and a pause when the system has no more to give.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use hyper_util::rt::TokioTimer;
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::connection::{self, Pulse, Tracked};
+use crate::limits::Limits;
+use crate::service::Desk;
+use crate::site::Site;
+
+/// How long accepting pauses after the system had no file descriptor or memory left: trying again at once would only
+/// burn what others need to give something back.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What an HTTP/2 peer is asked for a sign of life, and how long it has to give one.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+/// The smallest buffer that hyper takes.
+const BUFFER_BYTES_MIN: usize = 8 * 1024;
+/// How many header fields hyper reads without a heap allocation a request.
+const HEADERS_IN_PLACE: usize = 100;
+
+/// Serves connections on `tasks` of the house until it stops; what it returns ends when the last answer was given.
+pub(crate) fn start(listener: TcpListener, site: Arc<Site>) -> BoxFuture<'static, ()> {
+    let connections = Arc::new(Semaphore::new(site.limits.connections));
+    let protocol = Arc::new(protocol(&site.limits, Tracked(site.house.tasks.clone())));
+    let tasks = site.house.tasks.clone();
+    let accepting = tasks.spawn(accept(listener, protocol, Arc::clone(&connections), Arc::clone(&site)));
+    Box::pin(async move {
+        // Only its end matters: it stops when the house does.
+        let _ = accepting.await;
+        all_back(&connections, site.limits.connections).await;
+        all_back(&site.in_flight, site.limits.in_flight).await;
+    })
+}
+
+/// Waits until every permit was given back.
+async fn all_back(permits: &Semaphore, count: usize) {
+    for _ in 0..count {
+        if let Ok(permit) = permits.acquire().await {
+            permit.forget();
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    protocol: Arc<Builder<Tracked>>,
+    connections: Arc<Semaphore>,
+    site: Arc<Site>,
+) {
+    let stop = &site.house.stop;
+    loop {
+        // The permit comes first, so that what is too much waits in the system's queue and costs nothing here.
+        let accepted = async {
+            let permit = Arc::clone(&connections).acquire_owned().await.map_err(io::Error::other)?;
+            listener.accept().await.map(|(stream, peer)| (stream, peer, permit))
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, peer, permit)) => {
+                // An answer is one write; to hold it back for more would only delay it.
+                let _ = stream.set_nodelay(true);
+                let desk = Desk { site: Arc::clone(&site), pulse: Arc::new(Pulse::new()), peer };
+                let protocol = Arc::clone(&protocol);
+                site.house.tasks.spawn(async move {
+                    connection::serve(stream, protocol, desk).await;
+                    drop(permit);
+                });
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "no connection can be accepted");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Whether an error of accept concerns the one connection that is gone, and not the next.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn protocol(limits: &Limits, tasks: Tracked) -> Builder<Tracked> {
+    let mut builder = Builder::new(tasks);
+    // hyper's own limits are wider than ours, so that a request past ours gets an answer that says so.
+    let head_bytes_max = limits.header_bytes + limits.url_bytes + BUFFER_BYTES_MIN;
+    let list_bytes_max = u32::try_from(head_bytes_max + 32 * limits.headers).unwrap_or(u32::MAX);
+    builder
+        .http1()
+        // The pulse of the connection does both jobs of this time-out, see `connection`.
+        .header_read_timeout(None)
+        .max_buf_size(head_bytes_max)
+        .timer(TokioTimer::new());
+    if limits.headers >= HEADERS_IN_PLACE {
+        builder.http1().max_headers(limits.headers + 1);
+    }
+    builder
+        .http2()
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(list_bytes_max)
+        .keep_alive_interval(HTTP2_PING)
+        .keep_alive_timeout(HTTP2_PING)
+        .timer(TokioTimer::new());
+    builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_error_of_one_connection_is_passed_over_at_once() {
+        let of_system = |code| is_of_one_connection(&io::Error::from_raw_os_error(code));
+        let (emfile, enfile, enomem, econnaborted) = (24, 23, 12, 103);
+        assert!(of_system(econnaborted));
+        assert!(!of_system(emfile) && !of_system(enfile) && !of_system(enomem));
+    }
+}

@@ -1,0 +1,68 @@
+//! What probes ask: shall the process live on, and does it take work?
+
+use hyper::StatusCode;
+use purista_core::bridge::BridgeState;
+use purista_core::client::Client;
+use purista_core::health::{Condition, Health, HealthReport, PartHealth};
+use serde::Serialize;
+
+use crate::response::{self, Answer, Flow, JSON};
+
+/// Where the process is asked whether it lives.
+pub(crate) const ALIVE_PATH: &str = "/healthz";
+/// Where it is asked whether it takes work.
+pub(crate) const READY_PATH: &str = "/readyz";
+
+#[derive(Serialize)]
+struct Report<'a> {
+    status: &'static str,
+    ready: bool,
+    parts: Vec<Part<'a>>,
+}
+
+#[derive(Serialize)]
+struct Part<'a> {
+    name: &'a str,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+/// 200 as long as no part is down.
+pub(crate) fn alive(health: &Health, flow: &Flow) -> Answer {
+    let report = health.report();
+    answer(&report, report.is_ready, report.condition() != Condition::Down, flow)
+}
+
+/// 200 while the host takes work: not while it starts, and not once it has begun to stop.
+pub(crate) fn ready(health: &Health, is_stopping: bool, flow: &Flow) -> Answer {
+    let report = health.report();
+    let is_ready = report.is_ready && !is_stopping;
+    answer(&report, is_ready, is_ready, flow)
+}
+
+fn answer(report: &HealthReport, ready: bool, is_well: bool, flow: &Flow) -> Answer {
+    let parts = report.parts.iter().map(|part| Part {
+        name: &part.name,
+        status: part.condition.as_str(),
+        detail: part.detail.as_deref(),
+    });
+    let shown = Report { status: report.condition().as_str(), ready, parts: parts.collect() };
+    let json = serde_json::to_vec(&shown).unwrap_or_default();
+    let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    response::api_answer(status, flow, Some(JSON), json.into())
+}
+
+/// The health of a process that holds nothing but a gateway: that of its bridge.
+pub(crate) fn of_bridge(client: &Client) -> Health {
+    let state = client.bridge().state();
+    Health::new(move || {
+        let condition = match *state.borrow() {
+            BridgeState::Connected => Condition::Up,
+            BridgeState::Reconnecting => Condition::Degraded,
+            BridgeState::Closed => Condition::Down,
+        };
+        let part = PartHealth { name: "bridge".to_owned(), condition, detail: None };
+        HealthReport { is_ready: condition == Condition::Up, parts: vec![part] }
+    })
+}
