@@ -1,1 +1,51 @@
-//! Placeholder.
+//! A store in one SQLite file: events, state, replies, progress and dead letters, committed together.
+//!
+//! **What it is.** The embedded [`EventStore`](purista_events::store::EventStore): [`store::SqliteStore`]. One thread
+//! writes, and commits whatever waits as one group with one fsync; readers beside it see what is committed.
+//!
+//! **What it is not.** It is no server: one process owns the file, a second one is refused. It replicates nothing, and it
+//! believes a disk that says that it has flushed.
+//!
+//! ```
+//! use purista_core::id::Id;
+//! use purista_events::{batch::Batch, store::EventStore};
+//! use purista_sqlite::store::SqliteStore;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = std::env::temp_dir().join(format!("purista-doc-{}", std::process::id()));
+//! let store = SqliteStore::open(folder.join("app.db"))?;
+//! let receipt = store.commit(Batch::new(Id::from_random(7), None)).await?;
+//! assert!(!receipt.is_repeated);
+//! store.close().await?;
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Look first at `writer`, which is the heart: group, commit, poison. `commit` is what one batch does; `schema.sql` says
+//! where everything lies.
+
+mod checksum;
+mod codec;
+mod commit;
+mod dead_letter;
+mod error;
+mod event;
+mod fetch;
+mod file;
+mod lock;
+mod progress;
+mod prune;
+mod readers;
+mod receipts;
+mod schema;
+mod selection;
+mod state;
+mod time;
+mod writer;
+
+pub mod builder;
+pub mod statistics;
+pub mod store;
+
+pub use store::SqliteStore;

@@ -1,0 +1,93 @@
+//! How a store is opened, when the defaults do not fit.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use purista_core::clock::Clock;
+use purista_events::store::StoreError;
+
+use crate::file::Opening;
+use crate::store::SqliteStore;
+use crate::writer::Limits;
+
+/// The most batches that one fsync commits, unless told otherwise.
+pub const GROUP_MAX: usize = 256;
+
+/// From how many pages of 4 KiB on the write-ahead log is copied into the file, unless told otherwise: 16 MiB.
+pub const CHECKPOINT_PAGES: u64 = 4_096;
+
+/// How many threads read, unless told otherwise.
+pub const READERS: usize = 4;
+
+/// How long a statement waits for another program that holds the file, unless told otherwise.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an owner that is about to let go of the file is waited for, unless told otherwise.
+pub const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// Options of a [`SqliteStore`], made by [`SqliteStore::builder`].
+#[derive(Debug)]
+#[must_use = "nothing is opened before `open`"]
+pub struct Builder {
+    path: PathBuf,
+    opening: Opening,
+    limits: Limits,
+}
+
+impl Builder {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let opening = Opening {
+            clock: Clock::system(),
+            readers: READERS,
+            busy_timeout: BUSY_TIMEOUT,
+            lock_wait: LOCK_WAIT,
+        };
+        Self { path, opening, limits: Limits { group_max: GROUP_MAX, checkpoint_pages: CHECKPOINT_PAGES } }
+    }
+
+    /// Where the time of day comes from; the machine's clock by default.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.opening.clock = clock;
+        self
+    }
+
+    /// The most batches that one fsync commits, at least 1; [`GROUP_MAX`] by default.
+    pub fn group_max(mut self, batches: usize) -> Self {
+        self.limits.group_max = batches.max(1);
+        self
+    }
+
+    /// How many threads read, at least 1; [`READERS`] by default.
+    pub fn readers(mut self, threads: usize) -> Self {
+        self.opening.readers = threads.max(1);
+        self
+    }
+
+    /// From how many pages of 4 KiB on the write-ahead log is copied into the file, at least 1; [`CHECKPOINT_PAGES`] by
+    /// default. More is fewer fsyncs and a larger file beside the file.
+    pub fn checkpoint_pages(mut self, pages: u64) -> Self {
+        self.limits.checkpoint_pages = pages.max(1);
+        self
+    }
+
+    /// How long a statement waits for another program that holds the file; [`BUSY_TIMEOUT`] by default.
+    pub fn busy_timeout(mut self, time: Duration) -> Self {
+        self.opening.busy_timeout = time;
+        self
+    }
+
+    /// How long an owner that is about to let go of the file is waited for; [`LOCK_WAIT`] by default.
+    pub fn lock_wait(mut self, time: Duration) -> Self {
+        self.opening.lock_wait = time;
+        self
+    }
+
+    /// Opens the file, and makes it with its folder when it does not exist. It blocks while the disk works, and at
+    /// most [`Builder::lock_wait`] for the file's lock.
+    ///
+    /// It fails with `Closed` when another store has the file open, with `Invalid` when the file is no store or of a
+    /// newer version, else with `ReadFailed` or `Corrupt`.
+    pub fn open(self) -> Result<SqliteStore, StoreError> {
+        SqliteStore::start(self.opening.open(&self.path)?, self.opening.clock, self.limits)
+    }
+}

@@ -1,0 +1,220 @@
+//! From a query to SQL: at which positions the selected events lie.
+//!
+//! Every item becomes one range of an index. One statement gives the positions in order, and the events are then
+//! fetched one by one: an ORDER BY over rows with their bodies would sort the bodies.
+
+use std::fmt::Write as _;
+
+use purista_core::event::TAGS_MAX;
+use purista_core::text::Text;
+use purista_events::query::{Query, QueryItem, TenantScope};
+use purista_events::store::Direction;
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use crate::codec;
+
+/// How many ranges one statement unites; SQLite's own limit is 500.
+const RANGES_MAX: usize = 400;
+
+/// What drives the search for a tag over all tenants, whose ranges in the index lie apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drive {
+    /// The index: it takes what it finds and sorts it. For reads of the past.
+    Index,
+    /// The log itself: each event is looked at. For the last few events.
+    Log,
+}
+
+/// Which part of the log, and how much of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Range {
+    /// Strictly beyond this position.
+    pub(crate) from: i64,
+    /// Forwards, at most this position.
+    pub(crate) up_to: i64,
+    pub(crate) direction: Direction,
+    /// `None` is everything.
+    pub(crate) limit: Option<usize>,
+    pub(crate) drive: Drive,
+}
+
+impl Range {
+    /// The limit as SQLite has it, where -1 is none.
+    pub(crate) fn limit(&self) -> i64 {
+        self.limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
+    }
+}
+
+/// Whether the query selects everything, so that it needs no index.
+pub(crate) fn is_everything(query: &Query) -> bool {
+    query.tenants == TenantScope::All && selects_all(query)
+}
+
+/// Whether [`Drive::Log`] makes a difference to it: a tag is looked for over all tenants.
+pub(crate) fn is_driven_by_log(query: &Query) -> bool {
+    query.tenants == TenantScope::All
+        && !selects_all(query)
+        && query.items.iter().any(|item| !item.tags.is_empty())
+}
+
+fn selects_all(query: &Query) -> bool {
+    query.items.is_empty() || query.items.iter().any(|item| item.types.is_empty() && item.tags.is_empty())
+}
+
+/// The positions of the selected events, in the range's direction.
+pub(crate) fn positions(connection: &Connection, query: &Query, range: Range) -> rusqlite::Result<Vec<i64>> {
+    let mut selects = Selects::new(query, range);
+    if selects_all(query) {
+        selects.everything();
+    } else {
+        query.items.iter().for_each(|item| selects.item(item));
+    }
+    let mut found: Vec<i64> = Vec::new();
+    for chunk in selects.selects.chunks(RANGES_MAX) {
+        let (sql, parameters) = selects.statement(chunk);
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(parameters))?;
+        while let Some(row) = rows.next()? {
+            found.push(row.get(0)?);
+        }
+    }
+    if selects.selects.len() > RANGES_MAX {
+        match range.direction {
+            Direction::Forwards => found.sort_unstable(),
+            Direction::Backwards => found.sort_unstable_by(|a, b| b.cmp(a)),
+        }
+        found.dedup();
+        found.truncate(range.limit.unwrap_or(usize::MAX));
+    }
+    Ok(found)
+}
+
+/// One range of an index, as a SELECT with its own parameters. `?` stands for the next of them.
+struct Select {
+    sql: String,
+    parameters: Vec<Value>,
+}
+
+struct Selects {
+    range: Range,
+    /// The key of the tenant, when it matters.
+    tenant: Option<Value>,
+    selects: Vec<Select>,
+}
+
+impl Selects {
+    fn new(query: &Query, range: Range) -> Self {
+        let tenant = match &query.tenants {
+            TenantScope::All => None,
+            TenantScope::Only(tenant) => Some(Value::Text(codec::tenant_key(tenant.as_deref()).into_owned())),
+        };
+        Self { range, tenant, selects: Vec::new() }
+    }
+
+    /// The end of a SELECT over a table of this name: the tenant, the range, the order.
+    fn finish(&mut self, mut sql: String, mut parameters: Vec<Value>, table: &str) {
+        let (beyond, order) = match self.range.direction {
+            Direction::Forwards => ('>', "ASC"),
+            Direction::Backwards => ('<', "DESC"),
+        };
+        if let Some(tenant) = &self.tenant {
+            let _ = write!(sql, " AND {table}.tenant = ?");
+            parameters.push(tenant.clone());
+        }
+        let _ = write!(
+            sql,
+            " AND {table}.position {beyond} ? AND {table}.position <= ? ORDER BY {table}.position {order} LIMIT ?"
+        );
+        let Range { from, up_to, .. } = self.range;
+        parameters.extend([from, up_to, self.range.limit()].map(Value::Integer));
+        self.selects.push(Select { sql, parameters });
+    }
+
+    fn everything(&mut self) {
+        self.finish("SELECT e.position FROM events e WHERE true".to_owned(), Vec::new(), "e");
+    }
+
+    fn item(&mut self, item: &QueryItem) {
+        let mut tags: Vec<&(Text, Text)> = item.tags.iter().collect();
+        tags.sort_unstable();
+        tags.dedup();
+        match tags.as_slice() {
+            // No event bears so many.
+            tags if tags.len() > TAGS_MAX => {}
+            [] => item.types.iter().for_each(|name| {
+                let sql = "SELECT e.position FROM events e INDEXED BY events_by_name WHERE e.name = ?";
+                self.finish(sql.to_owned(), vec![text(name)], "e");
+            }),
+            tags if self.tenant.is_none() && self.range.drive == Drive::Log => self.by_log(item, tags),
+            _ => self.by_tags(item),
+        }
+    }
+
+    fn by_tags(&mut self, item: &QueryItem) {
+        // The first tag as the query has it leads: its author put the one that says most in front.
+        let Some((first, others)) = item.tags.split_first() else { return };
+        let mut sql = "SELECT t.position FROM tags t WHERE t.name = ? AND t.value = ?".to_owned();
+        let mut parameters = vec![text(&first.0), text(&first.1)];
+        for (name, value) in others.iter().filter(|tag| *tag != first) {
+            push_bears(&mut sql, "t");
+            parameters.extend([text(name), text(value)]);
+        }
+        if !item.types.is_empty() {
+            sql.push_str(" AND (SELECT e.name FROM events e WHERE e.position = t.position) IN (");
+            push_types(&mut sql, &mut parameters, &item.types);
+            sql.push(')');
+        }
+        self.finish(sql, parameters, "t");
+    }
+
+    fn by_log(&mut self, item: &QueryItem, tags: &[&(Text, Text)]) {
+        let mut sql = "SELECT e.position FROM events e NOT INDEXED WHERE true".to_owned();
+        let mut parameters = Vec::new();
+        if !item.types.is_empty() {
+            sql.push_str(" AND e.name IN (");
+            push_types(&mut sql, &mut parameters, &item.types);
+            sql.push(')');
+        }
+        for (name, value) in tags {
+            push_bears(&mut sql, "e");
+            parameters.extend([text(name), text(value)]);
+        }
+        self.finish(sql, parameters, "e");
+    }
+
+    /// One statement over several ranges.
+    fn statement(&self, selects: &[Select]) -> (String, Vec<Value>) {
+        let mut parameters: Vec<Value> =
+            selects.iter().flat_map(|select| select.parameters.clone()).collect();
+        if let [select] = selects {
+            return (select.sql.clone(), parameters);
+        }
+        let mut sql = String::new();
+        for (index, select) in selects.iter().enumerate() {
+            let union = if index == 0 { "" } else { " UNION " };
+            let _ = write!(sql, "{union}SELECT position FROM ({})", select.sql);
+        }
+        let order = if self.range.direction == Direction::Forwards { "ASC" } else { "DESC" };
+        let _ = write!(sql, " ORDER BY position {order} LIMIT ?");
+        parameters.push(Value::Integer(self.range.limit()));
+        (sql, parameters)
+    }
+}
+
+fn push_bears(sql: &mut String, table: &str) {
+    let _ = write!(
+        sql,
+        " AND EXISTS (SELECT 1 FROM tags o WHERE o.name = ? AND o.value = ? AND o.tenant = {table}.tenant \
+         AND o.position = {table}.position)"
+    );
+}
+
+fn push_types(sql: &mut String, parameters: &mut Vec<Value>, types: &[Text]) {
+    sql.push_str(&vec!["?"; types.len()].join(","));
+    parameters.extend(types.iter().map(|name| text(name)));
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}

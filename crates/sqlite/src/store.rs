@@ -1,0 +1,324 @@
+//! The store: a handle that hands batches to the writer and reads to the readers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use purista_core::clock::Clock;
+use purista_core::id::Id;
+use purista_core::store::Versioned;
+use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
+use purista_events::position::{Position, ReadToken};
+use purista_events::query::Query;
+use purista_events::recorded::Recorded;
+use purista_events::store::{Direction, EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
+use purista_events::subscriptions::{DeadLetter, SubscriptionId, SubscriptionRecord};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::builder::Builder;
+use crate::error::{closed, read_failed};
+use crate::file::OpenFile;
+use crate::readers::{self, Readers};
+use crate::statistics::{Counters, Statistics};
+use crate::time::LogTime;
+use crate::writer::{Job, Limits, Order, Shared, Writer};
+use crate::{codec, dead_letter, fetch, progress, receipts, state};
+
+/// The most batches that wait to be written. Each takes at least one unit of the queue.
+pub const QUEUE_MAX: usize = 1_024;
+
+/// How many bytes one unit of the queue holds, so that all waiting batches together hold at most 64 MiB.
+const UNIT_BYTES: usize = 64 * 1024;
+
+/// How long a batch without a deadline waits for room in the queue.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(30);
+
+/// A store in one file of SQLite. Clones are the same store; with the last one the writer ends, after what was handed
+/// over is written.
+///
+/// ```no_run
+/// use purista_sqlite::store::SqliteStore;
+///
+/// # fn main() -> Result<(), purista_events::store::StoreError> {
+/// let store = SqliteStore::open("data/app.db")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SqliteStore {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    origin: Arc<str>,
+    orders: SyncSender<Order>,
+    room: Arc<Semaphore>,
+    readers: Readers,
+    shared: Arc<Shared>,
+    is_closing: AtomicBool,
+}
+
+impl SqliteStore {
+    /// Opens a file with the defaults, see [`Builder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::builder(path).open()
+    }
+
+    /// Options for opening a file.
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        Builder::new(path.as_ref().to_owned())
+    }
+
+    /// What the writer did since the store was opened.
+    pub fn statistics(&self) -> Statistics {
+        self.handle.shared.counters.snapshot()
+    }
+
+    pub(crate) fn start(file: OpenFile, clock: Clock, limits: Limits) -> Result<Self, StoreError> {
+        let OpenFile { mut writer, readers, lock, origin, head, latest } = file;
+        let failed = |error| {
+            StoreError::new(StoreErrorKind::Closed, "start of the store's threads failed").with_source(error)
+        };
+        let counters = Arc::new(Counters::default());
+        let pages = Arc::clone(&counters);
+        writer
+            .wal_hook(Some(move |_: &mut _, count: std::ffi::c_int| {
+                pages.wal_pages.store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+                Ok(())
+            }))
+            .map_err(read_failed("start of the writer"))?;
+        let shared = Arc::new(Shared {
+            head: watch::Sender::new(codec::position(head)),
+            poison: OnceLock::new(),
+            ended: watch::Sender::new(false),
+            counters,
+            time: LogTime::new(clock, latest),
+        });
+        let (orders, waiting) = sync_channel(QUEUE_MAX + 1);
+        let (readers, threads) = readers::start(readers).map_err(failed)?;
+        let thread = Writer {
+            connection: writer,
+            orders: waiting,
+            limits,
+            shared: Arc::clone(&shared),
+            head,
+            checkpoint_at: limits.checkpoint_pages,
+            readers: Some(threads),
+            _lock: lock,
+        };
+        // Nobody joins it: `close` waits for its word that it has ended.
+        std::thread::Builder::new()
+            .name("purista-write".to_owned())
+            .spawn(move || thread.run())
+            .map_err(failed)?;
+        let room = Arc::new(Semaphore::new(QUEUE_MAX));
+        let handle = Handle { origin, orders, room, readers, shared, is_closing: AtomicBool::new(false) };
+        Ok(Self { handle: Arc::new(handle) })
+    }
+}
+
+impl Handle {
+    async fn commit(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        batch.check_bounds()?;
+        let id = batch.id.clone();
+        let room = self.room_for(&batch).await?;
+        let (answer, answered) = oneshot::channel();
+        let order = Order::Commit(Box::new(Job { batch, answer, _room: room }));
+        // There is a slot for each unit of room, so it is never full.
+        self.orders.try_send(order).map_err(|_| self.refusal())?;
+        answered.await.unwrap_or_else(|_| {
+            let what = format!("the writer ended without an answer to {id}");
+            Err(StoreError::new(StoreErrorKind::Unknown, what))
+        })
+    }
+
+    async fn room_for(&self, batch: &Batch) -> Result<OwnedSemaphorePermit, StoreError> {
+        let units = units(batch);
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) {
+            return Ok(room);
+        }
+        let until = batch.deadline.unwrap_or_else(|| Instant::now() + QUEUE_WAIT);
+        match tokio::time::timeout_at(until, Arc::clone(&self.room).acquire_many_owned(units)).await {
+            Ok(Ok(room)) => Ok(room),
+            Ok(Err(_)) => Err(self.refusal()),
+            Err(_) => {
+                let what = format!("too much waits to be written: no room for {}", batch.id);
+                Err(StoreError::new(StoreErrorKind::Overloaded, what))
+            }
+        }
+    }
+
+    fn refusal(&self) -> StoreError {
+        self.shared.poisoned_error().unwrap_or_else(closed)
+    }
+
+    fn begin_close(&self) {
+        self.room.close();
+        if !self.is_closing.swap(true, Ordering::AcqRel) {
+            // The queue has one slot more than room, for this.
+            let _ = self.orders.try_send(Order::Close);
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.begin_close();
+    }
+}
+
+/// How much of the queue a batch takes.
+fn units(batch: &Batch) -> u32 {
+    let events = batch.appends.iter().flat_map(|append| &append.events).map(|event| event.body.len());
+    let reply = batch.reply.iter().filter_map(|reply| reply.body.as_ref()).map(bytes::Bytes::len);
+    let bytes: usize = events.chain(reply).sum();
+    u32::try_from((1 + bytes / UNIT_BYTES).min(QUEUE_MAX)).unwrap_or(1)
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = *self.handle.shared.head.borrow();
+        f.debug_struct("SqliteStore").field("origin", &self.handle.origin).field("head", &head).finish()
+    }
+}
+
+impl EventStore for SqliteStore {
+    fn origin(&self) -> Arc<str> {
+        Arc::clone(&self.handle.origin)
+    }
+
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Receipt, StoreError>> {
+        Box::pin(self.handle.commit(batch))
+    }
+
+    fn read_view<'a>(
+        &'a self,
+        query: &'a Query,
+    ) -> BoxFuture<'a, Result<(Vec<Recorded>, ReadToken), StoreError>> {
+        let query = query.clone();
+        Box::pin(self.handle.readers.run(move |connection| fetch::view(connection, &query)))
+    }
+
+    fn read<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Position,
+        direction: Direction,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Recorded>, StoreError>> {
+        let query = query.clone();
+        let limit = limit.min(PAGE_MAX);
+        let read = move |connection: &mut _| fetch::page(connection, &query, from, direction, limit);
+        Box::pin(self.handle.readers.run(read))
+    }
+
+    fn follow<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<FollowPage, StoreError>> {
+        let query = query.clone();
+        let limit = limit.min(PAGE_MAX);
+        Box::pin(self.handle.readers.run(move |connection| fetch::follow(connection, &query, from, limit)))
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.handle.shared.head.subscribe()
+    }
+
+    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(self.handle.readers.run(move |connection| fetch::position_at(connection, time)))
+    }
+
+    fn state<'a>(
+        &'a self,
+        tenant: Option<&'a str>,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<BTreeMap<String, Versioned>, StoreError>> {
+        let (tenant, keys, now) = (codec::tenant_key(tenant).into_owned(), keys.to_vec(), self.now());
+        Box::pin(self.handle.readers.run(move |connection| {
+            state::read(connection, &tenant, &keys, now).map_err(read_failed("read of state"))
+        }))
+    }
+
+    fn reply<'a>(
+        &'a self,
+        tenant: Option<&'a str>,
+        key: &'a ReplyKey,
+    ) -> BoxFuture<'a, Result<Option<StoredReply>, StoreError>> {
+        let (tenant, key, now) = (codec::tenant_key(tenant).into_owned(), key.clone(), self.now());
+        Box::pin(self.handle.readers.run(move |connection| {
+            receipts::reply(connection, &tenant, &key, now).map_err(read_failed("read of a reply"))
+        }))
+    }
+
+    fn subscription<'a>(
+        &'a self,
+        id: &'a SubscriptionId,
+    ) -> BoxFuture<'a, Result<Option<SubscriptionRecord>, StoreError>> {
+        let id = id.clone();
+        Box::pin(self.handle.readers.run(move |connection| {
+            let failed = "read of a subscription";
+            let transaction = connection.transaction().map_err(read_failed(failed))?;
+            progress::record(&transaction, &id).map_err(read_failed(failed))
+        }))
+    }
+
+    fn subscriptions(&self) -> BoxFuture<'_, Result<Vec<SubscriptionId>, StoreError>> {
+        Box::pin(self.handle.readers.run(|connection| {
+            progress::subscriptions(connection).map_err(read_failed("read of the subscriptions"))
+        }))
+    }
+
+    fn is_consumed<'a>(
+        &'a self,
+        subscription: &'a SubscriptionId,
+        message: &'a Id,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let (subscription, message, now) = (subscription.clone(), message.clone(), self.now());
+        Box::pin(self.handle.readers.run(move |connection| {
+            receipts::is_consumed(connection, &subscription, &message, now)
+                .map_err(read_failed("read of a handled message"))
+        }))
+    }
+
+    fn dead_letters<'a>(
+        &'a self,
+        subscription: Option<&'a SubscriptionId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, StoreError>> {
+        let subscription = subscription.cloned();
+        let limit = limit.min(PAGE_MAX);
+        Box::pin(self.handle.readers.run(move |connection| {
+            dead_letter::read(connection, subscription.as_ref(), limit)
+                .map_err(read_failed("read of dead letters"))
+        }))
+    }
+
+    fn poisoned(&self) -> Option<String> {
+        self.handle.shared.poison.get().cloned()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async {
+            self.handle.begin_close();
+            // The sender lives as long as this handle, so the wait ends with the writer's word.
+            let _ = self.handle.shared.ended.subscribe().wait_for(|has_ended| *has_ended).await;
+            Ok(())
+        })
+    }
+}
+
+impl SqliteStore {
+    fn now(&self) -> i64 {
+        self.handle.shared.time.now()
+    }
+}
