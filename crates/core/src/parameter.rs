@@ -57,6 +57,14 @@ impl Parameters {
     }
 }
 
+/// Joins payload and parameter of a command whose type is not known here, as one who listens to commands sees them.
+pub fn join_untyped(payload: &[u8], parameter: &[u8]) -> Result<Bytes, ContractError> {
+    let mut fields: Map<String, Value> =
+        if payload == b"null" { Map::new() } else { serde_json::from_slice(payload)? };
+    fields.extend(serde_json::from_slice::<Map<String, Value>>(parameter)?);
+    Ok(serde_json::to_vec(&fields)?.into())
+}
+
 fn shape(value: Value, form: &Form) -> Value {
     match (form, value) {
         (Form::Scalar, Value::String(text)) => match serde_json::from_str(&text) {

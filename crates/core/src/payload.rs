@@ -96,6 +96,11 @@ impl Payload {
         matches!(self.0, Repr::Empty)
     }
 
+    /// Whether it holds a value rather than bytes.
+    pub fn is_typed(&self) -> bool {
+        matches!(self.0, Repr::Typed(_))
+    }
+
     /// The JSON, `None` when there is no payload.
     pub fn bytes(&self) -> Result<Option<Bytes>, ContractError> {
         match &self.0 {

@@ -14,10 +14,13 @@ use crate::message::Message;
 /// How many calls may wait at a time, unless the adapter says otherwise.
 pub const REPLIES_PENDING_MAX: usize = 65_536;
 
+/// What a call ended with.
+type Ended = Result<Message, BridgeError>;
+
 /// Pairs replies with the calls that wait for them, by correlation id. Bounded; an entry lives exactly as long as its call.
 #[derive(Clone)]
 pub struct Replies {
-    pending: Arc<Mutex<HashMap<Id, oneshot::Sender<Message>>>>,
+    pending: Arc<Mutex<HashMap<Id, oneshot::Sender<Ended>>>>,
     pending_max: usize,
 }
 
@@ -48,7 +51,13 @@ impl Replies {
     /// Hands a reply to its call. `false` when nobody waits: it came after the deadline, twice, or was forged.
     pub fn complete(&self, reply: Message) -> bool {
         let waiting = reply.correlation_id.as_ref().and_then(|id| self.lock().remove(id));
-        waiting.is_some_and(|call| call.send(reply).is_ok())
+        waiting.is_some_and(|call| call.send(Ok(reply)).is_ok())
+    }
+
+    /// Ends one call without a reply, as when the carrier says that nobody serves it. `false` when nobody waits.
+    pub fn refuse(&self, correlation_id: &Id, error: BridgeError) -> bool {
+        let waiting = self.lock().remove(correlation_id);
+        waiting.is_some_and(|call| call.send(Err(error)).is_ok())
     }
 
     /// Ends every call as `Unknown`, as when the connection was lost.
@@ -61,7 +70,7 @@ impl Replies {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Id, oneshot::Sender<Message>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, oneshot::Sender<Ended>>> {
         // Nothing in here can panic half-way, so a poisoned table is whole.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,14 +93,14 @@ impl fmt::Debug for Replies {
 pub struct PendingReply {
     replies: Replies,
     correlation_id: Id,
-    receiver: oneshot::Receiver<Message>,
+    receiver: oneshot::Receiver<Ended>,
 }
 
 impl PendingReply {
     /// Waits for the reply until `deadline`. Cancel safe: a dropped call leaves the table.
     pub async fn until(mut self, deadline: Instant) -> Result<Message, BridgeError> {
         match tokio::time::timeout_at(deadline, &mut self.receiver).await {
-            Ok(Ok(reply)) => Ok(reply),
+            Ok(Ok(ended)) => ended,
             Ok(Err(_)) => Err(BridgeError::new(
                 BridgeErrorKind::Unknown,
                 "the connection was lost before the reply came",
@@ -152,6 +161,19 @@ mod tests {
         replies.abandon();
         assert_eq!(call.until(later()).await.unwrap_err().kind(), BridgeErrorKind::Unknown);
         assert_eq!(replies.pending(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_call_ends_with_its_error_and_others_wait_on() {
+        let replies = Replies::default();
+        let (call, other) =
+            (replies.expect(Id::from_random(1)).unwrap(), replies.expect(Id::from_random(2)).unwrap());
+        let unserved = || BridgeError::new(BridgeErrorKind::Unroutable, "nobody serves it");
+        assert!(replies.refuse(&Id::from_random(1), unserved()));
+        assert!(!replies.refuse(&Id::from_random(1), unserved()), "once");
+        assert_eq!(call.until(later()).await.unwrap_err().kind(), BridgeErrorKind::Unroutable);
+        assert!(replies.complete(reply(2)));
+        assert!(other.until(later()).await.is_ok());
     }
 
     #[test]

@@ -1,1 +1,44 @@
-//! Placeholder.
+//! Services, and the host that runs them.
+//!
+//! A **service** groups **commands** (asked for, answered) and **subscriptions** (listening, unknown to the producer), each
+//! a small plain function with typed, validated input and output. A **host** binds services to a bridge and a store.
+
+pub mod command;
+pub mod context;
+pub mod gated;
+pub mod host;
+pub mod memory;
+pub mod observation;
+pub mod retry;
+pub mod service;
+pub mod state;
+pub mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod unit_of_work;
+
+mod bridge_fed;
+mod commit;
+mod deadline;
+mod dispatch;
+mod durable;
+mod failure;
+mod guard;
+mod idempotency;
+mod listener;
+mod relay;
+mod runtime;
+
+pub use command::{CommandDef, Replies, command};
+pub use context::Context;
+pub use host::{Host, HostBuilder, RunningHost};
+pub use purista_core::address::ServiceId;
+pub use purista_core::contract::{Command, Contract};
+pub use purista_core::error::HandlerError;
+pub use purista_core::event::{Event, Tags};
+pub use purista_core::in_process::InProcessBridge;
+pub use purista_core::route::Route;
+pub use purista_core::subscription::Filter;
+pub use retry::Retry;
+pub use service::{Service, ServiceBuilder};
+pub use subscription::{SubscriptionDef, listen, subscription};

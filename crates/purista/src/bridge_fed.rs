@@ -1,0 +1,163 @@
+//! Feeds a subscription from a bridge: whatever no log of ours holds.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use purista_core::bridge::{Consumer, Delivery, Outcome};
+use purista_core::error::HandlerError;
+use purista_core::message::Message;
+use purista_events::batch::Batch;
+use purista_events::subscriptions::{DeadLetter, DeadLetterSource, Failure, SubscriptionId};
+use tokio::time::Instant;
+
+use crate::commit::{Beside, CommitError, commit, settled};
+use crate::listener::{Heard, Listener};
+use crate::observation::Ending;
+use crate::retry::Verdict;
+use crate::runtime::Runtime;
+
+/// The consumer of one subscription on a bridge.
+pub(crate) struct BridgeFed {
+    pub(crate) listener: Arc<dyn Listener>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) id: SubscriptionId,
+}
+
+impl Consumer for BridgeFed {
+    fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
+        let feed = Feed {
+            listener: Arc::clone(&self.listener),
+            runtime: Arc::clone(&self.runtime),
+            id: self.id.clone(),
+        };
+        Box::pin(feed.deliver(delivery))
+    }
+}
+
+struct Feed {
+    listener: Arc<dyn Listener>,
+    runtime: Arc<Runtime>,
+    id: SubscriptionId,
+}
+
+impl Feed {
+    async fn deliver(self, delivery: Delivery) -> Outcome {
+        let Delivery { message, mut attempt } = delivery;
+        if self.is_durable() && self.was_handled(&message).await {
+            return Outcome::Ack;
+        }
+        let can_delay = self.runtime.bridge.capabilities().delayed_retry;
+        loop {
+            let heard = Arc::clone(&self.listener).hear(message.clone(), attempt).await;
+            match self.settle(heard, attempt).await {
+                Outcome::Retry { after } if !can_delay => {
+                    // The bridge cannot bring it back later, so it waits here, in its place among those in flight.
+                    tokio::time::sleep(after).await;
+                    attempt = attempt.saturating_add(1);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn is_durable(&self) -> bool {
+        self.listener.listening().terms.is_durable
+    }
+
+    /// Whether the log brings it anyway, or an earlier delivery did its work.
+    async fn was_handled(&self, message: &Message) -> bool {
+        let Some(store) = &self.runtime.store else { return false };
+        let origin = message.record.as_ref().and_then(|record| record.origin.as_deref());
+        if origin.is_some_and(|origin| *origin == *store.origin()) {
+            return true;
+        }
+        store.is_consumed(&self.id, &message.id).await.unwrap_or(false)
+    }
+
+    async fn settle(&self, mut heard: Heard, attempt: u32) -> Outcome {
+        let result = std::mem::replace(&mut heard.result, Ok(None));
+        let error = match result {
+            Ok(changes) => {
+                let consumed = self.is_durable().then(|| (self.id.clone(), heard.message.id.clone()));
+                let consumed = consumed.filter(|_| self.runtime.store.is_some());
+                let beside = Beside { consumed, ..Beside::default() };
+                match commit(&self.runtime, &heard.message, changes, beside).await {
+                    Ok(()) | Err(CommitError::AlreadyDone) => {
+                        heard.settled(Ending::Done);
+                        return Outcome::Ack;
+                    }
+                    Err(error) => HandlerError::from(error),
+                }
+            }
+            Err(error) => error,
+        };
+        let verdict = self.listener.listening().terms.retry.verdict(&error, attempt, &self.runtime.clock);
+        log_verdict(self.id.as_str(), &heard.message, attempt, &verdict);
+        heard.settled(ending(&verdict, &error));
+        match verdict {
+            Verdict::Final { .. } | Verdict::Drop { .. } => Outcome::Ack,
+            Verdict::Retry { after, .. } => Outcome::Retry { after },
+            Verdict::Pause { reason } => Outcome::Pause { reason },
+            Verdict::DeadLetter { reason } => self.give_up(heard, attempt, reason).await,
+        }
+    }
+
+    /// A store keeps it; without one, the bridge does what it can.
+    async fn give_up(&self, heard: Heard, attempt: u32, reason: String) -> Outcome {
+        let Some(store) = &self.runtime.store else { return Outcome::DeadLetter { reason } };
+        let message = Message { payload: heard.payload, ..heard.message };
+        let Ok(bytes) = message.encode(Instant::now()) else { return Outcome::DeadLetter { reason } };
+        let now = self.runtime.clock.now();
+        let mut batch = Batch::new(self.runtime.clock.id(), message.tenant_id.clone());
+        batch.dead_letters.push(DeadLetter {
+            id: self.runtime.clock.id(),
+            subscription: self.id.clone(),
+            source: DeadLetterSource::Message(bytes),
+            at: now,
+            reason: reason.clone(),
+            attempts: attempt,
+            trace_id: message.trace_id.clone(),
+            history: vec![Failure { at: now, attempt, reason: reason.clone() }],
+        });
+        match settled(store, batch).await {
+            Ok(()) => Outcome::Ack,
+            Err(error) => {
+                tracing::error!(subscription = %self.id, %error, "a dead letter cannot be kept by the store");
+                Outcome::DeadLetter { reason }
+            }
+        }
+    }
+}
+
+/// What an observer is told of a verdict.
+pub(crate) fn ending(verdict: &Verdict, error: &HandlerError) -> Ending {
+    match verdict {
+        Verdict::Final { .. } => Ending::Refused(error.status().code(), error.public_message().to_owned()),
+        Verdict::Retry { reason, .. } => Ending::Retried(reason.clone()),
+        Verdict::DeadLetter { reason } => Ending::DeadLettered(reason.clone()),
+        Verdict::Drop { reason } => Ending::Dropped(reason.clone()),
+        Verdict::Pause { reason } => Ending::Paused(reason.clone()),
+    }
+}
+
+/// Nothing fails in silence.
+pub(crate) fn log_verdict(subscription: &str, message: &Message, attempt: u32, verdict: &Verdict) {
+    let (trace_id, message_id) = (&message.trace_id, &message.id);
+    match verdict {
+        Verdict::Final { reason } => {
+            tracing::info!(subscription, %trace_id, %message_id, attempt, reason, "a subscription refused a message");
+        }
+        Verdict::Retry { after, reason } => {
+            tracing::warn!(subscription, %trace_id, %message_id, attempt, ?after, reason, "a message is tried again");
+        }
+        Verdict::DeadLetter { reason } => {
+            tracing::error!(subscription, %trace_id, %message_id, attempt, reason, "a message became a dead letter");
+        }
+        Verdict::Drop { reason } => {
+            tracing::warn!(subscription, %trace_id, %message_id, attempt, reason, "a message was given up");
+        }
+        Verdict::Pause { reason } => {
+            tracing::error!(subscription, %trace_id, %message_id, attempt, reason, "a subscription was stopped");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The commit of a unit of work: all of it together where there is a store, one after another where there is none.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use purista_core::bridge::BridgeError;
+use purista_core::error::chain;
+use purista_core::id::Id;
+use purista_core::message::Message;
+use purista_core::store::{KeyValueError, KeyValueErrorKind};
+use purista_events::batch::{Append, Batch, Condition, StoredReply};
+use purista_events::store::{EventStore, StoreError, StoreErrorKind};
+use purista_events::subscriptions::{ParkedChange, ProgressChange, SubscriptionId};
+use tokio::time::Instant;
+
+use crate::runtime::Runtime;
+use crate::state::StateBackend;
+use crate::unit_of_work::Changes;
+
+/// How often a commit whose answer was lost is asked for again before it ends as unknown.
+const ASK_AGAIN_MAX: u32 = 5;
+
+/// What is committed with a unit beside its own changes.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    pub(crate) reply: Option<StoredReply>,
+    pub(crate) consumed: Option<(SubscriptionId, Id)>,
+    pub(crate) progress: Vec<ProgressChange>,
+    pub(crate) parked: Vec<ParkedChange>,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// Why a unit was not committed.
+#[derive(Debug)]
+pub(crate) enum CommitError {
+    /// Somebody else changed what was read; nothing of it was written.
+    LostRace(String),
+    /// Another reply is kept under the key; nothing of it was written.
+    KeyTaken,
+    /// It was handled before; nothing of it was written.
+    AlreadyDone,
+    /// Nothing of it was written, and it never will be.
+    Rejected(String),
+    /// Some of it may have been written.
+    Unknown(String),
+}
+
+impl fmt::Display for CommitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LostRace(what) => write!(f, "somebody else was faster: {what}"),
+            Self::KeyTaken => f.write_str("another reply is kept under this idempotency key"),
+            Self::AlreadyDone => f.write_str("it was handled before"),
+            Self::Rejected(what) => write!(f, "the unit of work was refused: {what}"),
+            Self::Unknown(what) => write!(f, "the unit of work may have been committed: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for CommitError {}
+
+impl From<StoreError> for CommitError {
+    fn from(error: StoreError) -> Self {
+        let what = chain(&error);
+        match error.kind() {
+            StoreErrorKind::Conflict | StoreErrorKind::StateConflict => Self::LostRace(what),
+            StoreErrorKind::KeyTaken => Self::KeyTaken,
+            StoreErrorKind::AlreadyDone => Self::AlreadyDone,
+            StoreErrorKind::Unknown => Self::Unknown(what),
+            _ => Self::Rejected(what),
+        }
+    }
+}
+
+/// Commits what a handler wants, and publishes afterwards what is not recorded.
+pub(crate) async fn commit(
+    runtime: &Runtime,
+    message: &Message,
+    changes: Option<Box<Changes>>,
+    beside: Beside,
+) -> Result<(), CommitError> {
+    let changes = changes.map(|changes| *changes).unwrap_or_default();
+    let published = changes.published;
+    match &runtime.store {
+        Some(store) => {
+            let mut batch = Batch::new(runtime.clock.id(), message.tenant_id.clone());
+            if !changes.recorded.is_empty() {
+                batch.appends.push(Append { events: changes.recorded, condition: Condition::Always });
+            }
+            batch.state = changes.state.into_values().collect();
+            batch.reply = beside.reply;
+            batch.consumed = beside.consumed;
+            batch.progress = beside.progress;
+            batch.parked = beside.parked;
+            batch.deadline = beside.deadline;
+            if !batch.is_empty() {
+                settled(store, batch).await?;
+            }
+        }
+        None => write_state(runtime, message, changes.state.into_values()).await?,
+    }
+    for event in published {
+        runtime
+            .bridge
+            .publish(event)
+            .await
+            .map_err(|error: BridgeError| CommitError::Unknown(chain(&error)))?;
+    }
+    Ok(())
+}
+
+/// Commits a batch; when the answer is lost, asks again under the same id.
+pub(crate) async fn settled(store: &Arc<dyn EventStore>, batch: Batch) -> Result<(), StoreError> {
+    let mut asked = 0;
+    let again = batch.clone();
+    let mut result = store.commit(batch).await;
+    while let Err(error) = &result {
+        if error.kind() != StoreErrorKind::Unknown || asked >= ASK_AGAIN_MAX {
+            break;
+        }
+        asked += 1;
+        tokio::time::sleep(Duration::from_millis(10 << asked)).await;
+        let next = store.commit(Batch { deadline: None, ..again.clone() }).await;
+        // A store that takes no commits any more cannot say what became of the first one.
+        if next.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Closed) {
+            break;
+        }
+        result = next;
+    }
+    result.map(drop)
+}
+
+async fn write_state(
+    runtime: &Runtime,
+    message: &Message,
+    changes: impl Iterator<Item = purista_core::store::StateChange>,
+) -> Result<(), CommitError> {
+    let StateBackend::Apart(store) = &runtime.state else { return Ok(()) };
+    for (written, change) in changes.enumerate() {
+        store.change(message.tenant_id.as_deref(), change).await.map_err(
+            |error: KeyValueError| match error.kind() {
+                // Without a store that commits together, a failure half-way leaves the first half.
+                _ if written > 0 => CommitError::Unknown(chain(&error)),
+                KeyValueErrorKind::Conflict => CommitError::LostRace(chain(&error)),
+                KeyValueErrorKind::Unknown => CommitError::Unknown(chain(&error)),
+                _ => CommitError::Rejected(chain(&error)),
+            },
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,278 @@
+//! What a handler may touch: its first argument.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use purista_core::address::{Address, AddressParts};
+use purista_core::contract::Command;
+use purista_core::event::{Event, TAGS_MAX};
+use purista_core::id::Id;
+use purista_core::invoke_error::{InvokeError, InvokeErrorKind};
+use purista_core::message::{Message, MessageType, Party, Record};
+use purista_core::payload::{EVENT_BYTES_MAX, Payload};
+use purista_core::status::Status;
+use purista_core::text::Text;
+use purista_events::recorded::{Cause, NewEvent};
+use tokio::time::Instant;
+
+use crate::gated::{GatedConfig, GatedSecrets};
+use crate::idempotency;
+use crate::runtime::Runtime;
+use crate::state::State;
+use crate::unit_of_work::{EmitError, EmitErrorKind, UnitOfWork};
+
+/// What a handler may touch: its service's resources, the message, and the unit of work. Cheap to clone.
+///
+/// What is emitted and what is written to the state is collected, and committed together when the handler returns `Ok`;
+/// after an error nothing of it exists. An invoke is a unit of work of its own.
+pub struct Context<S> {
+    inner: Arc<Inner<S>>,
+}
+
+pub(crate) struct Inner<S> {
+    place: Arc<Place<S>>,
+    message: Message,
+    attempt: u32,
+    unit: UnitOfWork,
+}
+
+/// Where a handler lives: one a handler and host.
+pub(crate) struct Place<S> {
+    pub(crate) resources: Arc<S>,
+    pub(crate) runtime: Arc<Runtime>,
+    /// The handler, as it calls itself in messages.
+    pub(crate) sender: Party,
+    pub(crate) emits: Vec<&'static str>,
+    pub(crate) invokes: Vec<&'static AddressParts>,
+}
+
+impl<S> Clone for Context<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<S> Context<S> {
+    pub(crate) fn new(place: Arc<Place<S>>, message: Message, attempt: u32) -> Self {
+        Self { inner: Arc::new(Inner { place, message, attempt, unit: UnitOfWork::default() }) }
+    }
+
+    /// What the service was built with.
+    pub fn resources(&self) -> &S {
+        &self.inner.place.resources
+    }
+
+    /// The message that is handled. Its payload is the handler's second argument and no longer in here.
+    pub fn message(&self) -> &Message {
+        &self.inner.message
+    }
+
+    /// The flow that it belongs to.
+    pub fn trace_id(&self) -> &Id {
+        &self.inner.message.trace_id
+    }
+
+    /// On whose behalf.
+    pub fn principal(&self) -> Option<&str> {
+        self.inner.message.principal_id.as_deref()
+    }
+
+    /// In whose part of the system; state and events are read and written there only.
+    pub fn tenant(&self) -> Option<&str> {
+        self.inner.message.tenant_id.as_deref()
+    }
+
+    /// Which attempt this is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.inner.attempt
+    }
+
+    /// The time of day, from the host's clock.
+    pub fn now(&self) -> Timestamp {
+        self.runtime().clock.now()
+    }
+
+    /// A new id, from the host's randomness.
+    pub fn new_id(&self) -> Id {
+        self.runtime().clock.id()
+    }
+
+    /// When the handler is cut off.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.inner.message.deadline
+    }
+
+    /// Ends at the deadline or when the host stops: for tasks that a handler starts, and for waits without an end. The
+    /// handler itself needs it for nothing: it is dropped at its deadline. Cancel safe.
+    pub async fn cancelled(&self) {
+        let stop = self.runtime().stop.cancelled();
+        match self.deadline() {
+            Some(deadline) => drop(tokio::time::timeout_at(deadline, stop).await),
+            None => stop.await,
+        }
+    }
+
+    /// The state of this tenant; writes are part of the unit of work.
+    pub fn state(&self) -> State<'_> {
+        State { backend: &self.runtime().state, unit: &self.inner.unit, tenant: self.tenant() }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &GatedConfig {
+        &self.runtime().config
+    }
+
+    /// The secrets.
+    pub fn secrets(&self) -> &GatedSecrets {
+        &self.runtime().secrets
+    }
+
+    /// Adds an event to the unit of work: it leaves when the handler has returned `Ok` and the unit is committed.
+    ///
+    /// It fails at once when the event breaks its rules, is too large, or was not declared with `.emits::<E>()`.
+    pub fn emit<E: Event>(&self, event: E) -> Result<(), EmitError> {
+        if !self.inner.place.emits.contains(&E::NAME) {
+            return Err(EmitError(EmitErrorKind::Undeclared {
+                handler: self.inner.place.sender.address.to_string(),
+                event: E::NAME,
+                line: format!(".emits::<{}>()", short_type_name::<E>()),
+            }));
+        }
+        event.check().map_err(|faults| EmitError(EmitErrorKind::Invalid { event: E::NAME, faults }))?;
+        self.record(event).map(drop)
+    }
+
+    /// Adds a checked event; says whether it goes into the log.
+    pub(crate) fn record<E: Event>(&self, event: E) -> Result<bool, EmitError> {
+        let _span = tracing::debug_span!("purista.emitEvent", event = E::NAME).entered();
+        let id = self.runtime().clock.id();
+        if E::RECORDED && self.runtime().store.is_some() {
+            let recorded = NewEvent::of(&event, id, self.cause())
+                .map_err(|source| EmitError(EmitErrorKind::NotEncodable { event: E::NAME, source }))?;
+            check_bounds(E::NAME, &recorded)?;
+            self.change(|changes| changes.recorded.push(recorded))?;
+            return Ok(true);
+        }
+        let message = Message {
+            event_name: Some(Text::known(E::NAME)),
+            correlation_id: self.inner.message.correlation_id.clone(),
+            record: Some(Box::new(Record {
+                origin: None,
+                causation_id: Some(self.inner.message.id.clone()),
+                event_version: E::VERSION,
+            })),
+            payload: Payload::typed(event),
+            ..self.inner.message.causes(
+                id,
+                MessageType::CustomMessage,
+                self.runtime().clock.now_ms(),
+                self.inner.place.sender.clone(),
+            )
+        };
+        self.change(|changes| changes.published.push(message))?;
+        Ok(false)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut crate::unit_of_work::Changes) -> T) -> Result<T, EmitError> {
+        self.inner.unit.change(change).map_err(|closed| EmitError(EmitErrorKind::Closed(closed)))
+    }
+
+    fn cause(&self) -> Cause {
+        let message = &self.inner.message;
+        Cause {
+            sender: self.inner.place.sender.clone(),
+            principal_id: message.principal_id.clone(),
+            trace_id: message.trace_id.clone(),
+            correlation_id: message.correlation_id.clone(),
+            causation_id: Some(message.id.clone()),
+            hops: message.hops.saturating_add(1),
+        }
+    }
+
+    /// Asks another command, and waits for its answer as long as this handler has time. It is a unit of work of its own: it
+    /// stays when this handler fails. A handler that runs again gets the first answer again, when who answers has a store.
+    ///
+    /// It must be declared with `.invokes::<C>()`. `?` hides a callee's refusal behind a 500; see [`InvokeError::forward`].
+    pub async fn invoke<C: Command>(&self, command: C) -> Result<C::Output, InvokeError> {
+        self.invoke_within(command, None).await
+    }
+
+    /// The same with a time-out of its own; what is left of this handler's time still bounds it.
+    pub async fn invoke_for<C: Command>(
+        &self,
+        command: C,
+        timeout: Duration,
+    ) -> Result<C::Output, InvokeError> {
+        self.invoke_within(command, Some(timeout)).await
+    }
+
+    async fn invoke_within<C: Command>(
+        &self,
+        command: C,
+        timeout: Option<Duration>,
+    ) -> Result<C::Output, InvokeError> {
+        let place = &self.inner.place;
+        if !place.invokes.contains(&C::ADDRESS) {
+            let text = format!(
+                "{} does not declare that it invokes {}: add `.invokes::<{}>()` where it is registered",
+                place.sender.address,
+                Address::known(C::ADDRESS),
+                short_type_name::<C>()
+            );
+            tracing::error!("{text}");
+            return Err(InvokeError::new(InvokeErrorKind::Rejected, Status::INTERNAL_SERVER_ERROR, text));
+        }
+        let input = if self.runtime().derives_keys { idempotency::fingerprint_of(&command) } else { 0 };
+        let call = self.inner.unit.change(|changes| changes.call(Address::known(C::ADDRESS), input));
+        let nth = call.map_err(|closed| {
+            InvokeError::new(InvokeErrorKind::Rejected, Status::INTERNAL_SERVER_ERROR, closed.to_string())
+        })?;
+        let derived = || idempotency::derived_key(&self.inner.message, C::ADDRESS, input, nth);
+        let key = self.runtime().derives_keys.then(derived);
+        self.runtime()
+            .client
+            .invoke_for(&self.inner.message, place.sender.clone(), command, timeout, key)
+            .await
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
+        &self.inner.place.runtime
+    }
+
+    pub(crate) fn place(&self) -> &Place<S> {
+        &self.inner.place
+    }
+
+    pub(crate) fn unit(&self) -> &UnitOfWork {
+        &self.inner.unit
+    }
+}
+
+fn check_bounds(event: &'static str, recorded: &NewEvent) -> Result<(), EmitError> {
+    let (bytes, tags) = (recorded.body.len(), recorded.tags.len());
+    if bytes > EVENT_BYTES_MAX {
+        return Err(EmitError(EmitErrorKind::TooLarge { event, bytes, bytes_max: EVENT_BYTES_MAX }));
+    }
+    if tags > TAGS_MAX {
+        return Err(EmitError(EmitErrorKind::TooManyTags { event, tags, tags_max: TAGS_MAX }));
+    }
+    Ok(())
+}
+
+/// The name of a type as it is written after an import.
+pub(crate) fn short_type_name<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    name.rsplit("::").next().unwrap_or(name)
+}
+
+impl<S> fmt::Debug for Context<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("handler", &self.inner.place.sender.address)
+            .field("message", &self.inner.message.id)
+            .field("trace_id", &self.inner.message.trace_id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,333 @@
+//! The way of a command, read from the top: receive → deadline → decode → transform → validate → guards → handler →
+//! validate output → guards → transform → commit → reply.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use purista_core::bridge::{COMMAND_TIMEOUT, Consumer, Delivery, Outcome};
+use purista_core::contract::{Command, Contract};
+use purista_core::error::HandlerError;
+use purista_core::message::{Message, MessageType, Record};
+use purista_core::parameter::Parameters;
+use purista_core::payload::Payload;
+use purista_core::schema::{Fault, Inspector};
+use purista_core::status::Status;
+use purista_core::text::Text;
+use purista_events::batch::StoredReply;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::command::CommandDef;
+use crate::commit::{Beside, CommitError, commit};
+use crate::context::{Context, Place};
+use crate::deadline::UntilDeadline;
+use crate::failure::Failure;
+use crate::guard;
+use crate::idempotency::{self, Claim, Claimed};
+use crate::observation::{Ending, Observation};
+use crate::unit_of_work::Changes;
+
+/// One command of a running host.
+pub(crate) struct Serving<S, C: Command> {
+    pub(crate) def: CommandDef<S, C>,
+    pub(crate) place: Arc<Place<S>>,
+    pub(crate) inspector: Inspector,
+    pub(crate) parameters: Parameters,
+}
+
+/// Feeds a command from a bridge.
+pub(crate) struct Served<S, C: Command>(pub(crate) Arc<Serving<S, C>>);
+
+impl<S: Send + Sync + 'static, C: Command> Consumer for Served<S, C> {
+    fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
+        let serving = Arc::clone(&self.0);
+        // A disabled span costs nothing, an entered one a look-up at every poll.
+        if !tracing::enabled!(tracing::Level::INFO) {
+            return Box::pin(dispatch(serving, delivery));
+        }
+        let message = &delivery.message;
+        let span = tracing::info_span!(
+            "purista.command.received", otel.name = C::NAME, command = %serving.place.sender.address,
+            trace_id = %message.trace_id, message_id = %message.id, principal_id = message.principal_id.as_deref(),
+            tenant_id = message.tenant_id.as_deref()
+        );
+        Box::pin(dispatch(serving, delivery).instrument(span))
+    }
+}
+
+/// What a command ended with, before it is committed.
+enum Ran<O> {
+    Output { output: O, event_is_recorded: bool },
+    Answered(StoredReply),
+}
+
+async fn dispatch<S: Send + Sync + 'static, C: Command>(
+    serving: Arc<Serving<S, C>>,
+    delivery: Delivery,
+) -> Outcome {
+    let Delivery { mut message, attempt } = delivery;
+    let payload = std::mem::take(&mut message.payload);
+    let parameter = message.parameter.take();
+    let seen = serving.place.runtime.observer.is_some().then(|| payload.clone());
+    let deadline = *message.deadline.get_or_insert_with(|| Instant::now() + COMMAND_TIMEOUT);
+    let context = Context::new(Arc::clone(&serving.place), message, attempt);
+
+    let mut claim = None;
+    let ran = {
+        let work =
+            pin!(AssertUnwindSafe(run(&serving, &context, payload, parameter, &mut claim)).catch_unwind());
+        UntilDeadline::new(work, deadline).await
+    };
+    let changes = context.unit().seal();
+    let observed = seen.map(|seen| Observed::of(&context, seen, changes.as_deref()));
+    let mut ended = match ran {
+        Some(Ok(Ok(Ran::Output { output, event_is_recorded }))) => {
+            conclude(&serving, &context, output, event_is_recorded, changes, claim.as_ref()).await
+        }
+        Some(Ok(Ok(Ran::Answered(reply)))) => Ok(answered_before(&serving, &context, reply)),
+        Some(Ok(Err(error))) => Err(Failure::of_handler(&error)),
+        Some(Err(panic)) => Err(Failure::panicked(&*panic)),
+        None => Err(Failure::timed_out()),
+    };
+    if let (Err(_), Some(claim)) = (&ended, &claim) {
+        // Another process may have answered this key meanwhile: then the loser's own error ("taken") would be a lie.
+        if let Some(reply) = Box::pin(kept_reply(&context, claim)).await {
+            ended = Ok(answered_before(&serving, &context, reply));
+        }
+    }
+    drop(claim);
+    if let Some(observed) = observed {
+        observed.settled(&context, ended.as_ref().map_or_else(Failure::ending, |_| Ending::Done));
+    }
+    Outcome::Reply(Box::new(ended.unwrap_or_else(|failure| refused::<S, C>(&context, &failure))))
+}
+
+/// From the bytes to the output.
+async fn run<S: Send + Sync + 'static, C: Command>(
+    serving: &Serving<S, C>,
+    context: &Context<S>,
+    payload: Payload,
+    parameter: Option<Bytes>,
+    claim: &mut Option<Claim>,
+) -> Result<Ran<C::Output>, HandlerError> {
+    let def = &serving.def;
+    let mut input: C = decoded(serving, payload, parameter.as_ref())?;
+    if let Some(transform) = &def.transform_input {
+        input = tracing::debug_span!("inputTransformation").in_scope(|| transform(input))?;
+    }
+    input.check().map_err(|found| refuse(&serving.inspector, input.encode().ok().as_ref(), found))?;
+    if context.message().idempotency_key.is_some()
+        && let Some(reply) = Box::pin(claimed(context, &input, claim)).await?
+    {
+        return Ok(Ran::Answered(reply));
+    }
+    let input = guard::pass(&def.before, context, input).await?;
+    let output =
+        (def.handler)(context.clone(), input).instrument(tracing::debug_span!("functionExecution")).await?;
+    output.check().map_err(|faults| HandlerError::failed(broken_output(&faults)))?;
+    let mut output = guard::pass(&def.after, context, output).await?;
+    let event_is_recorded = match def.success {
+        Some((_, mark)) => mark(context, &output)?,
+        None => false,
+    };
+    if let Some(transform) = &def.transform_output {
+        output = tracing::debug_span!("outputTransformation").in_scope(|| transform(output))?;
+    }
+    Ok(Ran::Output { output, event_is_recorded })
+}
+
+fn decoded<S, C: Command>(
+    serving: &Serving<S, C>,
+    payload: Payload,
+    parameter: Option<&Bytes>,
+) -> Result<C, HandlerError> {
+    let Some(parameter) = parameter else {
+        let json = if payload.is_typed() { None } else { payload.bytes().ok().flatten() };
+        return payload.take().map_err(|_| refuse(&serving.inspector, json.as_ref(), Vec::new()));
+    };
+    let json = payload.bytes()?.unwrap_or_else(|| Bytes::from_static(b"null"));
+    let json = serving
+        .parameters
+        .join(&json, parameter)
+        .map_err(|_| refuse(&serving.inspector, Some(&json), Vec::new()))?;
+    C::decode(&json).map_err(|_| refuse(&serving.inspector, Some(&json), Vec::new()))
+}
+
+/// 400 with every field at fault: read again, off the hot path, against the schema.
+#[cold]
+fn refuse(inspector: &Inspector, json: Option<&Bytes>, found: Vec<Fault>) -> HandlerError {
+    let json = json.map_or(&b"null"[..], |json| json);
+    HandlerError::invalid(&inspector.inspect(json, found))
+}
+
+#[cold]
+fn broken_output(faults: &[Fault]) -> String {
+    let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+    format!("the output breaks its own rules: {}", faults.join("; "))
+}
+
+/// Takes the key of the caller, or finds the answer that it got before.
+async fn claimed<S, C: Command>(
+    context: &Context<S>,
+    input: &C,
+    claim: &mut Option<Claim>,
+) -> Result<Option<StoredReply>, HandlerError> {
+    let (runtime, message) = (context.runtime(), context.message());
+    let Some(key) = &message.idempotency_key else { return Ok(None) };
+    let Some(store) = &runtime.store else {
+        if idempotency::is_derived(key) {
+            return Ok(None);
+        }
+        let text = "an idempotency key needs a host with a store, and this one has none";
+        return Err(HandlerError::handled(Status::NOT_IMPLEMENTED.code(), text));
+    };
+    if key.is_empty() || key.len() > idempotency::KEY_BYTES_MAX {
+        let text = format!("an idempotency key is 1 to {} bytes", idempotency::KEY_BYTES_MAX);
+        return Err(HandlerError::bad_request(text));
+    }
+    let input = idempotency::fingerprint_of(input);
+    match runtime.running.claim(&**store, message, key, input).await? {
+        Claimed::Answered(reply) => Ok(Some(reply)),
+        Claimed::Mine(mine) => {
+            *claim = Some(mine);
+            Ok(None)
+        }
+    }
+}
+
+async fn kept_reply<S>(context: &Context<S>, claim: &Claim) -> Option<StoredReply> {
+    let store = context.runtime().store.as_ref()?;
+    idempotency::answer(&**store, context.message(), &claim.key, claim.fingerprint).await.ok().flatten()
+}
+
+/// Commits, and makes the reply.
+async fn conclude<S, C: Command>(
+    serving: &Serving<S, C>,
+    context: &Context<S>,
+    output: C::Output,
+    event_is_recorded: bool,
+    changes: Option<Box<Changes>>,
+    claim: Option<&Claim>,
+) -> Result<Message, Failure> {
+    let event_name = serving.def.success.map(|(name, _)| name);
+    let payload = Payload::typed(output);
+    if changes.is_some() || claim.is_some() {
+        Box::pin(committed(context, event_name, &payload, changes, claim)).await?;
+    }
+    let mut reply = response(context, payload);
+    reply.event_name = event_name.map(Text::known);
+    if event_is_recorded {
+        reply.record = routed_by_the_log(context);
+    }
+    Ok(reply)
+}
+
+async fn committed<S>(
+    context: &Context<S>,
+    event_name: Option<&'static str>,
+    payload: &Payload,
+    changes: Option<Box<Changes>>,
+    claim: Option<&Claim>,
+) -> Result<(), Failure> {
+    let changes = changes.filter(|changes| changes.commits());
+    let claim = claim.filter(|claim| changes.is_some() || !idempotency::is_derived(&claim.key.key));
+    if changes.is_none() && claim.is_none() {
+        return Ok(());
+    }
+    let reply = match claim {
+        None => None,
+        Some(claim) => Some(StoredReply {
+            key: claim.key.clone(),
+            fingerprint: claim.fingerprint,
+            body: payload.bytes().map_err(|error| Failure::of_handler(&error.into()))?,
+            event_name: event_name.map(Into::into),
+        }),
+    };
+    let beside = Beside { reply, deadline: context.message().deadline, ..Beside::default() };
+    let result = commit(context.runtime(), context.message(), changes, beside).await;
+    result.map_err(|error: CommitError| Failure::of_commit(&error))
+}
+
+fn response<S>(context: &Context<S>, payload: Payload) -> Message {
+    let place = context.place();
+    let now = place.runtime.clock.now_ms();
+    context.message().response(MessageType::CommandSuccessResponse, now, place.sender.clone(), payload)
+}
+
+/// Marks a response whose event comes from the log: it is not routed by its event name a second time.
+fn routed_by_the_log<S>(context: &Context<S>) -> Option<Box<Record>> {
+    let origin = context.runtime().store.as_ref().map(|store| store.origin());
+    Some(Box::new(Record { origin, causation_id: None, event_version: 1 }))
+}
+
+/// The first answer again. Its event went out with the first.
+fn answered_before<S, C: Command>(
+    _serving: &Serving<S, C>,
+    context: &Context<S>,
+    reply: StoredReply,
+) -> Message {
+    let mut message = response(context, reply.body.map_or_else(Payload::empty, Payload::encoded));
+    message.event_name = reply.event_name.map(Text::from);
+    message.record = routed_by_the_log(context);
+    message
+}
+
+#[cold]
+fn refused<S, C: Command>(context: &Context<S>, failure: &Failure) -> Message {
+    let _span = tracing::debug_span!("sendErrorResponse").entered();
+    let (message, place) = (context.message(), context.place());
+    if failure.is_handled() {
+        tracing::debug!(command = %place.sender.address, trace_id = %message.trace_id, error = failure.report(), "refused");
+    } else {
+        tracing::error!(command = %place.sender.address, trace_id = %message.trace_id, error = failure.report(), "a command failed");
+    }
+    let now = place.runtime.clock.now_ms();
+    message.error_response(now, place.sender.clone(), &failure.payload(message), failure.is_handled())
+}
+
+/// What an observer is told, collected before the unit is consumed.
+pub(crate) struct Observed {
+    input: Bytes,
+    emitted: Vec<(String, Bytes)>,
+    invoked: Vec<purista_core::address::Address>,
+}
+
+impl Observed {
+    pub(crate) fn of<S>(_context: &Context<S>, input: Payload, changes: Option<&Changes>) -> Self {
+        let recorded = changes
+            .iter()
+            .flat_map(|changes| &changes.recorded)
+            .map(|e| (e.name.to_string(), e.body.clone()));
+        let published = changes.iter().flat_map(|changes| &changes.published).map(|message| {
+            let name = message.event_name.as_deref().unwrap_or_default().to_owned();
+            (name, message.payload.bytes().ok().flatten().unwrap_or_default())
+        });
+        Self {
+            input: input.bytes().ok().flatten().unwrap_or_default(),
+            emitted: recorded.chain(published).collect(),
+            invoked: changes
+                .iter()
+                .flat_map(|changes| &changes.invoked)
+                .map(|(address, _)| address.clone())
+                .collect(),
+        }
+    }
+
+    pub(crate) fn settled<S>(self, context: &Context<S>, ending: Ending) {
+        let Some(observer) = &context.runtime().observer else { return };
+        let is_done = ending == Ending::Done;
+        observer.settled(Observation {
+            handler: context.place().sender.address.clone(),
+            message_id: context.message().id.clone(),
+            attempt: context.attempt(),
+            input: self.input,
+            emitted: if is_done { self.emitted } else { Vec::new() },
+            invoked: self.invoked,
+            ending,
+        });
+    }
+}

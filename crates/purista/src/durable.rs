@@ -1,0 +1,301 @@
+//! Feeds a durable subscription from the log: in order per key, at least once, with its progress kept in the store.
+//!
+//! One task a subscription. It keeps a [`Ledger`] of what is under way, runs up to `in_flight` attempts, and saves progress
+//! as attempts end. Whatever changes the store does so in one commit with the progress that it makes, so an effect in our
+//! store happens once, also after a crash at any point.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use purista_events::batch::Batch;
+use purista_events::position::Position;
+use purista_events::query::{Query, QueryItem, TenantScope};
+use purista_events::recorded::Recorded;
+use purista_events::store::{Direction, EventStore, FollowPage, StoreError};
+use purista_events::subscriptions::{ProgressChange, SubscriptionId, SubscriptionRecord};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::commit::settled;
+use crate::listener::Listener;
+use crate::runtime::Runtime;
+
+mod attempt;
+mod ledger;
+
+use attempt::{Attempt, Ended, How};
+use ledger::{Job, Ledger, Saving};
+
+/// The most events that wait parked for one subscription; at this many it fetches no more, and health says so.
+pub(crate) const PARKED_MAX: usize = 10_000;
+
+/// How many events a subscription holds that are fetched and not finished, those behind one of their key included.
+const WINDOW_MAX: usize = 512;
+
+/// How long it waits before it asks a store again that refused.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// How a durable subscription is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DurableState {
+    Running,
+    Paused(String),
+    /// [`PARKED_MAX`] events wait.
+    Full,
+    /// The store does not do what it must.
+    Failing(String),
+}
+
+/// The handle of one durable subscription.
+pub(crate) struct DurableControl {
+    pub(crate) id: SubscriptionId,
+    state: Mutex<DurableState>,
+    resume: Notify,
+    /// Up to where everything is finished and nothing waits; `None` while something is under way.
+    pub(crate) settled_up_to: watch::Sender<Option<Position>>,
+}
+
+impl DurableControl {
+    pub(crate) fn new(id: SubscriptionId) -> Self {
+        Self {
+            id,
+            state: Mutex::new(DurableState::Running),
+            resume: Notify::new(),
+            settled_up_to: watch::channel(None).0,
+        }
+    }
+
+    pub(crate) fn state(&self) -> DurableState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, state: DurableState) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        matches!(self.state(), DurableState::Paused(_))
+    }
+
+    #[cfg(feature = "testing")]
+    /// Whether everything up to here is finished, or it is paused.
+    pub(crate) fn is_settled_at(&self, head: Position) -> bool {
+        self.is_paused() || self.settled_up_to.borrow().is_some_and(|place| place >= head)
+    }
+
+    pub(crate) fn resume(&self) {
+        self.resume.notify_one();
+    }
+}
+
+/// Runs one durable subscription.
+pub(crate) struct Durable {
+    pub(crate) listener: Arc<dyn Listener>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) control: Arc<DurableControl>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Why serving ended.
+enum End {
+    Stopped,
+    Paused,
+    Failed(StoreError),
+}
+
+impl Durable {
+    /// Makes the subscription known to the store, so that nothing recorded from now on is missed. Without `from_start` it
+    /// begins at the head.
+    pub(crate) async fn register(&self) -> Result<(), StoreError> {
+        if self.store.subscription(&self.control.id).await?.is_some() {
+            return Ok(());
+        }
+        let start = if self.listener.listening().terms.from_start {
+            Position::START
+        } else {
+            *self.store.head().borrow()
+        };
+        let mut batch = Batch::new(self.runtime.clock.id(), None);
+        let subscription = self.control.id.clone();
+        batch.progress.push(ProgressChange { subscription, up_to: Some(start), done: None });
+        settled(&self.store, batch).await
+    }
+
+    /// Serves until it is stopped; what is under way is finished first.
+    pub(crate) async fn run(self) {
+        loop {
+            let failed = match self.load().await {
+                Ok(record) => match self.serve(record).await {
+                    End::Stopped => return,
+                    End::Paused => continue,
+                    End::Failed(error) => error,
+                },
+                Err(error) => error,
+            };
+            let reason = purista_core::error::chain(&failed);
+            tracing::error!(subscription = %self.control.id, error = %reason, "a durable subscription waits for its store");
+            self.control.set(DurableState::Failing(reason));
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(STORE_RETRY) => {}
+            }
+        }
+    }
+
+    async fn load(&self) -> Result<SubscriptionRecord, StoreError> {
+        Ok(self.store.subscription(&self.control.id).await?.unwrap_or_default())
+    }
+
+    async fn wait_for_resume(&self, reason: String) -> Result<End, StoreError> {
+        self.control.set(DurableState::Paused(reason));
+        self.control.settled_up_to.send_replace(None);
+        tokio::select! {
+            () = self.stop.cancelled() => return Ok(End::Stopped),
+            () = self.control.resume.notified() => {}
+        }
+        let mut batch = Batch::new(self.runtime.clock.id(), None);
+        batch.pauses.push((self.control.id.clone(), None));
+        settled(&self.store, batch).await?;
+        tracing::info!(subscription = %self.control.id, "a subscription goes on");
+        Ok(End::Paused)
+    }
+
+    async fn serve(&self, record: SubscriptionRecord) -> End {
+        if let Some(pause) = &record.pause {
+            return self.wait_for_resume(pause.reason.clone()).await.unwrap_or_else(End::Failed);
+        }
+        self.control.set(DurableState::Running);
+        let query = self.query();
+        let in_flight = self.listener.listening().terms.in_flight;
+        let mut ledger = Ledger::new(record);
+        let mut running: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
+        let mut saving: Option<BoxFuture<'_, (Saving, Result<(), StoreError>)>> = None;
+        let mut fetching: Option<BoxFuture<'_, Result<FollowPage, StoreError>>> = None;
+        let mut head = self.store.head();
+        let mut leaving: Option<End> = None;
+        loop {
+            while leaving.is_none() && running.len() < in_flight {
+                let Some(job) = ledger.next_job(self.runtime.clock.now()) else { break };
+                running.push(self.begin(job));
+            }
+            // A store that has failed is not asked again until everything was read anew.
+            if saving.is_none() && !matches!(leaving, Some(End::Failed(_))) {
+                saving = ledger.to_save().map(|next| self.save(next));
+            }
+            if running.is_empty()
+                && saving.is_none()
+                && let Some(end) = leaving
+            {
+                return end;
+            }
+            let seen = *head.borrow_and_update();
+            let is_full = ledger.parked() >= PARKED_MAX;
+            self.control.set(if is_full { DurableState::Full } else { DurableState::Running });
+            let has_more = ledger.cursor() < seen;
+            if fetching.is_none() && has_more && !is_full && leaving.is_none() && ledger.window() < WINDOW_MAX
+            {
+                fetching = Some(self.store.follow(&query, ledger.cursor(), WINDOW_MAX));
+            }
+            let is_settled = running.is_empty() && saving.is_none() && ledger.is_empty() && !has_more;
+            self.control.settled_up_to.send_replace(is_settled.then(|| ledger.cursor()));
+            let due = ledger.next_due().filter(|_| leaving.is_none() && running.len() < in_flight);
+            tokio::select! {
+                biased;
+                Some(ended) = running.next(), if !running.is_empty() => {
+                    leaving = leaving.or(self.after(&mut ledger, ended));
+                }
+                (saved, result) = under_way(&mut saving) => {
+                    saving = None;
+                    match result {
+                        Ok(()) => ledger.saved(&saved),
+                        Err(error) => leaving = Some(End::Failed(error)),
+                    }
+                }
+                () = self.stop.cancelled(), if leaving.is_none() => leaving = Some(End::Stopped),
+                page = under_way(&mut fetching) => {
+                    fetching = None;
+                    match page {
+                        Ok(page) => ledger.admit(page),
+                        Err(error) => leaving = Some(End::Failed(error)),
+                    }
+                }
+                () = until(due, &self.runtime) => {}
+                _ = head.changed(), if fetching.is_none() && leaving.is_none() => {}
+            }
+        }
+    }
+
+    fn query(&self) -> Query {
+        let filter = &self.listener.listening().terms.filter;
+        let item = QueryItem { types: filter.event_names.clone(), tags: Vec::new() };
+        let tenants =
+            filter.tenant_id.clone().map_or(TenantScope::All, |tenant| TenantScope::Only(Some(tenant)));
+        Query { tenants, items: vec![item] }
+    }
+
+    fn begin(&self, job: Job) -> BoxFuture<'static, Ended> {
+        let attempt = Attempt {
+            listener: Arc::clone(&self.listener),
+            runtime: Arc::clone(&self.runtime),
+            store: Arc::clone(&self.store),
+            id: self.control.id.clone(),
+        };
+        Box::pin(attempt.run(job))
+    }
+
+    /// Saves progress; at most one save is under way, and what ends meanwhile goes with the next.
+    fn save(&self, next: Saving) -> BoxFuture<'static, (Saving, Result<(), StoreError>)> {
+        let (store, id) = (Arc::clone(&self.store), self.control.id.clone());
+        let mut batch = Batch::new(self.runtime.clock.id(), None);
+        let change = |up_to, done| ProgressChange { subscription: id.clone(), up_to, done };
+        batch.progress.push(change(Some(next.up_to), None));
+        batch.progress.extend(next.done.iter().map(|position| change(None, Some(*position))));
+        Box::pin(async move {
+            let result = settled(&store, batch).await;
+            (next, result)
+        })
+    }
+
+    fn after(&self, ledger: &mut Ledger, ended: Ended) -> Option<End> {
+        let Ended { position, how } = ended;
+        match how {
+            How::Finished { is_saved } => ledger.finished(position, is_saved),
+            How::Parked(parked) => ledger.parked_now(parked),
+            How::ParkedBehind(parked) => parked.into_iter().for_each(|one| ledger.parked_behind(one)),
+            How::Paused => return Some(End::Paused),
+            How::Failed(error) => return Some(End::Failed(error)),
+        }
+        None
+    }
+}
+
+/// What is under way; never ends when nothing is.
+async fn under_way<T>(work: &mut Option<BoxFuture<'_, T>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(due: Option<jiff::Timestamp>, runtime: &Runtime) {
+    match due {
+        Some(due) => {
+            let left = due.duration_since(runtime.clock.now());
+            tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The event at one position.
+pub(crate) async fn event_at(
+    store: &dyn EventStore,
+    position: Position,
+) -> Result<Option<Recorded>, StoreError> {
+    let events = store.read(&Query::all(), position.previous(), Direction::Forwards, 1).await?;
+    Ok(events.into_iter().find(|event| event.position == position))
+}

@@ -1,0 +1,205 @@
+//! One attempt at one event, up to what the store knows of it.
+
+use std::sync::Arc;
+
+use purista_core::error::HandlerError;
+use purista_events::batch::Batch;
+use purista_events::position::Position;
+use purista_events::recorded::Recorded;
+use purista_events::store::{EventStore, StoreError, StoreErrorKind};
+use purista_events::subscriptions::{
+    DeadLetter, DeadLetterSource, Failure, HISTORY_MAX, Parked, ParkedChange, Pause, ProgressChange,
+    SubscriptionId,
+};
+
+use super::event_at;
+use super::ledger::Job;
+use crate::bridge_fed::{ending, log_verdict};
+use crate::commit::{Beside, CommitError, commit, settled};
+use crate::listener::{Heard, Listener};
+use crate::observation::Ending;
+use crate::retry::Verdict;
+use crate::runtime::Runtime;
+use crate::unit_of_work::Changes;
+
+/// What an attempt needs.
+pub(crate) struct Attempt {
+    pub(crate) listener: Arc<dyn Listener>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) id: SubscriptionId,
+}
+
+/// What an attempt came to.
+pub(crate) struct Ended {
+    pub(crate) position: Position,
+    pub(crate) how: How,
+}
+
+pub(crate) enum How {
+    /// Handled, refused or given up; whether the store knows.
+    Finished {
+        is_saved: bool,
+    },
+    Parked(Parked),
+    ParkedBehind(Vec<Parked>),
+    Paused,
+    Failed(StoreError),
+}
+
+/// An event that is tried, and what was tried before.
+struct Trial {
+    event: Recorded,
+    attempt: u32,
+    /// Present when it was parked.
+    history: Option<Vec<Failure>>,
+}
+
+impl Attempt {
+    pub(crate) async fn run(self, job: Job) -> Ended {
+        match job {
+            Job::First(event) => self.attempt(Trial { event, attempt: 1, history: None }).await,
+            Job::Again(parked) => {
+                let position = parked.position;
+                match event_at(&*self.store, position).await {
+                    Ok(Some(event)) => {
+                        let attempt = parked.attempts.saturating_add(1);
+                        self.attempt(Trial { event, attempt, history: Some(parked.history) }).await
+                    }
+                    Ok(None) => {
+                        let what = format!("the parked event at {position} is not in the log");
+                        Ended { position, how: How::Failed(StoreError::new(StoreErrorKind::Corrupt, what)) }
+                    }
+                    Err(error) => Ended { position, how: How::Failed(error) },
+                }
+            }
+            Job::ParkBehind(events) => self.park_behind(&events).await,
+        }
+    }
+
+    async fn attempt(self, trial: Trial) -> Ended {
+        let position = trial.event.position;
+        let message = trial.event.to_message(&self.store.origin());
+        // A set criterion that the query does not say is asked here.
+        if !self.listener.listening().terms.filter.matches(&message) {
+            return Ended { position, how: How::Finished { is_saved: false } };
+        }
+        let mut heard = Arc::clone(&self.listener).hear(message, trial.attempt).await;
+        let result = std::mem::replace(&mut heard.result, Ok(None));
+        let how = match result {
+            Ok(changes) => match self.conclude(&trial, &heard, changes).await {
+                Ok(is_saved) => {
+                    heard.settled(Ending::Done);
+                    How::Finished { is_saved }
+                }
+                Err(CommitError::AlreadyDone) => How::Finished { is_saved: true },
+                Err(error) => self.failed(&trial, heard, &HandlerError::from(error)).await,
+            },
+            Err(error) => self.failed(&trial, heard, &error).await,
+        };
+        Ended { position, how }
+    }
+
+    /// Commits what the handler did together with the progress. A handler that changed nothing costs no commit of its own.
+    async fn conclude(
+        &self,
+        trial: &Trial,
+        heard: &Heard,
+        changes: Option<Box<Changes>>,
+    ) -> Result<bool, CommitError> {
+        if changes.is_none() && trial.history.is_none() {
+            return Ok(false);
+        }
+        let (progress, parked) = self.done(trial);
+        let beside = Beside { progress, parked, ..Beside::default() };
+        commit(&self.runtime, &heard.message, changes, beside).await?;
+        Ok(true)
+    }
+
+    /// What the store is told of an event that is finished: progress, or that it is parked no more.
+    fn done(&self, trial: &Trial) -> (Vec<ProgressChange>, Vec<ParkedChange>) {
+        let (subscription, position) = (self.id.clone(), trial.event.position);
+        match trial.history {
+            Some(_) => (Vec::new(), vec![ParkedChange::Forget(subscription, position)]),
+            None => (vec![ProgressChange { subscription, up_to: None, done: Some(position) }], Vec::new()),
+        }
+    }
+
+    async fn failed(&self, trial: &Trial, mut heard: Heard, error: &HandlerError) -> How {
+        let verdict =
+            self.listener.listening().terms.retry.verdict(error, trial.attempt, &self.runtime.clock);
+        log_verdict(self.id.as_str(), &heard.message, trial.attempt, &verdict);
+        let now = self.runtime.clock.now();
+        let history = |reason: &str| {
+            let mut history = trial.history.clone().unwrap_or_default();
+            history.push(Failure { at: now, attempt: trial.attempt, reason: reason.to_owned() });
+            history.drain(..history.len().saturating_sub(HISTORY_MAX));
+            history
+        };
+        let mut batch = Batch::new(self.runtime.clock.id(), None);
+        (batch.progress, batch.parked) = self.done(trial);
+        let how = match &verdict {
+            Verdict::Final { .. } | Verdict::Drop { .. } => How::Finished { is_saved: true },
+            Verdict::Retry { after, reason } => {
+                let due = now.checked_add(*after).unwrap_or(jiff::Timestamp::MAX);
+                let parked = self.parked(&trial.event, trial.attempt, Some(due), history(reason));
+                batch.parked = vec![ParkedChange::Keep(parked.clone())];
+                How::Parked(parked)
+            }
+            Verdict::DeadLetter { reason } => {
+                batch.dead_letters.push(DeadLetter {
+                    id: self.runtime.clock.id(),
+                    subscription: self.id.clone(),
+                    source: DeadLetterSource::Event(trial.event.position),
+                    at: now,
+                    reason: reason.clone(),
+                    attempts: trial.attempt,
+                    trace_id: heard.message.trace_id.clone(),
+                    history: history(reason),
+                });
+                How::Finished { is_saved: true }
+            }
+            Verdict::Pause { reason } => {
+                // Nothing is finished: the event comes again when the subscription goes on.
+                (batch.progress, batch.parked) = (Vec::new(), Vec::new());
+                batch.pauses.push((self.id.clone(), Some(Pause { since: now, reason: reason.clone() })));
+                How::Paused
+            }
+        };
+        match settled(&self.store, batch).await {
+            Ok(()) => {
+                heard.settled(ending(&verdict, error));
+                how
+            }
+            Err(error) if error.kind() == StoreErrorKind::AlreadyDone => How::Finished { is_saved: true },
+            Err(error) => How::Failed(error),
+        }
+    }
+
+    fn parked(
+        &self,
+        event: &Recorded,
+        attempts: u32,
+        due: Option<jiff::Timestamp>,
+        history: Vec<Failure>,
+    ) -> Parked {
+        let (subscription, position, key) = (self.id.clone(), event.position, event.order_key());
+        Parked { subscription, position, attempts, key, due, history }
+    }
+
+    async fn park_behind(&self, events: &[Recorded]) -> Ended {
+        let mut batch = Batch::new(self.runtime.clock.id(), None);
+        let parked: Vec<_> = events.iter().map(|event| self.parked(event, 0, None, Vec::new())).collect();
+        for one in &parked {
+            let (subscription, position) = (self.id.clone(), one.position);
+            batch.progress.push(ProgressChange { subscription, up_to: None, done: Some(position) });
+            batch.parked.push(ParkedChange::Keep(one.clone()));
+        }
+        let position = events.first().map_or(Position::START, |event| event.position);
+        let how = match settled(&self.store, batch).await {
+            Ok(()) => How::ParkedBehind(parked),
+            Err(error) => How::Failed(error),
+        };
+        Ended { position, how }
+    }
+}

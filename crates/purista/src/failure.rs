@@ -1,0 +1,94 @@
+//! How a command ends when it does not answer with its output: what the caller sees, and what the log sees.
+
+use std::any::Any;
+
+use purista_core::error::HandlerError;
+use purista_core::message::{ErrorPayload, Message};
+use purista_core::status::Status;
+use serde_json::Value;
+
+use crate::commit::CommitError;
+use crate::observation::Ending;
+
+/// The end of a command without an output.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    status: Status,
+    is_handled: bool,
+    message: String,
+    data: Option<Value>,
+    /// For the log only.
+    report: String,
+}
+
+impl Failure {
+    fn hidden(status: Status, report: String) -> Self {
+        Self { status, is_handled: false, message: status.text().to_owned(), data: None, report }
+    }
+
+    /// The deadline came before the handler had ended: nothing of it was kept.
+    pub(crate) fn timed_out() -> Self {
+        Self::hidden(Status::GATEWAY_TIMEOUT, "the handler did not end before the deadline".to_owned())
+    }
+
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        Self::hidden(Status::INTERNAL_SERVER_ERROR, panic_text(panic))
+    }
+
+    pub(crate) fn of_handler(error: &HandlerError) -> Self {
+        Self {
+            status: error.status(),
+            is_handled: error.is_handled(),
+            message: error.public_message().to_owned(),
+            data: error.data().cloned(),
+            report: error.report(),
+        }
+    }
+
+    pub(crate) fn of_commit(error: &CommitError) -> Self {
+        let report = error.to_string();
+        match error {
+            CommitError::LostRace(_) => Self {
+                status: Status::CONFLICT,
+                is_handled: true,
+                message: "somebody else changed the same thing at the same time: try again".to_owned(),
+                data: None,
+                report,
+            },
+            CommitError::Unknown(_) => Self::hidden(Status::GATEWAY_TIMEOUT, report),
+            _ => Self::hidden(Status::SERVICE_UNAVAILABLE, report),
+        }
+    }
+
+    pub(crate) fn payload(&self, message: &Message) -> ErrorPayload {
+        ErrorPayload {
+            status: self.status,
+            message: self.message.clone(),
+            data: self.data.clone(),
+            trace_id: Some(message.trace_id.clone()),
+        }
+    }
+
+    pub(crate) fn is_handled(&self) -> bool {
+        self.is_handled
+    }
+
+    pub(crate) fn report(&self) -> &str {
+        &self.report
+    }
+
+    pub(crate) fn ending(&self) -> Ending {
+        if self.is_handled {
+            Ending::Refused(self.status.code(), self.message.clone())
+        } else {
+            Ending::Failed(self.report.clone())
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the handler panicked: {}", text.unwrap_or("it said nothing"))
+}

@@ -1,0 +1,221 @@
+//! What runs services: it binds them to a bridge and a store, opens the doors, and drains everything in order.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use purista_core::address::{Address, ServiceId};
+use purista_core::bridge::EventBridge;
+use purista_core::client::{CALLS_IN_FLIGHT_DEFAULT, Client};
+use purista_core::clock::Clock;
+use purista_core::door::Door;
+use purista_core::in_process::InProcessBridge;
+use purista_core::store::{ConfigStore, Gate, SecretStore, StateStore};
+use purista_events::store::EventStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::gated::{GatedConfig, GatedSecrets};
+use crate::idempotency::Running;
+use crate::memory::{MemoryConfigStore, MemorySecretStore, MemoryStateStore};
+use crate::observation::Observer;
+use crate::runtime::Runtime;
+use crate::service::Service;
+use crate::state::StateBackend;
+
+mod checks;
+mod health;
+mod info;
+mod running;
+mod signals;
+mod start;
+
+pub use running::{DrainReport, RunningHost};
+pub use signals::RunError;
+pub use start::StartError;
+
+/// How long a host takes to drain, unless it says otherwise.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+
+const HOST: ServiceId = ServiceId::new("PuristaHost", "1");
+
+/// Runs services. It owns everything that it runs: two hosts fit in one process.
+///
+/// ```no_run
+/// # async fn example(users: purista::service::Service) -> Result<(), Box<dyn std::error::Error>> {
+/// use purista::host::Host;
+///
+/// Host::builder().service(users).start().await?.run().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Host;
+
+impl Host {
+    /// Begins a host: in-process bridge, no store, no service.
+    pub fn builder() -> HostBuilder {
+        HostBuilder {
+            bridge: Arc::new(InProcessBridge::new()),
+            store: None,
+            state: None,
+            config: (Arc::new(MemoryConfigStore::default()), Gate::READ_ONLY),
+            secrets: (Arc::new(MemorySecretStore::default()), Gate::READ_ONLY),
+            services: Vec::new(),
+            doors: Vec::new(),
+            clock: Clock::system(),
+            observer: None,
+            require_durable: false,
+            calls_in_flight: CALLS_IN_FLIGHT_DEFAULT,
+            commands_in_flight: purista_core::subscription::IN_FLIGHT_DEFAULT,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
+    }
+}
+
+/// Builds a host; see [`Host::builder`].
+#[must_use = "a host does nothing until it is started"]
+pub struct HostBuilder {
+    bridge: Arc<dyn EventBridge>,
+    store: Option<Arc<dyn EventStore>>,
+    state: Option<Arc<dyn StateStore>>,
+    config: (Arc<dyn ConfigStore>, Gate),
+    secrets: (Arc<dyn SecretStore>, Gate),
+    services: Vec<Service>,
+    doors: Vec<Box<dyn Door>>,
+    clock: Clock,
+    observer: Option<Arc<dyn Observer>>,
+    require_durable: bool,
+    calls_in_flight: usize,
+    commands_in_flight: usize,
+    drain_timeout: Duration,
+}
+
+impl HostBuilder {
+    /// Carries messages over this bridge instead of the in-process one.
+    pub fn bridge(mut self, bridge: impl EventBridge) -> Self {
+        self.bridge = Arc::new(bridge);
+        self
+    }
+
+    /// Keeps events, state, replies, progress and dead letters here. Without a store nothing is recorded.
+    pub fn store(mut self, store: impl EventStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Keeps state here. Only for a host without a store, whose own table commits with the events.
+    pub fn state_store(mut self, store: impl StateStore) -> Self {
+        self.state = Some(Arc::new(store));
+        self
+    }
+
+    /// Where handlers find configuration, and what they may do with it.
+    pub fn config_store(mut self, store: impl ConfigStore, gate: Gate) -> Self {
+        self.config = (Arc::new(store), gate);
+        self
+    }
+
+    /// Where handlers find secrets, and what they may do with them.
+    pub fn secret_store(mut self, store: impl SecretStore, gate: Gate) -> Self {
+        self.secrets = (Arc::new(store), gate);
+        self
+    }
+
+    /// Runs a service.
+    pub fn service(mut self, service: Service) -> Self {
+        self.services.push(service);
+        self
+    }
+
+    /// Opens a door to the outside when the services are ready.
+    pub fn door(mut self, door: impl Door) -> Self {
+        self.doors.push(Box::new(door));
+        self
+    }
+
+    /// Takes time of day and randomness from here.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Refuses to start where a durable subscription would miss what other processes emit.
+    pub fn require_durable(mut self) -> Self {
+        self.require_durable = true;
+        self
+    }
+
+    /// How many calls that enter through the host's client are under way at a time.
+    pub fn calls_in_flight(mut self, calls: usize) -> Self {
+        self.calls_in_flight = calls;
+        self
+    }
+
+    /// How many calls of one command a broker may hand over at a time.
+    pub fn commands_in_flight(mut self, calls: usize) -> Self {
+        self.commands_in_flight = calls;
+        self
+    }
+
+    /// How long [`RunningHost::stop`] waits for what is under way.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn shared_bridge(mut self, bridge: Arc<dyn EventBridge>) -> Self {
+        self.bridge = bridge;
+        self
+    }
+
+    /// Checks everything, then starts it. From its return on commands are answered, subscriptions are fed, doors are open.
+    ///
+    /// It refuses, naming each place and its remedy, what bridge or store cannot do, names that are used twice, and routes
+    /// that are equal. After a refusal nothing runs.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "the future is named `Send` here, so that the error is shown here"
+    )]
+    pub fn start(self) -> impl Future<Output = Result<RunningHost, StartError>> + Send {
+        async move { start::start(self).await }
+    }
+
+    fn runtime(&self, stop: &CancellationToken) -> Arc<Runtime> {
+        let (clock, bridge) = (self.clock.clone(), Arc::clone(&self.bridge));
+        let sender = Address::of(HOST, "client");
+        let state = match &self.store {
+            Some(store) => StateBackend::Events(Arc::clone(store)),
+            None => StateBackend::Apart(
+                self.state.clone().unwrap_or_else(|| Arc::new(MemoryStateStore::default())),
+            ),
+        };
+        Arc::new(Runtime {
+            client: Client::new(Arc::clone(&bridge), sender, clock.clone(), self.calls_in_flight),
+            instance: bridge.instance(),
+            derives_keys: self.store.is_some() || !bridge.capabilities().is_local,
+            bridge,
+            clock,
+            store: self.store.clone(),
+            state,
+            config: GatedConfig::new(Arc::clone(&self.config.0), self.config.1),
+            secrets: GatedSecrets::new(Arc::clone(&self.secrets.0), self.secrets.1),
+            stop: stop.clone(),
+            running: Running::default(),
+            observer: self.observer.clone(),
+        })
+    }
+}
+
+impl fmt::Debug for HostBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostBuilder").field("services", &self.services).finish_non_exhaustive()
+    }
+}

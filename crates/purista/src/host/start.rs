@@ -1,0 +1,215 @@
+//! The start of a host: check, bind, register, open.
+
+use std::fmt;
+use std::sync::Arc;
+
+use purista_core::bridge::{BridgeError, Registration};
+use purista_core::catalogue::Catalogue;
+use purista_core::door::{DoorError, House};
+use purista_core::subscription::Subscription;
+use purista_events::store::StoreError;
+use purista_events::subscriptions::SubscriptionId;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::checks::{self, Offer};
+use super::health::HostHealth;
+use super::running::{Parts, RunningHost};
+use super::{HostBuilder, info};
+use crate::bridge_fed::BridgeFed;
+use crate::durable::{Durable, DurableControl};
+use crate::listener::Listener;
+use crate::relay::Relay;
+use crate::runtime::Runtime;
+use crate::service::{CommandPart, SubscriptionPart};
+
+/// A host did not start, and nothing of it runs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Something cannot work as it was put together; each line names a place and a remedy.
+    #[error("the host cannot start:{}", Lines(.0))]
+    Refused(Vec<String>),
+    /// The bridge did not take a registration.
+    #[error("the host cannot start: the bridge refused")]
+    Bridge(#[source] BridgeError),
+    /// The store did not do what was asked.
+    #[error("the host cannot start: the store refused")]
+    Store(#[source] StoreError),
+    /// A door cannot open.
+    #[error("the host cannot start: the door `{name}` cannot open: {error}")]
+    Door {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        #[source]
+        error: DoorError,
+    },
+}
+
+struct Lines<'l>(&'l [String]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|line| write!(f, "\n  - {line}"))
+    }
+}
+
+pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, StartError> {
+    let capabilities = builder.bridge.capabilities();
+    let offer = Offer {
+        capabilities: &capabilities,
+        has_store: builder.store.is_some(),
+        has_foreign_state: builder.state.is_some(),
+        require_durable: builder.require_durable,
+    };
+    let catalogue =
+        Catalogue { services: builder.services.iter().map(|service| service.entry.clone()).collect() };
+    let mut problems = checks::problems(&builder.services, &offer);
+    problems.extend(checks::equal_routes(&catalogue));
+    if !problems.is_empty() {
+        return Err(StartError::Refused(problems));
+    }
+    for warning in checks::warnings(&builder.services, &offer) {
+        tracing::warn!("{warning}");
+    }
+
+    let stop = CancellationToken::new();
+    let runtime = builder.runtime(&stop);
+    let doors = std::mem::take(&mut builder.doors);
+    let services = std::mem::take(&mut builder.services);
+    let mut parts = Parts::new(Arc::clone(&runtime), Arc::new(catalogue), builder.drain_timeout);
+    let health = HostHealth::new(&runtime, &parts);
+    parts.health = Some(health.clone());
+    let result = bind(&mut parts, &runtime, services, builder.commands_in_flight).await;
+    let result = match result {
+        Ok(()) => open(&mut parts, doors, &health).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        // Whatever runs already is stopped again.
+        parts.stop().await;
+        return Err(error);
+    }
+    health.set_ready(true);
+    tracing::info!(
+        services = parts.catalogue.services.len(),
+        bridge = capabilities.name,
+        store = runtime.store.is_some(),
+        "the host is ready"
+    );
+    Ok(RunningHost::new(parts))
+}
+
+async fn bind(
+    parts: &mut Parts,
+    runtime: &Arc<Runtime>,
+    services: Vec<crate::service::Service>,
+    commands_in_flight: usize,
+) -> Result<(), StartError> {
+    for service in services {
+        let entry = service.entry;
+        info::init(runtime, entry.id).await;
+        for part in service.commands {
+            let CommandPart { entry, bind, .. } = part;
+            let subscription = Subscription::command(entry.address.clone(), commands_in_flight);
+            let registration =
+                runtime.bridge.subscribe(subscription, bind(runtime)).await.map_err(StartError::Bridge)?;
+            parts.commands.push(registration);
+            info::function_added(runtime, &entry).await;
+        }
+        for part in service.subscriptions {
+            self::subscribe(parts, runtime, part).await?;
+        }
+        info::ready(runtime, entry.id).await;
+    }
+    relay(parts, runtime).await
+}
+
+/// Where a subscription gets its messages: what this host's log holds from there, anything else from the bridge.
+async fn subscribe(
+    parts: &mut Parts,
+    runtime: &Arc<Runtime>,
+    part: SubscriptionPart,
+) -> Result<(), StartError> {
+    let listening = part.listening;
+    let listener = (part.bind)(runtime);
+    let id = SubscriptionId::of(&listening.address);
+    let follows_log = listening.terms.is_durable && listening.terms.hears_recorded;
+    if let Some(store) = runtime.store.as_ref().filter(|_| follows_log) {
+        let control = Arc::new(DurableControl::new(id.clone()));
+        let durable = Durable {
+            listener: Arc::clone(&listener),
+            runtime: Arc::clone(runtime),
+            store: Arc::clone(store),
+            control: Arc::clone(&control),
+            stop: parts.stop_feeding.clone(),
+        };
+        durable.register().await.map_err(StartError::Store)?;
+        parts.durables.push(control);
+        parts.tasks.spawn(durable.run());
+        // Inside the process nobody else records, so the bridge has nothing that the log has not.
+        if runtime.bridge.capabilities().is_local {
+            return Ok(());
+        }
+    }
+    let registration = feed_from_bridge(runtime, &listener, id.clone()).await?;
+    parts.feeds.push((id, registration));
+    Ok(())
+}
+
+async fn feed_from_bridge(
+    runtime: &Arc<Runtime>,
+    listener: &Arc<dyn Listener>,
+    id: SubscriptionId,
+) -> Result<Registration, StartError> {
+    let listening = listener.listening();
+    let subscription = Subscription {
+        address: listening.address.clone(),
+        filter: listening.terms.filter.clone(),
+        sharing: listening.terms.sharing,
+        durable: listening.terms.is_durable && runtime.bridge.capabilities().durable,
+        in_flight: listening.terms.in_flight,
+        answers: false,
+    };
+    let consumer = BridgeFed { listener: Arc::clone(listener), runtime: Arc::clone(runtime), id };
+    runtime.bridge.subscribe(subscription, Arc::new(consumer)).await.map_err(StartError::Bridge)
+}
+
+async fn relay(parts: &mut Parts, runtime: &Arc<Runtime>) -> Result<(), StartError> {
+    let Some(store) = &runtime.store else { return Ok(()) };
+    let relay = Relay {
+        runtime: Arc::clone(runtime),
+        store: Arc::clone(store),
+        stop: parts.stop_feeding.clone(),
+        relayed: parts.relayed.clone(),
+        keeps_place: !runtime.bridge.capabilities().is_local,
+    };
+    relay.begin().await.map_err(StartError::Store)?;
+    parts.tasks.spawn(relay.run());
+    Ok(())
+}
+
+async fn open(
+    parts: &mut Parts,
+    doors: Vec<Box<dyn purista_core::door::Door>>,
+    health: &HostHealth,
+) -> Result<(), StartError> {
+    for door in doors {
+        let name = door.name();
+        let house = House {
+            client: parts.runtime.client.clone(),
+            catalogue: Arc::clone(&parts.catalogue),
+            health: health.shared(),
+            stop: parts.stop_doors.clone(),
+            tasks: TaskTracker::clone(&parts.tasks),
+            clock: parts.runtime.clock.clone(),
+        };
+        // The doors serve as soon as they are open, and everything behind them is.
+        health.set_ready(true);
+        let open = door.open(house).await.map_err(|error| StartError::Door { name, error })?;
+        tracing::info!(door = name, place = %open.place, "a door is open");
+        parts.doors.push(open);
+    }
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! What every handler of one host shares: the client, the stores, the clock.
+
+use std::sync::Arc;
+
+use purista_core::bridge::EventBridge;
+use purista_core::client::Client;
+use purista_core::clock::Clock;
+use purista_events::store::EventStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::gated::{GatedConfig, GatedSecrets};
+use crate::idempotency::Running;
+use crate::observation::Observer;
+use crate::state::StateBackend;
+
+/// What handlers share. One a host; nothing of it is global, so that two hosts fit in one test.
+pub(crate) struct Runtime {
+    pub(crate) client: Client,
+    pub(crate) bridge: Arc<dyn EventBridge>,
+    pub(crate) clock: Clock,
+    pub(crate) instance: Arc<str>,
+    pub(crate) store: Option<Arc<dyn EventStore>>,
+    pub(crate) state: StateBackend,
+    pub(crate) config: GatedConfig,
+    pub(crate) secrets: GatedSecrets,
+    /// Cancelled when the host stops: handlers that wait for something endless listen to it.
+    pub(crate) stop: CancellationToken,
+    /// Keyed commands under way in this process.
+    pub(crate) running: Running,
+    /// Told of everything that a handler did; tests set it.
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Whether an invoke needs a key of its own: somebody it reaches may keep a store.
+    pub(crate) derives_keys: bool,
+}

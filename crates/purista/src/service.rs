@@ -1,0 +1,150 @@
+//! A service: commands and subscriptions around the same resources.
+
+use std::fmt;
+use std::sync::Arc;
+
+use purista_core::address::{Address, ServiceId};
+use purista_core::bridge::Consumer;
+use purista_core::catalogue::{CommandEntry, ServiceEntry, SubscriptionEntry};
+use purista_core::contract::{Command, Contract};
+use purista_core::message::Party;
+use purista_core::parameter::Parameters;
+use purista_core::schema::Inspector;
+
+use crate::command::CommandDef;
+use crate::context::Place;
+use crate::dispatch::{Served, Serving};
+use crate::listener::{Listener, Listens};
+use crate::runtime::Runtime;
+use crate::subscription::{Listening, SubscriptionDef};
+
+/// Commands and subscriptions around the same resources, ready to be given to a host.
+#[derive(Debug)]
+pub struct Service {
+    pub(crate) entry: ServiceEntry,
+    pub(crate) commands: Vec<CommandPart>,
+    pub(crate) subscriptions: Vec<SubscriptionPart>,
+}
+
+/// A command that waits for a host.
+pub(crate) struct CommandPart {
+    pub(crate) entry: CommandEntry,
+    /// The service that the contract names.
+    pub(crate) belongs_to: ServiceId,
+    pub(crate) bind: Box<dyn FnOnce(&Arc<Runtime>) -> Arc<dyn Consumer> + Send>,
+}
+
+/// A subscription that waits for a host.
+pub(crate) struct SubscriptionPart {
+    pub(crate) listening: Listening,
+    pub(crate) bind: Box<dyn FnOnce(&Arc<Runtime>) -> Arc<dyn Listener> + Send>,
+}
+
+impl fmt::Debug for CommandPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.entry, f)
+    }
+}
+
+impl fmt::Debug for SubscriptionPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.listening, f)
+    }
+}
+
+impl Service {
+    /// Begins a service. Its handlers reach `resources` by `ctx.resources()`: a struct with what they need, as a mailer or a
+    /// pool. `description` is one sentence for people.
+    pub fn builder<S: Send + Sync + 'static>(
+        id: ServiceId,
+        description: &'static str,
+        resources: S,
+    ) -> ServiceBuilder<S> {
+        let entry = ServiceEntry {
+            id,
+            description,
+            commands: Vec::new(),
+            subscriptions: Vec::new(),
+            events: Vec::new(),
+        };
+        ServiceBuilder {
+            resources: Arc::new(resources),
+            service: Service { entry, commands: Vec::new(), subscriptions: Vec::new() },
+        }
+    }
+
+    /// Its name and version.
+    pub fn id(&self) -> ServiceId {
+        self.entry.id
+    }
+}
+
+/// Builds a [`Service`].
+pub struct ServiceBuilder<S> {
+    resources: Arc<S>,
+    service: Service,
+}
+
+impl<S: Send + Sync + 'static> ServiceBuilder<S> {
+    /// Serves a command.
+    #[must_use]
+    pub fn command<C: Command>(mut self, def: CommandDef<S, C>) -> Self {
+        let entry = def.entry();
+        self.service.entry.commands.push(entry.clone());
+        self.service.entry.events.extend(def.emits.iter().cloned());
+        let resources = Arc::clone(&self.resources);
+        let bind = move |runtime: &Arc<Runtime>| -> Arc<dyn Consumer> {
+            let place = Arc::new(Place {
+                resources,
+                runtime: Arc::clone(runtime),
+                sender: Party {
+                    address: Address::known(C::ADDRESS),
+                    instance: Some(Arc::clone(&runtime.instance)),
+                },
+                emits: def.emits.iter().map(|event| event.name).collect(),
+                invokes: def.invokes.clone(),
+            });
+            let (inspector, parameters) = (Inspector::of::<C>(), Parameters::of::<C>());
+            Arc::new(Served(Arc::new(Serving { def, place, inspector, parameters })))
+        };
+        self.service.commands.push(CommandPart { entry, belongs_to: C::SERVICE, bind: Box::new(bind) });
+        self
+    }
+
+    /// Runs a subscription.
+    #[must_use]
+    pub fn subscription<T: Contract, R: Contract>(mut self, def: SubscriptionDef<S, T, R>) -> Self {
+        let address = Address::of(self.service.entry.id, def.terms.name);
+        let listening = Listening { address: address.clone(), terms: def.terms.clone() };
+        self.service.entry.subscriptions.push(SubscriptionEntry {
+            address: address.clone(),
+            filter: def.terms.filter.clone(),
+            durable: def.terms.is_durable,
+        });
+        self.service.entry.events.extend(def.emits.iter().cloned());
+        let (resources, heard) = (Arc::clone(&self.resources), listening.clone());
+        let bind = move |runtime: &Arc<Runtime>| -> Arc<dyn Listener> {
+            let place = Arc::new(Place {
+                resources,
+                runtime: Arc::clone(runtime),
+                sender: Party { address, instance: Some(Arc::clone(&runtime.instance)) },
+                emits: def.emits.iter().map(|event| event.name).collect(),
+                invokes: def.invokes.clone(),
+            });
+            Arc::new(Listens { def, listening: heard, place, inspector: Inspector::of::<T>() })
+        };
+        self.service.subscriptions.push(SubscriptionPart { listening, bind: Box::new(bind) });
+        self
+    }
+
+    /// The service.
+    pub fn build(self) -> Service {
+        self.service
+    }
+}
+
+impl<S> fmt::Debug for ServiceBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.service, f)
+    }
+}

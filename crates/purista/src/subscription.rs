@@ -1,0 +1,249 @@
+//! How a plain function becomes a subscription's handler.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use purista_core::address::{Address, AddressParts};
+use purista_core::bridge::COMMAND_TIMEOUT;
+use purista_core::catalogue::EventEntry;
+use purista_core::contract::{Command, Contract};
+use purista_core::error::HandlerError;
+use purista_core::event::Event;
+use purista_core::subscription::{Filter, IN_FLIGHT_DEFAULT, Sharing};
+use purista_core::text::Text;
+
+use crate::command::{Handler, Transform};
+use crate::context::Context;
+use crate::guard::Guard;
+use crate::retry::Retry;
+use crate::unit_of_work::EmitError;
+
+type Mark<S, R> = fn(&Context<S>, R) -> Result<bool, EmitError>;
+
+/// A subscription with its handler, to be given to a service. `T` is what it hears, `R` what it answers with.
+pub struct SubscriptionDef<S, T: Contract, R: Contract> {
+    pub(crate) handler: Handler<S, T, R>,
+    pub(crate) transform_input: Option<Transform<T>>,
+    pub(crate) before: Vec<Guard<S, T>>,
+    pub(crate) after: Vec<Guard<S, R>>,
+    pub(crate) result: Option<Mark<S, R>>,
+    pub(crate) emits: Vec<EventEntry>,
+    pub(crate) invokes: Vec<&'static AddressParts>,
+    pub(crate) terms: Terms,
+}
+
+/// How a subscription is fed.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) name: &'static str,
+    pub(crate) filter: Filter,
+    pub(crate) sharing: Sharing,
+    pub(crate) is_durable: bool,
+    pub(crate) from_start: bool,
+    pub(crate) in_flight: usize,
+    pub(crate) retry: Retry,
+    pub(crate) timeout: Duration,
+    /// Whether hosts with a store record what it listens to.
+    pub(crate) hears_recorded: bool,
+}
+
+impl Terms {
+    fn new(name: &'static str, filter: Filter, hears_recorded: bool) -> Self {
+        Self {
+            name,
+            filter,
+            sharing: Sharing::Shared,
+            is_durable: false,
+            from_start: false,
+            in_flight: IN_FLIGHT_DEFAULT,
+            retry: Retry::default(),
+            timeout: COMMAND_TIMEOUT,
+            hears_recorded,
+        }
+    }
+}
+
+/// Makes a subscription of an async function `(Context<S>, E) -> Result<R, HandlerError>` on the event `E`.
+///
+/// `name` is its name among the service's; a renamed subscription is a new one, which knows nothing of the old one's
+/// progress. `R` is `()` unless the result is an event, see [`SubscriptionDef::result_event`].
+pub fn subscription<S, E, R, F, Fut>(name: &'static str, handler: F) -> SubscriptionDef<S, E, R>
+where
+    E: Event,
+    R: Contract,
+    F: Fn(Context<S>, E) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, HandlerError>> + Send + 'static,
+{
+    SubscriptionDef::new(Terms::new(name, Filter::event(Text::known(E::NAME)), E::RECORDED), handler)
+}
+
+/// Makes a subscription on whatever passes a filter: commands and responses on their way, or events of several names with
+/// one form. Of a command, `T` is its input. It cannot be durable where the filter asks for what is not recorded.
+pub fn listen<S, T, R, F, Fut>(name: &'static str, filter: Filter, handler: F) -> SubscriptionDef<S, T, R>
+where
+    T: Contract,
+    R: Contract,
+    F: Fn(Context<S>, T) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, HandlerError>> + Send + 'static,
+{
+    let hears_events = !filter.event_names.is_empty();
+    SubscriptionDef::new(Terms::new(name, filter, hears_events), handler)
+}
+
+impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
+    fn new<F, Fut>(terms: Terms, handler: F) -> Self
+    where
+        F: Fn(Context<S>, T) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, HandlerError>> + Send + 'static,
+    {
+        Self {
+            handler: Arc::new(move |context, input| Box::pin(handler(context, input))),
+            transform_input: None,
+            before: Vec::new(),
+            after: Vec::new(),
+            result: None,
+            emits: Vec::new(),
+            invokes: Vec::new(),
+            terms,
+        }
+    }
+
+    /// Messages wait for it while nobody runs it: at least once, in the order of each first tag. It is fed from the log of
+    /// the host's store, and begins with what is recorded after its first start; see [`SubscriptionDef::from_start`].
+    #[must_use]
+    pub fn durable(mut self) -> Self {
+        self.terms.is_durable = true;
+        self
+    }
+
+    /// Begins with the first event of the log. Without it a new subscription hears only what comes: a new mail must not go
+    /// to every old customer.
+    #[must_use]
+    pub fn from_start(mut self) -> Self {
+        self.terms.from_start = true;
+        self
+    }
+
+    /// Every process that runs it gets each message, not one of them.
+    #[must_use]
+    pub fn on_every_instance(mut self) -> Self {
+        self.terms.sharing = Sharing::EveryInstance;
+        self
+    }
+
+    /// When a failed message is tried again.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.terms.retry = retry;
+        self
+    }
+
+    /// How many messages it handles at a time; 1 keeps the order of all, as far as the bridge keeps it.
+    #[must_use]
+    pub fn in_flight(mut self, in_flight: usize) -> Self {
+        self.terms.in_flight = in_flight.max(1);
+        self
+    }
+
+    /// How long one attempt may take.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.terms.timeout = timeout;
+        self
+    }
+
+    /// Hears only messages of this tenant.
+    #[must_use]
+    pub fn of_tenant(mut self, tenant: &'static str) -> Self {
+        self.terms.filter.tenant_id = Some(Text::known(tenant));
+        self
+    }
+
+    /// Hears only messages on behalf of this principal.
+    #[must_use]
+    pub fn of_principal(mut self, principal: &'static str) -> Self {
+        self.terms.filter.principal_id = Some(Text::known(principal));
+        self
+    }
+
+    /// Hears only what passes these criteria too; the event's name stays.
+    #[must_use]
+    pub fn filter(mut self, criteria: Filter) -> Self {
+        let event_names = std::mem::take(&mut self.terms.filter.event_names);
+        self.terms.filter = Filter { event_names, ..criteria };
+        self
+    }
+
+    /// The result is an event: it is committed together with the progress, and bears the message's trace, principal and
+    /// tenant.
+    #[must_use]
+    pub fn result_event(mut self) -> Self
+    where
+        R: Event,
+        S: Send + Sync + 'static,
+    {
+        self.result = Some(|context, result| context.record(result));
+        self.emits.push(EventEntry::of::<R>());
+        self
+    }
+
+    /// Declares an event that the handler emits; one that is not declared fails when it is emitted.
+    #[must_use]
+    pub fn emits<E: Event>(mut self) -> Self {
+        self.emits.push(EventEntry::of::<E>());
+        self
+    }
+
+    /// Declares a command that the handler invokes; one that is not declared fails when it is invoked.
+    #[must_use]
+    pub fn invokes<C: Command>(mut self) -> Self {
+        self.invokes.push(C::ADDRESS);
+        self
+    }
+
+    /// Changes what it hears before it is validated.
+    #[must_use]
+    pub fn transform_input(
+        mut self,
+        transform: impl Fn(T) -> Result<T, HandlerError> + Send + Sync + 'static,
+    ) -> Self {
+        self.transform_input = Some(Arc::new(transform));
+        self
+    }
+
+    /// Checks the valid input before the handler runs.
+    #[must_use]
+    pub fn guard<F, Fut>(mut self, name: &'static str, check: F) -> Self
+    where
+        F: Fn(Context<S>, Arc<T>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.before.push(Guard::new(name, check));
+        self
+    }
+
+    /// Checks the valid result before anything is committed.
+    #[must_use]
+    pub fn guard_output<F, Fut>(mut self, name: &'static str, check: F) -> Self
+    where
+        F: Fn(Context<S>, Arc<R>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.after.push(Guard::new(name, check));
+        self
+    }
+}
+
+impl<S, T: Contract, R: Contract> fmt::Debug for SubscriptionDef<S, T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriptionDef").field("terms", &self.terms).finish_non_exhaustive()
+    }
+}
+
+/// What is listened to, and how: a subscription of a running host, without its types.
+#[derive(Debug, Clone)]
+pub(crate) struct Listening {
+    pub(crate) address: Address,
+    pub(crate) terms: Terms,
+}

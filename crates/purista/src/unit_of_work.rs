@@ -1,0 +1,154 @@
+//! What a handler wants to change, collected while it runs and committed together when it returns `Ok`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use purista_core::address::Address;
+use purista_core::contract::ContractError;
+use purista_core::message::Message;
+use purista_core::schema::Fault;
+use purista_core::store::{Expect, StateChange};
+use purista_events::recorded::NewEvent;
+
+/// The collected changes of one handler.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Events for the log.
+    pub(crate) recorded: Vec<NewEvent>,
+    /// Events that are published after the commit.
+    pub(crate) published: Vec<Message>,
+    /// Writes of state, by key: the last one counts.
+    pub(crate) state: BTreeMap<String, StateChange>,
+    /// The versions that reads have seen; 0 is absent.
+    pub(crate) seen: BTreeMap<String, u64>,
+    /// The commands that were called, and how often with the same input: a caller that runs again gets the first answers.
+    pub(crate) invoked: Vec<(Address, u128)>,
+}
+
+impl Changes {
+    /// Adds a write of state; one that follows a read happens only if nobody wrote in between.
+    pub(crate) fn write(&mut self, mut change: StateChange) {
+        if change.expect == Expect::Any {
+            change.expect = match self.seen.get(&change.key) {
+                None => Expect::Any,
+                Some(0) => Expect::Absent,
+                Some(version) => Expect::Version(*version),
+            };
+        }
+        self.state.insert(change.key.clone(), change);
+    }
+
+    /// Whether there is anything to commit; calls of other commands were units of their own.
+    pub(crate) fn commits(&self) -> bool {
+        !(self.recorded.is_empty() && self.published.is_empty() && self.state.is_empty())
+    }
+
+    /// Which call of this command with this input it is, from 0.
+    pub(crate) fn call(&mut self, address: Address, input: u128) -> usize {
+        let earlier = self.invoked.iter().filter(|call| call.0 == address && call.1 == input).count();
+        self.invoked.push((address, input));
+        earlier
+    }
+}
+
+/// The unit of one handler. Nothing is allocated until it changes something.
+#[derive(Debug, Default)]
+pub(crate) struct UnitOfWork(Mutex<Unit>);
+
+#[derive(Debug, Default)]
+enum Unit {
+    #[default]
+    Untouched,
+    Open(Box<Changes>),
+    Sealed,
+}
+
+impl UnitOfWork {
+    /// Changes the unit, unless the handler has returned.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Changes) -> T) -> Result<T, UnitClosed> {
+        let mut unit = self.lock();
+        if let Unit::Untouched = *unit {
+            *unit = Unit::Open(Box::default());
+        }
+        match &mut *unit {
+            Unit::Open(changes) => Ok(change(changes)),
+            _ => Err(UnitClosed),
+        }
+    }
+
+    /// Looks at the unit; `None` when nothing was changed yet, or it is sealed.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Changes) -> T) -> Option<T> {
+        match &*self.lock() {
+            Unit::Open(changes) => Some(look(changes)),
+            _ => None,
+        }
+    }
+
+    /// Ends the unit. From now on clones of the context change nothing.
+    pub(crate) fn seal(&self) -> Option<Box<Changes>> {
+        match std::mem::replace(&mut *self.lock(), Unit::Sealed) {
+            Unit::Open(changes) => Some(changes),
+            _ => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Unit> {
+        // A handler that panicked loses its unit anyway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The handler has returned, so nothing can be added to what it commits. A task that outlives its handler must invoke a
+/// command of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the unit of work is closed: the handler has returned")]
+pub struct UnitClosed;
+
+/// An event was not taken into the unit of work; nothing happened.
+#[derive(Debug)]
+pub struct EmitError(pub(crate) EmitErrorKind);
+
+#[derive(Debug)]
+pub(crate) enum EmitErrorKind {
+    Undeclared { handler: String, event: &'static str, line: String },
+    Invalid { event: &'static str, faults: Vec<Fault> },
+    TooLarge { event: &'static str, bytes: usize, bytes_max: usize },
+    TooManyTags { event: &'static str, tags: usize, tags_max: usize },
+    NotEncodable { event: &'static str, source: ContractError },
+    Closed(UnitClosed),
+}
+
+impl fmt::Display for EmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            EmitErrorKind::Undeclared { handler, event, line } => {
+                write!(
+                    f,
+                    "{handler} does not declare that it emits {event}: add `{line}` where it is registered"
+                )
+            }
+            EmitErrorKind::Invalid { event, faults } => {
+                write!(f, "the event {event} breaks its own rules")?;
+                faults.iter().try_for_each(|fault| write!(f, "; {fault}"))
+            }
+            EmitErrorKind::TooLarge { event, bytes, bytes_max } => {
+                write!(f, "the event {event} has {bytes} bytes, at most {bytes_max} are allowed")
+            }
+            EmitErrorKind::TooManyTags { event, tags, tags_max } => {
+                write!(f, "the event {event} bears {tags} tags, at most {tags_max} are allowed")
+            }
+            EmitErrorKind::NotEncodable { event, .. } => write!(f, "the event {event} cannot be encoded"),
+            EmitErrorKind::Closed(closed) => fmt::Display::fmt(closed, f),
+        }
+    }
+}
+
+impl std::error::Error for EmitError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            EmitErrorKind::NotEncodable { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The sign-up flow on a host under test: state, event and reply in one commit, the mail from the log.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use purista::observation::Ending;
+use purista::testing::{TEST_BEGINS, TestHost};
+use purista::{Context, HandlerError, Retry, Service, command, subscription};
+use purista_core::invoke_error::InvokeErrorKind;
+use purista_events::store::{EventStore, StoreErrorKind};
+use purista_events::subscriptions::SubscriptionId;
+
+mod contracts;
+use contracts::{EMAIL, NewUserRegistered, SignUp, USER, WelcomeEmailSent};
+
+async fn user_sign_up(ctx: Context<()>, input: SignUp) -> Result<NewUserRegistered, HandlerError> {
+    let key = format!("email/{}", input.email);
+    if ctx.state().get::<String>(&key).await?.is_some() {
+        return Err(HandlerError::conflict("this e-mail is taken"));
+    }
+    let user_id = ctx.new_id().to_string();
+    ctx.state().set(&key, &user_id)?;
+    Ok(NewUserRegistered { user_id, email: input.email, name: input.name })
+}
+
+fn users() -> Service {
+    Service::builder(USER, "Accounts", ()).command(command(user_sign_up).success_event()).build()
+}
+
+/// A mail server that fails this often before it works.
+struct Mailer {
+    failures: AtomicU32,
+}
+
+async fn send_welcome_email(
+    ctx: Context<Mailer>,
+    event: NewUserRegistered,
+) -> Result<WelcomeEmailSent, HandlerError> {
+    let left = ctx.resources().failures.load(Ordering::SeqCst);
+    if left > 0 {
+        ctx.resources().failures.store(left - 1, Ordering::SeqCst);
+        return Err(HandlerError::failed("the mail server is down"));
+    }
+    Ok(WelcomeEmailSent { user_id: event.user_id })
+}
+
+fn emails(failures: u32) -> Service {
+    let mailer = Mailer { failures: AtomicU32::new(failures) };
+    let mail = subscription("sendWelcomeEmail", send_welcome_email)
+        .durable()
+        .retry(Retry::exponential(5))
+        .result_event();
+    Service::builder(EMAIL, "Mail", mailer).subscription(mail).build()
+}
+
+fn ada() -> SignUp {
+    SignUp { email: "ada@example.com".into(), name: "Ada".into() }
+}
+
+#[tokio::test]
+async fn a_sign_up_is_answered_recorded_and_mailed_once() {
+    let host = TestHost::start([users(), emails(0)]).await;
+    let answer = host.invoke(ada()).await.unwrap();
+    assert_eq!(host.saw::<NewUserRegistered>("sendWelcomeEmail"), [answer.clone()]);
+    assert_eq!(host.emitted::<NewUserRegistered>(), [answer.clone()]);
+    assert_eq!(host.emitted::<WelcomeEmailSent>(), [WelcomeEmailSent { user_id: answer.user_id }]);
+    assert_eq!(host.endings("userSignUp"), [Ending::Done]);
+}
+
+#[tokio::test]
+async fn a_taken_email_is_told_to_the_caller_and_nothing_else_happens() {
+    let host = TestHost::start([users(), emails(0)]).await;
+    host.invoke(ada()).await.unwrap();
+    let error = host.invoke(ada()).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.status().code(), error.message()),
+        (InvokeErrorKind::Handled, 409, "this e-mail is taken")
+    );
+    assert_eq!(host.handled("sendWelcomeEmail").len(), 1);
+}
+
+#[tokio::test]
+async fn every_field_at_fault_is_named_and_the_handler_never_ran() {
+    let host = TestHost::start([users()]).await;
+    let error = host.invoke(SignUp { email: "x".into(), name: String::new() }).await.unwrap_err();
+    assert_eq!(error.status().code(), 400);
+    let paths: Vec<_> =
+        error.data().unwrap().as_array().unwrap().iter().map(|fault| fault["path"][0].clone()).collect();
+    assert_eq!(paths, ["email", "name"]);
+    assert_eq!(*host.store().head().borrow(), purista_events::position::Position::START);
+}
+
+#[tokio::test]
+async fn a_mail_server_that_is_down_is_tried_again_and_time_passes_at_once() {
+    let host = TestHost::start([users(), emails(3)]).await;
+    host.invoke(ada()).await.unwrap();
+    let endings = host.endings("sendWelcomeEmail");
+    let down = Ending::Retried("the mail server is down".into());
+    assert_eq!(endings, [down.clone(), down.clone(), down, Ending::Done]);
+    assert!(host.now().duration_since(TEST_BEGINS).as_secs() >= 3, "1/2 + 2/2 + 4/2 seconds at least");
+    let record =
+        host.store().subscription(&SubscriptionId::new("Email.1.sendWelcomeEmail")).await.unwrap().unwrap();
+    assert!(record.parked.is_empty());
+}
+
+#[tokio::test]
+async fn what_fails_five_times_becomes_a_dead_letter_with_its_history() {
+    let host = TestHost::start([users(), emails(99)]).await;
+    let answer = host.invoke(ada()).await.unwrap();
+    assert_eq!(host.handled("sendWelcomeEmail").len(), 5);
+    let letters = host.store().dead_letters(None, 10).await.unwrap();
+    let [letter] = &letters[..] else { panic!("one dead letter, not {letters:?}") };
+    assert_eq!((letter.attempts, letter.reason.as_str()), (5, "the mail server is down"));
+    assert_eq!(letter.history.iter().map(|failure| failure.attempt).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert!(host.emitted::<WelcomeEmailSent>().is_empty());
+    assert!(!answer.user_id.is_empty(), "the sign-up itself succeeded");
+}
+
+#[tokio::test]
+async fn a_key_gets_the_first_answer_again_and_another_input_422() {
+    let host = TestHost::start([users(), emails(0)]).await;
+    let first = host.invoke_with_key(ada(), "k").await.unwrap();
+    assert_eq!(host.invoke_with_key(ada(), "k").await.unwrap(), first);
+    assert_eq!(host.handled("sendWelcomeEmail").len(), 1);
+    let other = SignUp { name: "Bea".into(), ..ada() };
+    assert_eq!(host.invoke_with_key(other, "k").await.unwrap_err().status().code(), 422);
+    assert_eq!(host.invoke_with_key(ada(), "other").await.unwrap_err().status().code(), 409);
+}
+
+#[tokio::test]
+async fn fifty_at_once_under_one_key_are_one_account_and_fifty_equal_answers() {
+    let host = Arc::new(TestHost::start([users(), emails(0)]).await);
+    let calls = (0..50).map(|_| {
+        let client = host.host().client();
+        async move { client.call(ada()).idempotency_key("k").send().await.unwrap() }
+    });
+    let answers = futures_util::future::join_all(calls).await;
+    host.settled().await;
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
+    assert_eq!(host.emitted::<NewUserRegistered>().len(), 1);
+}
+
+#[tokio::test]
+async fn fifty_at_once_for_one_email_are_one_account_and_the_rest_409() {
+    let host = TestHost::start([users(), emails(0)]).await;
+    let calls = (0..50).map(|_| {
+        let client = host.host().client();
+        async move { client.invoke(ada()).await.map_err(|error| error.status().code()) }
+    });
+    let answers = futures_util::future::join_all(calls).await;
+    host.settled().await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(_) | Err(409))));
+    assert_eq!(host.handled("sendWelcomeEmail").len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_lost_by_the_store_is_asked_for_again_and_happens_once() {
+    let host = TestHost::start([users(), emails(0)]).await;
+    host.store().fail_next(1, StoreErrorKind::Unknown);
+    let answer = host.invoke(ada()).await.unwrap();
+    assert_eq!(host.saw::<NewUserRegistered>("sendWelcomeEmail"), [answer]);
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_leaves_nothing_behind() {
+    let host = TestHost::start([users(), emails(0)]).await;
+    host.store().fail_next(1, StoreErrorKind::NoSpace);
+    let error = host.invoke(ada()).await.unwrap_err();
+    assert_eq!((error.kind(), error.status().code()), (InvokeErrorKind::Rejected, 503));
+    assert!(host.handled("sendWelcomeEmail").is_empty());
+    host.invoke(ada()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_it_was() {
+    let host = TestHost::builder()
+        .services([users(), emails(99)])
+        .configure(|host| host.drain_timeout(Duration::from_secs(1)));
+    let host = host.start().await;
+    let answer = host.host().client().invoke(ada()).await.unwrap();
+    let (_, store) = host.stop().await;
+    let host = TestHost::builder().services([users(), emails(0)]).store(store).start().await;
+    host.settled().await;
+    assert_eq!(host.saw::<NewUserRegistered>("sendWelcomeEmail"), [answer]);
+    assert_eq!(host.endings("sendWelcomeEmail"), [Ending::Done]);
+}
