@@ -256,17 +256,24 @@ impl Gateway {
     }
 
     fn document(&self, catalogue: &Catalogue, scheme: Option<&SecurityScheme>) -> Bytes {
-        let routed = self
+        let routed =
+            |entry: &'_ CommandEntry| entry.route.map(|route| (route, endpoint::path_of(entry, &route)));
+        let commands: Vec<_> = self
             .entries(catalogue)
-            .filter_map(|entry| Some((entry, endpoint::path_of(entry, &entry.route?))));
-        let described = catalogue.services.iter().map(|service| (service.id.name(), service.description));
-        let document = openapi::document(
-            &openapi::Title { title: &self.title, version: &self.version },
-            routed,
-            described,
+            .filter_map(|entry| routed(entry).map(|(route, path)| (entry, route, path)))
+            .collect();
+        let subject = openapi::Subject {
+            title: &self.title,
+            version: &self.version,
+            limits: &self.limits,
             scheme,
-        );
-        serde_json::to_vec(&document).unwrap_or_default().into()
+            services: catalogue
+                .services
+                .iter()
+                .map(|service| (service.id.name(), service.description))
+                .collect(),
+        };
+        serde_json::to_vec(&openapi::document(&subject, &commands)).unwrap_or_default().into()
     }
 }
 
