@@ -12,9 +12,9 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
 use purista_core::bridge::{BridgeError, BridgeErrorKind};
 use purista_core::error::chain;
+use purista_core::fault::Fault;
 use purista_core::id::{ID_BYTES_MAX, Id};
 use purista_core::message::{ErrorPayload, Message, MessageType};
-use purista_core::schema::Fault;
 use serde::Serialize;
 use serde_json::Value;
 
