@@ -1,7 +1,5 @@
 //! What may travel in a message, and what a command is.
 
-use std::fmt;
-
 use bytes::Bytes;
 use garde::Validate;
 use schemars::JsonSchema;
@@ -9,11 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::address::{AddressParts, ServiceId};
+use crate::fault::Fault;
 use crate::route::Route;
-use crate::schema::Fault;
-
-/// The deepest nesting of JSON that is read.
-pub const JSON_DEPTH_MAX: usize = 64;
 
 /// A type that may travel: it can be encoded, decoded, checked, and described by a JSON schema.
 ///
@@ -123,10 +118,4 @@ pub trait Command: Contract {
 
     #[doc(hidden)]
     const ADDRESS: &'static AddressParts = &AddressParts::known(Self::SERVICE, Self::NAME);
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.join("."), self.message)
-    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::schema::Fault;
+use crate::fault::Fault;
 use crate::status::Status;
 
 /// Fails a handler.

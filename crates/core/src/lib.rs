@@ -20,6 +20,7 @@ pub mod detaching;
 pub mod door;
 pub mod error;
 pub mod event;
+pub mod fault;
 pub mod health;
 pub mod id;
 pub mod in_process;

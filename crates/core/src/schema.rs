@@ -8,41 +8,13 @@ use std::sync::OnceLock;
 
 use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::contract::{Contract, JSON_DEPTH_MAX};
+use crate::contract::Contract;
+use crate::fault::{FAULTS_MAX, Fault};
 
-/// The most faults that are listed for one input.
-pub const FAULTS_MAX: usize = 64;
-
-/// One field that breaks a rule: what is wrong, and where. The value itself is never repeated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
-    /// What is wrong.
-    pub message: String,
-    /// The way to the field, from the outside in; empty for the whole.
-    pub path: Vec<String>,
-}
-
-impl Fault {
-    /// The faults that validation found, with paths split at dots and brackets.
-    pub fn of_report(report: &garde::Report) -> Vec<Self> {
-        report
-            .iter()
-            .take(FAULTS_MAX)
-            .map(|(path, error)| Self {
-                message: error.message().to_owned(),
-                path: path
-                    .to_string()
-                    .split(['.', '[', ']'])
-                    .filter(|part| !part.is_empty())
-                    .map(ToOwned::to_owned)
-                    .collect(),
-            })
-            .collect()
-    }
-}
+/// The deepest nesting of JSON that is read.
+pub const JSON_DEPTH_MAX: usize = 64;
 
 /// Reads refused inputs of one type again. The schema is compiled at the first refusal and kept.
 pub struct Inspector {
@@ -139,6 +111,7 @@ pub fn nests_too_deep(json: &[u8]) -> bool {
 mod tests {
     use garde::Validate;
     use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
 
     use super::*;
 

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::commit::{Beside, CommitError, commit, settled};
 use crate::listener::{Heard, Listener};
 use crate::observation::Ending;
-use crate::retry::Verdict;
 use crate::runtime::Runtime;
+use crate::verdict::Verdict;
 
 /// The consumer of one subscription on a bridge.
 pub(crate) struct BridgeFed {
@@ -92,8 +92,8 @@ impl Feed {
             Err(error) => error,
         };
         let verdict = self.listener.listening().terms.retry.verdict(&error, attempt, &self.runtime.clock);
-        log_verdict(self.id.as_str(), &heard.message, attempt, &verdict);
-        heard.settled(ending(&verdict, &error));
+        verdict.log(self.id.as_str(), &heard.message, attempt);
+        heard.settled(verdict.ending(&error));
         match verdict {
             Verdict::Final { .. } | Verdict::Drop { .. } => Outcome::Ack,
             Verdict::Retry { after, .. } => Outcome::Retry { after },
@@ -125,39 +125,6 @@ impl Feed {
                 tracing::error!(subscription = %self.id, %error, "a dead letter cannot be kept by the store");
                 Outcome::DeadLetter { reason }
             }
-        }
-    }
-}
-
-/// What an observer is told of a verdict.
-pub(crate) fn ending(verdict: &Verdict, error: &HandlerError) -> Ending {
-    match verdict {
-        Verdict::Final { .. } => Ending::Refused(error.status().code(), error.public_message().to_owned()),
-        Verdict::Retry { reason, .. } => Ending::Retried(reason.clone()),
-        Verdict::DeadLetter { reason } => Ending::DeadLettered(reason.clone()),
-        Verdict::Drop { reason } => Ending::Dropped(reason.clone()),
-        Verdict::Pause { reason } => Ending::Paused(reason.clone()),
-    }
-}
-
-/// Nothing fails in silence.
-pub(crate) fn log_verdict(subscription: &str, message: &Message, attempt: u32, verdict: &Verdict) {
-    let (trace_id, message_id) = (&message.trace_id, &message.id);
-    match verdict {
-        Verdict::Final { reason } => {
-            tracing::info!(subscription, %trace_id, %message_id, attempt, reason, "a subscription refused a message");
-        }
-        Verdict::Retry { after, reason } => {
-            tracing::warn!(subscription, %trace_id, %message_id, attempt, ?after, reason, "a message is tried again");
-        }
-        Verdict::DeadLetter { reason } => {
-            tracing::error!(subscription, %trace_id, %message_id, attempt, reason, "a message became a dead letter");
-        }
-        Verdict::Drop { reason } => {
-            tracing::warn!(subscription, %trace_id, %message_id, attempt, reason, "a message was given up");
-        }
-        Verdict::Pause { reason } => {
-            tracing::error!(subscription, %trace_id, %message_id, attempt, reason, "a subscription was stopped");
         }
     }
 }

@@ -11,10 +11,11 @@ use futures_util::future::BoxFuture;
 use purista_core::bridge::{COMMAND_TIMEOUT, Consumer, Delivery, Outcome};
 use purista_core::contract::{Command, Contract};
 use purista_core::error::HandlerError;
+use purista_core::fault::Fault;
 use purista_core::message::{Message, MessageType, Record};
 use purista_core::parameter::Parameters;
 use purista_core::payload::Payload;
-use purista_core::schema::{Fault, Inspector};
+use purista_core::schema::Inspector;
 use purista_core::status::Status;
 use purista_core::text::Text;
 use purista_events::batch::StoredReply;
@@ -28,7 +29,8 @@ use crate::deadline::UntilDeadline;
 use crate::failure::Failure;
 use crate::guard;
 use crate::idempotency::{self, Claim, Claimed};
-use crate::observation::{Ending, Observation};
+use crate::observation::Ending;
+use crate::observed::Observed;
 use crate::unit_of_work::Changes;
 
 /// One command of a running host.
@@ -83,7 +85,7 @@ async fn dispatch<S: Send + Sync + 'static, C: Command>(
         UntilDeadline::new(work, deadline).await
     };
     let changes = context.unit().seal();
-    let observed = seen.map(|seen| Observed::of(&context, seen, changes.as_deref()));
+    let observed = seen.map(|seen| Observed::of(&seen, changes.as_deref()));
     let mut ended = match ran {
         Some(Ok(Ok(Ran::Output { output, event_is_recorded }))) => {
             conclude(&serving, &context, output, event_is_recorded, changes, claim.as_ref()).await
@@ -287,47 +289,4 @@ fn refused<S, C: Command>(context: &Context<S>, failure: &Failure) -> Message {
     }
     let now = place.runtime.clock.now_ms();
     message.error_response(now, place.sender.clone(), &failure.payload(message), failure.is_handled())
-}
-
-/// What an observer is told, collected before the unit is consumed.
-pub(crate) struct Observed {
-    input: Bytes,
-    emitted: Vec<(String, Bytes)>,
-    invoked: Vec<purista_core::address::Address>,
-}
-
-impl Observed {
-    pub(crate) fn of<S>(_context: &Context<S>, input: Payload, changes: Option<&Changes>) -> Self {
-        let recorded = changes
-            .iter()
-            .flat_map(|changes| &changes.recorded)
-            .map(|e| (e.name.to_string(), e.body.clone()));
-        let published = changes.iter().flat_map(|changes| &changes.published).map(|message| {
-            let name = message.event_name.as_deref().unwrap_or_default().to_owned();
-            (name, message.payload.bytes().ok().flatten().unwrap_or_default())
-        });
-        Self {
-            input: input.bytes().ok().flatten().unwrap_or_default(),
-            emitted: recorded.chain(published).collect(),
-            invoked: changes
-                .iter()
-                .flat_map(|changes| &changes.invoked)
-                .map(|(address, _)| address.clone())
-                .collect(),
-        }
-    }
-
-    pub(crate) fn settled<S>(self, context: &Context<S>, ending: Ending) {
-        let Some(observer) = &context.runtime().observer else { return };
-        let is_done = ending == Ending::Done;
-        observer.settled(Observation {
-            handler: context.place().sender.address.clone(),
-            message_id: context.message().id.clone(),
-            attempt: context.attempt(),
-            input: self.input,
-            emitted: if is_done { self.emitted } else { Vec::new() },
-            invoked: self.invoked,
-            ending,
-        });
-    }
 }

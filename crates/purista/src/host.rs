@@ -24,14 +24,15 @@ use crate::service::Service;
 use crate::state::StateBackend;
 
 mod checks;
+mod drain;
 mod health;
 mod info;
 mod running;
 mod signals;
 mod start;
 
-pub use running::{DrainReport, RunningHost};
-pub use signals::RunError;
+pub use drain::{DrainReport, RunError};
+pub use running::RunningHost;
 pub use start::StartError;
 
 /// How long a host takes to drain, unless it says otherwise.

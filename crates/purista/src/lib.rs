@@ -26,8 +26,10 @@ mod failure;
 mod guard;
 mod idempotency;
 mod listener;
+mod observed;
 mod relay;
 mod runtime;
+mod verdict;
 
 pub use command::{CommandDef, Replies, command};
 pub use context::Context;

@@ -8,19 +8,20 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use purista_core::contract::Contract;
 use purista_core::error::HandlerError;
+use purista_core::fault::Fault;
 use purista_core::message::{Message, MessageType};
 use purista_core::parameter;
 use purista_core::payload::Payload;
-use purista_core::schema::{Fault, Inspector};
+use purista_core::schema::Inspector;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::context::{Context, Place};
 use crate::deadline::UntilDeadline;
-use crate::dispatch::Observed;
 use crate::failure::panic_text;
 use crate::guard;
 use crate::observation::Ending;
+use crate::observed::Observed;
 use crate::subscription::{Listening, SubscriptionDef};
 use crate::unit_of_work::Changes;
 
@@ -96,11 +97,7 @@ async fn hear<S: Send + Sync + 'static, T: Contract, R: Contract>(
         UntilDeadline::new(pin!(AssertUnwindSafe(work).catch_unwind()), deadline).await
     };
     let changes = context.unit().seal();
-    let observed = context
-        .runtime()
-        .observer
-        .is_some()
-        .then(|| Observed::of(&context, kept.clone(), changes.as_deref()));
+    let observed = context.runtime().observer.is_some().then(|| Observed::of(&kept, changes.as_deref()));
     let result = match ended {
         Some(Ok(Ok(()))) => Ok(changes.filter(|changes| changes.commits())),
         Some(Ok(Err(error))) => Err(error),

@@ -5,6 +5,8 @@ use std::time::Duration;
 use purista_core::clock::Clock;
 use purista_core::error::{HandlerError, Settlement};
 
+use crate::verdict::Verdict;
+
 /// How often and when a subscription tries again.
 ///
 /// The delay doubles from attempt to attempt, between a smallest and a largest, and each is drawn at random between half of
@@ -71,28 +73,6 @@ impl Default for Retry {
     fn default() -> Self {
         Self::exponential(5)
     }
-}
-
-/// What becomes of a failed message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// A handled error: settled, counted with its reason.
-    Final {
-        reason: String,
-    },
-    Retry {
-        after: Duration,
-        reason: String,
-    },
-    DeadLetter {
-        reason: String,
-    },
-    Drop {
-        reason: String,
-    },
-    Pause {
-        reason: String,
-    },
 }
 
 #[cfg(test)]

@@ -248,7 +248,7 @@ impl TestHostBuilder {
     pub async fn try_start(self) -> Result<TestHost, crate::host::StartError> {
         pause_time();
         let clock = Clock::follows_tokio(TEST_BEGINS, 1);
-        let store = self.store.unwrap_or_else(|| MemoryStore::new(clock.clone()));
+        let store = self.store.map_or_else(|| MemoryStore::new(clock.clone()), |store| store.reopen());
         let bridge =
             if self.always_encodes { InProcessBridge::always_encoding() } else { InProcessBridge::new() };
         let bridge = Arc::new(SettlingBridge::new(bridge));

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use purista_core::address::Address;
 use purista_core::contract::ContractError;
+use purista_core::fault::Fault;
 use purista_core::message::Message;
-use purista_core::schema::Fault;
 use purista_core::store::{Expect, StateChange};
 use purista_events::recorded::NewEvent;
 

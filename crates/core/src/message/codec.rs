@@ -111,7 +111,7 @@ pub enum DecodeError {
     /// It is no JSON, or a field has the wrong type or an unknown message type.
     #[error("not a message")]
     Malformed(#[source] serde_json::Error),
-    /// It nests deeper than [`crate::contract::JSON_DEPTH_MAX`].
+    /// It nests deeper than [`crate::schema::JSON_DEPTH_MAX`].
     #[error("the message nests too deep")]
     TooDeep,
     /// A field without which this kind of message has no meaning is absent.

@@ -14,13 +14,12 @@ use purista_events::subscriptions::{
 
 use super::event_at;
 use super::ledger::Job;
-use crate::bridge_fed::{ending, log_verdict};
 use crate::commit::{Beside, CommitError, commit, settled};
 use crate::listener::{Heard, Listener};
 use crate::observation::Ending;
-use crate::retry::Verdict;
 use crate::runtime::Runtime;
 use crate::unit_of_work::Changes;
+use crate::verdict::Verdict;
 
 /// What an attempt needs.
 pub(crate) struct Attempt {
@@ -128,7 +127,7 @@ impl Attempt {
     async fn failed(&self, trial: &Trial, mut heard: Heard, error: &HandlerError) -> How {
         let verdict =
             self.listener.listening().terms.retry.verdict(error, trial.attempt, &self.runtime.clock);
-        log_verdict(self.id.as_str(), &heard.message, trial.attempt, &verdict);
+        verdict.log(self.id.as_str(), &heard.message, trial.attempt);
         let now = self.runtime.clock.now();
         let history = |reason: &str| {
             let mut history = trial.history.clone().unwrap_or_default();
@@ -168,7 +167,7 @@ impl Attempt {
         };
         match settled(&self.store, batch).await {
             Ok(()) => {
-                heard.settled(ending(&verdict, error));
+                heard.settled(verdict.ending(error));
                 how
             }
             Err(error) if error.kind() == StoreErrorKind::AlreadyDone => How::Finished { is_saved: true },

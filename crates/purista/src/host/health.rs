@@ -7,7 +7,6 @@ use purista_core::bridge::BridgeState;
 use purista_core::catalogue::Catalogue;
 use purista_core::health::{Condition, Health, HealthReport, PartHealth};
 
-use super::running::Parts;
 use crate::durable::{DurableControl, DurableState, PARKED_MAX};
 use crate::runtime::Runtime;
 
@@ -23,11 +22,11 @@ struct Inner {
 }
 
 impl HostHealth {
-    pub(super) fn new(runtime: &Arc<Runtime>, parts: &Parts) -> Self {
+    pub(super) fn new(runtime: &Arc<Runtime>, catalogue: &Arc<Catalogue>) -> Self {
         Self(Arc::new(Inner {
             is_ready: AtomicBool::new(false),
             runtime: Arc::clone(runtime),
-            catalogue: Arc::clone(&parts.catalogue),
+            catalogue: Arc::clone(catalogue),
             durables: Mutex::default(),
         }))
     }

@@ -16,9 +16,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::drain::{DrainReport, RunError};
 use super::health::HostHealth;
 use super::info;
-use super::signals::{RunError, until_signal};
+use super::signals::until_signal;
 use crate::durable::DurableControl;
 use crate::runtime::Runtime;
 
@@ -36,16 +37,6 @@ pub(super) struct Parts {
     pub(super) stop_feeding: CancellationToken,
     pub(super) tasks: TaskTracker,
     drain_timeout: Duration,
-}
-
-/// What a stop left behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainReport {
-    /// Whether everything under way was finished in time.
-    pub is_complete: bool,
-    /// What was not; recorded events among it are delivered after the next start.
-    pub unfinished: Vec<&'static str>,
 }
 
 impl Parts {

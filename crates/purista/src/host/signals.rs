@@ -1,21 +1,6 @@
 //! What the operating system asks of a host.
 
-use super::running::DrainReport;
-
-/// A host did not run to an orderly end.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
-    /// The process cannot listen to signals.
-    #[error("the process cannot listen to signals")]
-    Signals(#[source] std::io::Error),
-    /// The drain time-out passed.
-    #[error("the host stopped before everything was finished: {}", .0.unfinished.join(", "))]
-    Unfinished(DrainReport),
-    /// A second signal came while the host drained.
-    #[error("a second signal stopped the host at once")]
-    SecondSignal,
-}
+use super::drain::RunError;
 
 #[cfg(unix)]
 pub(super) async fn until_signal() -> Result<(), RunError> {

@@ -79,7 +79,7 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
     let doors = std::mem::take(&mut builder.doors);
     let services = std::mem::take(&mut builder.services);
     let mut parts = Parts::new(Arc::clone(&runtime), Arc::new(catalogue), builder.drain_timeout);
-    let health = HostHealth::new(&runtime, &parts);
+    let health = HostHealth::new(&runtime, &parts.catalogue);
     parts.health = Some(health.clone());
     let result = bind(&mut parts, &runtime, services, builder.commands_in_flight).await;
     let result = match result {
