@@ -6,8 +6,8 @@ use std::time::Duration;
 use purista_core::event::TAGS_MAX;
 use purista_core::payload::EVENT_BYTES_MAX;
 use purista_core::store::{Expect, KEY_BYTES_MAX};
-use purista_events::batch::{Append, BATCH_BYTES_MAX, Batch, EVENTS_MAX, ReplyKey, StoredReply};
 use purista_events::batch::Condition::Unless;
+use purista_events::batch::{Append, BATCH_BYTES_MAX, Batch, EVENTS_MAX, ReplyKey, StoredReply};
 use purista_events::position::ReadToken;
 use purista_events::query::Query;
 use purista_events::recorded::NewEvent;
@@ -35,14 +35,20 @@ pub async fn a_batch_commits_all_its_parts(stage: &mut Stage) {
     assert_eq!((receipt.id, receipt.is_repeated), (batch.id, false));
     assert!(contents.events.iter().all(|event| event.recorded_at == receipt.recorded_at));
     assert_eq!(receipt.state_versions, [1]);
-    assert_eq!(contents.state.values().map(|state| &state.value).collect::<Vec<_>>(), [&json!({"number": 1})]);
+    assert_eq!(
+        contents.state.values().map(|state| &state.value).collect::<Vec<_>>(),
+        [&json!({"number": 1})]
+    );
     assert_eq!(contents.replies.into_values().collect::<Vec<_>>(), [given::reply(1)]);
     assert_eq!(contents.subscriptions, [given::subscription()]);
     let record = contents.records.into_values().next().expect("the subscription has a record");
     assert_eq!(record.progress.done.into_iter().collect::<Vec<_>>(), [given::at(1)]);
     assert_eq!(record.parked, [given::parked(&stage.clock, &given::subscription(), 101)]);
     assert_eq!(record.pause, Some(given::pause(&stage.clock)));
-    assert_eq!(contents.consumed.into_iter().collect::<Vec<_>>(), [(given::subscription(), given::message(1))]);
+    assert_eq!(
+        contents.consumed.into_iter().collect::<Vec<_>>(),
+        [(given::subscription(), given::message(1))]
+    );
     assert_eq!(contents.dead_letters, batch.dead_letters);
 }
 
@@ -65,7 +71,7 @@ pub async fn a_refused_batch_is_not_remembered(stage: &mut Stage) {
     let (_, token) = stage.view(&Query::all()).await;
     stage.commit(given::everything(&stage.clock, 1)).await;
     for (kind, spoil) in spoilers(&token) {
-        let batch = stage.appends(vec![event("tried", &[])]);
+        let batch = given::appends(vec![event("tried", &[])]);
         let mut spoiled = batch.clone();
         spoil(&mut spoiled);
         stage.refuse(spoiled, kind).await;
@@ -111,7 +117,7 @@ pub async fn each_of_many_batches_has_its_own_end(stage: &mut Stage) {
         let events = vec![event("counted", &[("number", &number.to_string())])];
         let change = set(&format!("number-{number}"), json!(number));
         let batch =
-            Batch { appends: vec![Append { events, condition }], state: vec![change], ..stage.batch() };
+            Batch { appends: vec![Append { events, condition }], state: vec![change], ..given::batch() };
         let store = Arc::clone(&stage.store);
         commits.spawn(async move { (number, store.commit(batch).await.map_err(|error| error.kind())) });
     }
@@ -129,9 +135,9 @@ pub async fn each_of_many_batches_has_its_own_end(stage: &mut Stage) {
     recorded.sort_unstable();
     assert_eq!(recorded, (0..64).step_by(2).collect::<Vec<_>>());
     let keys: Vec<String> = (0..64).map(|number| format!("number-{number}")).collect();
-    let state = stage.store.state(None, &keys).await.expect("state is read");
-    assert!(state.values().all(|state| state.value.as_u64().is_some_and(|number| number % 2 == 0)));
-    assert_eq!(state.len(), 32);
+    let values = stage.store.state(None, &keys).await.expect("state is read");
+    assert!(values.values().all(|found| found.value.as_u64().is_some_and(|number| number % 2 == 0)));
+    assert_eq!(values.len(), 32);
 }
 
 /// A batch whose deadline has passed is refused and writes nothing; one whose deadline is to come is committed.
@@ -149,8 +155,9 @@ pub async fn bounds_hold(stage: &mut Stage) {
         let said = stage.refuse(batch(bound + 1), Invalid).await;
         assert!(said.contains(&bound.to_string()), "{said:?} does not name the bound {bound}");
     }
-    let empty_key = StoredReply { key: ReplyKey { key: "".into(), ..given::reply_key(4) }, ..given::reply(4) };
-    stage.refuse(Batch { reply: Some(empty_key), ..stage.batch() }, Invalid).await;
+    let empty_key =
+        StoredReply { key: ReplyKey { key: "".into(), ..given::reply_key(4) }, ..given::reply(4) };
+    stage.refuse(Batch { reply: Some(empty_key), ..given::batch() }, Invalid).await;
 }
 
 type Sized = Box<dyn Fn(usize) -> Batch + Send + Sync>;
@@ -177,32 +184,36 @@ fn bounded(stage: &Stage) -> Vec<(usize, Sized)> {
     let batch_of_bytes = |bytes: usize| -> Vec<NewEvent> {
         let whole = (0..bytes / EVENT_BYTES_MAX).map(|_| EVENT_BYTES_MAX);
         let rest = Some(bytes % EVENT_BYTES_MAX).filter(|rest| *rest > 0);
-        whole.chain(rest).map(|bytes| NewEvent { body: vec![b'1'; bytes].into(), ..event("grew", &[]) }).collect()
+        whole
+            .chain(rest)
+            .map(|bytes| NewEvent { body: vec![b'1'; bytes].into(), ..event("grew", &[]) })
+            .collect()
     };
-    let batch = || Batch::new(given::id(), None);
-    let appends = move |events| Batch { appends: vec![always(events)], ..batch() };
     vec![
-        (EVENTS_MAX, Box::new(move |count| appends(events(count, "counted", &[("counter", "1")])))),
-        (EVENTS_MAX, Box::new(move |count| in_two_appends(count))),
-        (EVENT_BYTES_MAX, Box::new(move |bytes| appends(vec![given::event_of_bytes(bytes)]))),
-        (BATCH_BYTES_MAX, Box::new(move |bytes| appends(batch_of_bytes(bytes)))),
-        (TAGS_MAX, Box::new(move |count| appends(vec![tagged(count)]))),
+        (EVENTS_MAX, Box::new(move |count| given::appends(events(count, "counted", &[("counter", "1")])))),
+        (EVENTS_MAX, Box::new(in_two_appends)),
+        (EVENT_BYTES_MAX, Box::new(move |bytes| given::appends(vec![given::event_of_bytes(bytes)]))),
+        (BATCH_BYTES_MAX, Box::new(move |bytes| given::appends(batch_of_bytes(bytes)))),
+        (TAGS_MAX, Box::new(move |count| given::appends(vec![tagged(count)]))),
         (
             KEY_BYTES_MAX,
-            Box::new(move |bytes| Batch { state: vec![set(&"k".repeat(bytes), json!(1))], ..batch() }),
+            Box::new(move |bytes| Batch { state: vec![set(&"k".repeat(bytes), json!(1))], ..given::batch() }),
         ),
         (
             KEY_BYTES_MAX,
             Box::new(move |bytes| {
                 let key = ReplyKey { key: "k".repeat(bytes).into(), ..given::reply_key(3) };
-                Batch { reply: Some(StoredReply { key, ..given::reply(3) }), ..batch() }
+                Batch { reply: Some(StoredReply { key, ..given::reply(3) }), ..given::batch() }
             }),
         ),
         (
             HISTORY_MAX,
-            Box::new(move |count| Batch { parked: vec![ParkedChange::Keep(parked(count))], ..batch() }),
+            Box::new(move |count| Batch {
+                parked: vec![ParkedChange::Keep(parked(count))],
+                ..given::batch()
+            }),
         ),
-        (HISTORY_MAX, Box::new(move |count| Batch { dead_letters: vec![given_up(count)], ..batch() })),
+        (HISTORY_MAX, Box::new(move |count| Batch { dead_letters: vec![given_up(count)], ..given::batch() })),
     ]
 }
 
@@ -210,5 +221,5 @@ fn bounded(stage: &Stage) -> Vec<(usize, Sized)> {
 fn in_two_appends(count: usize) -> Batch {
     let (one, other) = (count / 2, count - count / 2);
     let appends = [one, other].map(|count| always(events(count, "counted", &[])));
-    Batch { appends: appends.to_vec(), ..Batch::new(given::id(), None) }
+    Batch { appends: appends.to_vec(), ..given::batch() }
 }

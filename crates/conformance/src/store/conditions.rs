@@ -20,12 +20,13 @@ const ROUNDS: usize = 8;
 const SEATS: usize = 10;
 
 fn if_so(condition: Condition, events: Vec<NewEvent>) -> Batch {
-    Batch { appends: vec![Append { events, condition }], ..Batch::new(given::id(), None) }
+    Batch { appends: vec![Append { events, condition }], ..given::batch() }
 }
 
 /// Events are appended when their stream has exactly as many events as was said, whatever other streams have.
 pub async fn a_stream_has_the_version_that_was_expected(stage: &mut Stage) {
-    let ada = |version, count| if_so(stream("user", "ada", version), events(count, "moved", &[("user", "ada")]));
+    let ada =
+        |version, count| if_so(stream("user", "ada", version), events(count, "moved", &[("user", "ada")]));
     stage.refuse(ada(1, 1), Conflict).await;
     stage.commit(ada(0, 2)).await;
     for version in [0, 1, 3, u64::MAX] {
@@ -47,7 +48,8 @@ pub async fn a_query_selects_nothing_new(stage: &mut Stage) {
     let query = Query::tag("user", "ada");
     let typed = Query::types(["moved".into()]);
     let (_, token) = stage.view(&query).await;
-    let unless = |query: &Query| if_so(Condition::Unless(query.clone(), token.clone()), vec![event("seen", &[])]);
+    let unless =
+        |query: &Query| if_so(Condition::Unless(query.clone(), token.clone()), vec![event("seen", &[])]);
 
     stage.append(vec![event("moved", &[("user", "bob")]), event("slept", &[])]).await;
     stage.commit(unless(&query)).await;
@@ -67,7 +69,7 @@ pub async fn a_condition_sees_the_tenants_of_its_query(stage: &mut Stage) {
     let (_, token) = stage.view(&query).await;
     let of_tenant = |tenant: Option<&str>| query.clone().of_tenant(tenant.map(Into::into));
     let append = vec![always(vec![event("moved", &[("user", "ada")])])];
-    stage.commit(Batch { appends: append, ..stage.batch_of("north") }).await;
+    stage.commit(Batch { appends: append, ..given::batch_of("north") }).await;
     let unless = |query| if_so(Condition::Unless(query, token.clone()), Vec::new());
 
     stage.commit(unless(of_tenant(None))).await;
@@ -79,16 +81,15 @@ pub async fn a_condition_sees_the_tenants_of_its_query(stage: &mut Stage) {
 /// An append without events guards its batch by its condition alone.
 pub async fn a_condition_without_events_guards_the_batch(stage: &mut Stage) {
     let (_, token) = stage.view(&Query::all()).await;
-    let guarded = |condition, value| {
-        Batch { state: vec![set("alpha", json!(value))], ..if_so(condition, Vec::new()) }
-    };
+    let guarded =
+        |condition, value| Batch { state: vec![set("alpha", json!(value))], ..if_so(condition, Vec::new()) };
     stage.commit(guarded(stream("user", "ada", 0), 1)).await;
     stage.commit(guarded(Condition::Unless(Query::all(), token.clone()), 2)).await;
     stage.append(vec![event("moved", &[("user", "ada")])]).await;
     stage.refuse(guarded(stream("user", "ada", 0), 3), Conflict).await;
     stage.refuse(guarded(Condition::Unless(Query::all(), token), 4), Conflict).await;
-    let state = stage.state(None).await;
-    assert_eq!(state.get("alpha").map(|state| &state.value), Some(&json!(2)));
+    let found = stage.state(None).await;
+    assert_eq!(found.get("alpha").map(|found| &found.value), Some(&json!(2)));
     assert_eq!(stage.events().await.len(), 1);
 }
 
@@ -102,11 +103,11 @@ pub async fn conditions_look_at_the_log_before_the_batch(stage: &mut Stage) {
         append(stream("user", "ada", 0)),
         append(Condition::Unless(Query::tag("user", "ada"), token)),
     ];
-    stage.commit(Batch { appends, ..stage.batch() }).await;
+    stage.commit(Batch { appends, ..given::batch() }).await;
     let versions: Vec<_> = stage.events().await.iter().map(|event| event.stream_version).collect();
     assert_eq!(versions, [Some(1), Some(2), Some(3)]);
     let appends = vec![append(stream("user", "ada", 3)), append(stream("user", "ada", 4))];
-    stage.refuse(Batch { appends, ..stage.batch() }, Conflict).await;
+    stage.refuse(Batch { appends, ..given::batch() }, Conflict).await;
 }
 
 /// Of 64 that decide on what they read at the same time, exactly one wins, round after round.

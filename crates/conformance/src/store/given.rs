@@ -96,6 +96,21 @@ pub(super) fn event_of_bytes(bytes: usize) -> NewEvent {
     NewEvent { body: body.into(), ..event("grew", &[("file", "1")]) }
 }
 
+/// An empty batch of no tenant.
+pub(super) fn batch() -> Batch {
+    Batch::new(id(), None)
+}
+
+/// An empty batch of a tenant.
+pub(super) fn batch_of(tenant: &str) -> Batch {
+    Batch::new(id(), Some(tenant.into()))
+}
+
+/// A batch of no tenant with these events, under no condition.
+pub(super) fn appends(events: Vec<NewEvent>) -> Batch {
+    Batch { appends: vec![always(events)], ..batch() }
+}
+
 /// Events under no condition.
 pub(super) fn always(events: Vec<NewEvent>) -> Append {
     Append { events, condition: Condition::Always }
@@ -201,6 +216,6 @@ pub(super) fn everything(clock: &TestClock, number: u64) -> Batch {
         parked: vec![ParkedChange::Keep(parked(clock, &subscription, 100 + number))],
         pauses: vec![(subscription.clone(), Some(pause(clock)))],
         dead_letters: vec![dead_letter(clock, &subscription, 200 + number)],
-        ..Batch::new(id(), None)
+        ..batch()
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use purista_events::batch::{Append, Batch, Fingerprint, Receipt, ReplyKey, StoredReply};
 use purista_events::store::StoreErrorKind::{AlreadyDone, KeyTaken};
-use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::given::{self, event, set, stream, subscription};
+use super::given::{self, event, stream, subscription};
 use super::stage::Stage;
 
+const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The same id again returns the first receipt and writes nothing, whatever the batch holds, and whatever has become
@@ -20,7 +20,7 @@ pub async fn a_repeated_batch_returns_the_first_receipt(stage: &mut Stage) {
     let batch = given::everything(&stage.clock, 1);
     let first = stage.commit(batch.clone()).await;
     stage.append(vec![event("went on", &[("order", "1")])]).await;
-    stage.clock.advance(Duration::from_secs(60));
+    stage.clock.advance(MINUTE);
     let contents = stage.contents().await;
     let repeated = Receipt { is_repeated: true, ..first };
 
@@ -51,7 +51,7 @@ pub async fn a_batch_committed_many_times_at_once_happens_once(stage: &mut Stage
 /// The ids of batches are known for seven days, also after the store was opened again.
 pub async fn ids_of_batches_are_kept_for_seven_days(stage: &mut Stage) {
     let batch = given::everything(&stage.clock, 1);
-    let empty = stage.batch();
+    let empty = given::batch();
     let first = stage.commit(batch.clone()).await;
     let of_nothing = stage.commit(empty.clone()).await;
     assert_eq!((of_nothing.position, of_nothing.positions.len()), (first.position, 0));
@@ -69,7 +69,7 @@ pub async fn ids_of_batches_are_kept_for_seven_days(stage: &mut Stage) {
 /// A key keeps its reply as it was given: another batch with that key is refused. Another scope, another key and
 /// another tenant are other keys.
 pub async fn a_key_holds_one_reply(stage: &mut Stage) {
-    let batch = |reply: StoredReply| Batch { reply: Some(reply), ..stage.appends(vec![event("done", &[])]) };
+    let batch = |reply: StoredReply| Batch { reply: Some(reply), ..given::appends(vec![event("done", &[])]) };
     stage.commit(batch(given::reply(1))).await;
     stage.refuse(batch(given::reply(1)), KeyTaken).await;
     let other_input = StoredReply { fingerprint: Fingerprint([9; 16]), ..given::reply(1) };
@@ -80,7 +80,7 @@ pub async fn a_key_holds_one_reply(stage: &mut Stage) {
     stage.commit(batch(without_body.clone())).await;
     stage.commit(batch(given::reply(2))).await;
     let of_tenant = StoredReply { body: Some("null".into()), ..given::reply(1) };
-    stage.commit(Batch { reply: Some(of_tenant.clone()), ..stage.batch_of("north") }).await;
+    stage.commit(Batch { reply: Some(of_tenant.clone()), ..given::batch_of("north") }).await;
 
     assert_eq!(stage.reply(None, &given::reply_key(1)).await, Some(given::reply(1)));
     assert_eq!(stage.reply(None, &scope).await, Some(without_body));
@@ -94,7 +94,7 @@ pub async fn of_many_with_one_key_one_wins(stage: &mut Stage) {
     let mut commits = JoinSet::new();
     for _ in 0..32 {
         let store = Arc::clone(&stage.store);
-        let batch = Batch { reply: Some(given::reply(1)), ..stage.appends(vec![event("done", &[])]) };
+        let batch = Batch { reply: Some(given::reply(1)), ..given::appends(vec![event("done", &[])]) };
         commits.spawn(async move { store.commit(batch).await.map_err(|error| error.kind()) });
     }
     let ends = commits.join_all().await;
@@ -108,8 +108,7 @@ pub async fn of_many_with_one_key_one_wins(stage: &mut Stage) {
 pub async fn what_is_done_is_said_before_a_conflict(stage: &mut Stage) {
     stage.commit(given::everything(&stage.clock, 1)).await;
     let guard = Append { events: Vec::new(), condition: stream("order", "1", 0) };
-    let lost = Batch { appends: vec![guard], state: vec![set("", json!(1))], ..stage.batch() };
-    let lost = Batch { state: Vec::new(), ..lost };
+    let lost = Batch { appends: vec![guard], ..given::batch() };
     stage.refuse(Batch { reply: Some(given::reply(1)), ..lost.clone() }, KeyTaken).await;
     let done = vec![given::done(&subscription(), 1)];
     stage.refuse(Batch { progress: done, ..lost.clone() }, AlreadyDone).await;
@@ -119,16 +118,16 @@ pub async fn what_is_done_is_said_before_a_conflict(stage: &mut Stage) {
 
 /// A reply is kept for seven days; then its key is free.
 pub async fn a_reply_expires_after_seven_days(stage: &mut Stage) {
-    let batch = || Batch { reply: Some(given::reply(1)), ..stage.batch() };
+    let batch = || Batch { reply: Some(given::reply(1)), ..given::batch() };
     stage.commit(batch()).await;
-    stage.clock.advance(DAY * 7 - Duration::from_secs(60));
+    stage.clock.advance(DAY * 6 + MINUTE * 60 * 23);
     stage.refuse(batch(), KeyTaken).await;
     assert_eq!(stage.reply(None, &given::reply_key(1)).await, Some(given::reply(1)));
 
-    stage.clock.advance(Duration::from_secs(120));
+    stage.clock.advance(MINUTE * 60 * 2);
     assert_eq!(stage.reply(None, &given::reply_key(1)).await, None);
     let later = StoredReply { body: Some("2".into()), ..given::reply(1) };
-    stage.commit(Batch { reply: Some(later.clone()), ..stage.batch() }).await;
+    stage.commit(Batch { reply: Some(later.clone()), ..given::batch() }).await;
     assert_eq!(stage.reply(None, &given::reply_key(1)).await, Some(later));
 }
 
@@ -137,7 +136,7 @@ pub async fn a_message_is_consumed_once(stage: &mut Stage) {
     let [email, search, _] = given::subscriptions();
     let consumed = |subscription: &_, number| {
         let consumed = Some((Clone::clone(subscription), given::message(number)));
-        Batch { consumed, ..stage.appends(vec![event("handled", &[])]) }
+        Batch { consumed, ..given::appends(vec![event("handled", &[])]) }
     };
     assert!(!stage.is_consumed(&email, &given::message(1)).await);
     stage.commit(consumed(&email, 1)).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use purista_core::id::Id;
 use purista_core::store::Versioned;
-use purista_events::batch::{Append, Batch, Condition, Receipt, ReplyKey, StoredReply};
+use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use purista_events::memory::clock::TestClock;
 use purista_events::position::{Position, ReadToken};
 use purista_events::query::Query;
@@ -21,6 +21,10 @@ use super::given::{self, Tenant};
 pub(super) type NewSystem = Box<dyn Fn() -> BoxFuture<'static, Box<dyn StoreSystem>> + Send + Sync>;
 
 /// One system, opened.
+#[expect(
+    missing_debug_implementations,
+    reason = "a system is the engine's own, and a duty prints what it compares"
+)]
 pub struct Stage {
     new_system: Arc<NewSystem>,
     system: Box<dyn StoreSystem>,
@@ -50,7 +54,11 @@ impl Stage {
 
     /// Another system with data of its own, and with the same clock.
     pub(super) async fn another(&self) -> Self {
-        let system = (self.new_system)().await;
+        self.beside((self.new_system)().await).await
+    }
+
+    /// This other system, with the same clock.
+    pub(super) async fn beside(&self, system: Box<dyn StoreSystem>) -> Self {
         let store = system.open(self.clock.clock()).await;
         Self { new_system: Arc::clone(&self.new_system), system, clock: self.clock.clone(), store }
     }
@@ -61,21 +69,6 @@ impl Stage {
         self.store = self.system.open(self.clock.clock()).await;
     }
 
-    /// An empty batch of no tenant.
-    pub(super) fn batch(&self) -> Batch {
-        Batch::new(given::id(), None)
-    }
-
-    /// An empty batch of a tenant.
-    pub(super) fn batch_of(&self, tenant: &str) -> Batch {
-        Batch::new(given::id(), Some(tenant.into()))
-    }
-
-    /// A batch of no tenant with these events, under no condition.
-    pub(super) fn appends(&self, events: Vec<NewEvent>) -> Batch {
-        Batch { appends: vec![Append { events, condition: Condition::Always }], ..self.batch() }
-    }
-
     /// Commits what must be taken.
     pub(super) async fn commit(&self, batch: Batch) -> Receipt {
         self.store.commit(batch).await.expect("the batch is committed")
@@ -83,7 +76,7 @@ impl Stage {
 
     /// Appends events of no tenant.
     pub(super) async fn append(&self, events: Vec<NewEvent>) -> Receipt {
-        self.commit(self.appends(events)).await
+        self.commit(given::appends(events)).await
     }
 
     /// Commits what must be refused as this kind, and looks whether anything was written all the same. Returns what the
