@@ -111,7 +111,9 @@ fn event(clock: &Clock, task: &str, batch: u64, index: u64, of: u64) -> NewEvent
         name: Text::known("written"),
         version: 1,
         tags: Tags::new().with("task", task),
-        body: json!({ "batch": batch, "index": index, "of": of, "filler": "x".repeat(150) }).to_string().into(),
+        body: json!({ "batch": batch, "index": index, "of": of, "filler": "x".repeat(150) })
+            .to_string()
+            .into(),
         cause: Cause {
             sender: Party::anywhere(Address::of(WRITER, "write")),
             principal_id: None,

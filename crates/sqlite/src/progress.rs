@@ -48,12 +48,15 @@ fn advance(connection: &Connection, change: &ProgressChange) -> rusqlite::Result
         )?
         .execute(params![name, Column(up_to)])?;
     if let Some(position) = change.done {
+        // What lies at or below the low mark is finished by it.
         connection
-            .prepare_cached("INSERT OR IGNORE INTO progress_done (subscription, position) VALUES (?1, ?2)")?
+            .prepare_cached(
+                "INSERT OR IGNORE INTO progress_done (subscription, position) \
+                 SELECT ?1, ?2 WHERE ?2 > (SELECT low FROM progress WHERE subscription = ?1)",
+            )?
             .execute(params![name, Column(position)])?;
     }
     if change.up_to.is_some() {
-        // What lies at or below the low mark is finished by it.
         connection
             .prepare_cached(
                 "DELETE FROM progress_done WHERE subscription = ?1 \

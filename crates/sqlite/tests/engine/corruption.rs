@@ -1,0 +1,79 @@
+//! A damaged event is noticed, and nothing is skipped.
+
+use purista_events::position::Position;
+use purista_events::query::Query;
+use purista_events::store::{Direction, EventStore as _, StoreErrorKind};
+use purista_sqlite::store::SqliteStore;
+use rusqlite::Connection;
+
+use crate::folder::Folder;
+use crate::given::batch;
+
+/// A file of five events whose third was changed behind the store's back.
+async fn damaged(change: &str) -> (Folder, SqliteStore) {
+    let folder = Folder::new();
+    let store = SqliteStore::open(folder.file()).unwrap();
+    for _ in 0..5 {
+        store.commit(batch("one")).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let connection = Connection::open(folder.file()).unwrap();
+    assert_eq!(connection.execute(&format!("UPDATE events SET {change} WHERE position = 3"), []).unwrap(), 1);
+    drop(connection);
+    let store = SqliteStore::open(folder.file()).unwrap();
+    (folder, store)
+}
+
+#[tokio::test]
+async fn every_column_is_covered() {
+    for change in [
+        "body = '{\"what\":\"at\"}'",
+        "body = CAST(body AS BLOB)",
+        "name = 'happens'",
+        "tenant = 'other'",
+        "recorded_at = recorded_at + 1",
+        "id = zeroblob(16)",
+        "version = 2",
+        "stream_version = NULL",
+        "tags = '[]'",
+        "sender_service = sender_target, sender_target = sender_service",
+        "principal = ''",
+        "trace_id = zeroblob(16)",
+        "hops = 1",
+        "checksum = checksum + 1",
+    ] {
+        let (_folder, store) = damaged(change).await;
+        let error = store.read_view(&Query::all()).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{change}: {error}");
+        assert!(error.to_string().contains("event at 3 "), "{change}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_follower_reads_up_to_the_damage_and_no_further() {
+    for query in [Query::all(), Query::tag("thing", "one"), Query::types(["happened".into()])] {
+        let (_folder, store) = damaged("hops = 9").await;
+        let page = store.follow(&query, Position::START, 10).await.unwrap();
+        assert_eq!(page.events.len(), 2);
+        assert_eq!(page.looked_up_to, Position::new(2));
+        assert!(!page.is_caught_up);
+        let error = store.follow(&query, page.looked_up_to, 10).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+        // What lies around it is read on its own.
+        let after = store.read(&query, Position::new(3), Direction::Forwards, 10).await.unwrap();
+        assert_eq!(after.len(), 2);
+        // And the log still takes commits.
+        store.commit(batch("one")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_missing_is_noticed_where_its_tag_is_not() {
+    let (folder, store) = damaged("hops = 9").await;
+    store.close().await.unwrap();
+    let connection = Connection::open(folder.file()).unwrap();
+    connection.execute("DELETE FROM events WHERE position = 3", []).unwrap();
+    let store = SqliteStore::open(folder.file()).unwrap();
+    let error = store.read_view(&Query::tag("thing", "one")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+}
