@@ -37,7 +37,7 @@ pub enum StartError {
     #[error("the host cannot start: the store refused")]
     Store(#[source] StoreError),
     /// A door cannot open.
-    #[error("the host cannot start: the door `{name}` cannot open: {error}")]
+    #[error("the host cannot start: the door `{name}` cannot open")]
     Door {
         /// Which.
         name: &'static str,
