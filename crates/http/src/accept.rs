@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn only_an_error_of_one_connection_is_passed_over_at_once() {
         let of_system = |code| is_of_one_connection(&io::Error::from_raw_os_error(code));
-        let (emfile, enfile, enomem, econnaborted) = (24, 23, 12, 103);
-        assert!(of_system(econnaborted));
-        assert!(!of_system(emfile) && !of_system(enfile) && !of_system(enomem));
+        let (too_many_files, too_many_in_all, no_memory, aborted) = (24, 23, 12, 103);
+        assert!(of_system(aborted));
+        assert!(!of_system(too_many_files) && !of_system(too_many_in_all) && !of_system(no_memory));
     }
 }

@@ -255,7 +255,7 @@ mod tests {
     fn only_objects_of_bearable_depth_pass() {
         assert!(check_json(b" \r\n{").is_ok());
         for bad in ["", "[]", "1", "null", "\"{\"", &"[".repeat(100_000), &r#"{"a":"#.repeat(65)] {
-            assert!(check_json(bad.as_bytes()).is_err(), "{:.20}", bad);
+            assert!(check_json(bad.as_bytes()).is_err(), "{bad:.20}");
         }
     }
 }

@@ -62,19 +62,17 @@ impl Form {
 }
 
 fn push_values(json: &mut Vec<u8>, kind: Kind, values: &[String]) {
-    match (kind, values) {
-        (Kind::Text | Kind::Number | Kind::Boolean, [only]) => push_value(json, kind, only),
-        _ => {
-            json.push(b'[');
-            for (index, value) in values.iter().enumerate() {
-                if index > 0 {
-                    json.push(b',');
-                }
-                push_value(json, kind, value);
-            }
-            json.push(b']');
-        }
+    if let (Kind::Text | Kind::Number | Kind::Boolean, [only]) = (kind, values) {
+        return push_value(json, kind, only);
     }
+    json.push(b'[');
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
+        push_value(json, kind, value);
+    }
+    json.push(b']');
 }
 
 fn push_value(json: &mut Vec<u8>, kind: Kind, text: &str) {
@@ -83,7 +81,7 @@ fn push_value(json: &mut Vec<u8>, kind: Kind, text: &str) {
         (Kind::Boolean, "true" | "on") => json.extend_from_slice(b"true"),
         (Kind::Boolean, "false" | "off") => json.extend_from_slice(b"false"),
         (Kind::Number | Kind::Numbers, _) if is_number(text) => {
-            json.extend_from_slice(text.trim().as_bytes())
+            json.extend_from_slice(text.trim().as_bytes());
         }
         _ => push_text(json, text),
     }

@@ -92,7 +92,7 @@ impl Jwt {
     }
 
     fn of(key: DecodingKey, algorithms: Vec<Algorithm>, issuer: &str, audience: &str) -> Self {
-        let mut validation = Validation::default();
+        let mut validation = Validation::new(Algorithm::HS256);
         validation.algorithms = algorithms;
         validation.leeway = LEEWAY_SECONDS;
         validation.validate_exp = true;

@@ -38,7 +38,9 @@ pub(crate) fn document(subject: &Subject<'_>, commands: &[(&CommandEntry, Route,
         let described = operation.describe(&mut schemas);
         paths.add(path, method, described);
     }
-    let mut document = json!({
+    let security_schemes =
+        subject.scheme.map_or_else(|| json!({}), |scheme| json!({scheme.name: scheme.definition}));
+    json!({
         "openapi": "3.1.0",
         "info": {"title": subject.title, "version": subject.version},
         "tags": tags(subject),
@@ -48,12 +50,9 @@ pub(crate) fn document(subject: &Subject<'_>, commands: &[(&CommandEntry, Route,
             "parameters": parameters(),
             "headers": {"TraceId": {"description": "Names the flow, for support and logs.", "schema": {"type": "string"}}},
             "responses": standard_responses(subject.limits),
+            "securitySchemes": security_schemes,
         },
-    });
-    if let Some(scheme) = subject.scheme {
-        document["components"]["securitySchemes"] = json!({scheme.name: scheme.definition});
-    }
-    document
+    })
 }
 
 fn tags(subject: &Subject<'_>) -> Vec<Value> {
@@ -112,32 +111,30 @@ impl Operation<'_> {
         let summary = if self.entry.summary.is_empty() { address.target() } else { self.entry.summary };
         let input = schemas.take_in(self.entry.input(), &format!("{}Input", address.target()));
         let body = self.request_body(&input, schemas);
-        let mut operation = json!({
-            "operationId": id,
-            "summary": summary,
-            "tags": [address.service()],
-            "parameters": self.parameters(&input),
-            "responses": self.responses(body.is_some(), schemas),
-            "security": [],
-        });
-        if let (Access::Authenticated, Some(scheme)) = (self.route.access(), self.subject.scheme) {
-            operation["security"] = json!([{scheme.name: []}]);
-        }
-        if let Some(body) = body {
-            operation["requestBody"] = body;
-        }
-        operation
+        let security = match (self.route.access(), self.subject.scheme) {
+            (Access::Authenticated, Some(scheme)) => json!([{scheme.name: []}]),
+            _ => json!([]),
+        };
+        let mut operation = Map::from_iter([
+            ("operationId".to_owned(), id.into()),
+            ("summary".to_owned(), summary.into()),
+            ("tags".to_owned(), json!([address.service()])),
+            ("parameters".to_owned(), self.parameters(&input).into()),
+            ("responses".to_owned(), self.responses(body.is_some(), schemas)),
+            ("security".to_owned(), security),
+        ]);
+        operation.extend(body.map(|body| ("requestBody".to_owned(), body)));
+        Value::Object(operation)
     }
 
     fn parameters(&self, input: &Value) -> Vec<Value> {
-        let schema_of = |name: &str| input["properties"][name].clone();
         let is_required =
             |name: &str| input["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
         let in_path = self.route.path_parameters().zip(&self.names).map(
-            |(field, name)| json!({"name": name, "in": "path", "required": true, "schema": schema_of(field)}),
+            |(field, name)| json!({"name": name, "in": "path", "required": true, "schema": property(input, field)}),
         );
         let in_query = self.entry.query_parameters().map(|name| {
-            json!({"name": name, "in": "query", "required": is_required(name), "schema": schema_of(name)})
+            json!({"name": name, "in": "query", "required": is_required(name), "schema": property(input, name)})
         });
         let mut headers = vec!["TraceId", "TraceParent"];
         if self.route.method() != purista_core::route::Method::Get {
@@ -153,7 +150,7 @@ impl Operation<'_> {
             return None;
         }
         if let Body::Text { field } = self.route.body() {
-            let schema = input["properties"][field].clone();
+            let schema = property(input, field);
             return Some(json!({"required": true, "content": {"text/plain": {"schema": schema}}}));
         }
         let media_type = match self.route.body() {
@@ -205,6 +202,11 @@ impl Operation<'_> {
         }
         Value::Object(responses)
     }
+}
+
+/// The schema of one field.
+fn property(input: &Value, name: &str) -> Value {
+    input["properties"].get(name).cloned().unwrap_or_else(|| json!({}))
 }
 
 /// The object without these fields, and whether it must come at all; `None` when nothing is left of it.
@@ -276,9 +278,10 @@ fn standard_responses(limits: &Limits) -> Value {
             413 => problem_response(&format!("The body is larger than {} bytes.", limits.body_bytes)),
             _ => problem_response(meaning),
         };
-        if *status == 503 {
-            response["headers"]["Retry-After"] =
+        if let (503, Some(headers)) = (*status, response.get_mut("headers").and_then(Value::as_object_mut)) {
+            let retry =
                 json!({"description": "In how many seconds to try again.", "schema": {"type": "integer"}});
+            headers.insert("retry-after".to_owned(), retry);
         }
         (format!("Problem{status}"), response)
     });

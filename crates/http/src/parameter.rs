@@ -73,7 +73,7 @@ pub(crate) fn push_text(json: &mut Vec<u8>, text: &str) {
 /// Undoes percent-encoding; in a form (and a query) a plus is a space.
 pub(crate) fn decoded(text: &str, in_form: bool) -> Result<Cow<'_, str>, Malformed> {
     let is_special = |byte: &u8| *byte == b'%' || (in_form && *byte == b'+');
-    if !text.as_bytes().iter().any(|byte| is_special(byte)) {
+    if !text.as_bytes().iter().any(is_special) {
         return Ok(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());

@@ -87,9 +87,12 @@ impl Flow {
     }
 }
 
-/// Why a request is not answered with an output.
+/// Why a request is not answered with an output. Boxed, so that what goes well carries nothing of it.
 #[derive(Debug)]
-pub(crate) struct Problem {
+pub(crate) struct Problem(Box<Told>);
+
+#[derive(Debug)]
+struct Told {
     status: StatusCode,
     detail: Cow<'static, str>,
     details: Option<Value>,
@@ -114,11 +117,11 @@ struct Document<'a> {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
-        let mut problem = Self { status, detail: detail.into(), details: None, header: None };
+        let mut told = Told { status, detail: detail.into(), details: None, header: None };
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            problem.header = Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)));
+            told.header = Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)));
         }
-        problem
+        Self(Box::new(told))
     }
 
     /// 400 with what is wrong with the input as a whole.
@@ -137,12 +140,12 @@ impl Problem {
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.0.header = Some((name, value));
         self
     }
 
     fn with_details(mut self, details: Option<Value>) -> Self {
-        self.details = details;
+        self.0.details = details;
         self
     }
 
@@ -186,23 +189,24 @@ impl Problem {
                     && faults.iter().all(|fault| fault["message"].is_string() && fault["path"].is_array())
             })
         };
-        let (errors, data) = match &self.details {
+        let Told { status, detail, details, header } = *self.0;
+        let (errors, data) = match &details {
             Some(details) if is_list_of_faults(details) => (Some(details), None),
             details => (None, details.as_ref()),
         };
         let document = Document {
             r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            detail: &self.detail,
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: &detail,
             instance: format!("urn:trace:{}", flow.id),
             trace_id: &flow.id,
             errors,
             data,
         };
         let json = serde_json::to_vec(&document).unwrap_or_default();
-        let mut answer = api_answer(self.status, flow, Some(PROBLEM), json.into());
-        if let Some((name, value)) = self.header {
+        let mut answer = api_answer(status, flow, Some(PROBLEM), json.into());
+        if let Some((name, value)) = header {
             answer.headers_mut().insert(name, value);
         }
         answer

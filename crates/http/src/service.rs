@@ -63,7 +63,19 @@ impl hyper::service::Service<Request<Incoming>> for Desk {
     }
 }
 
+/// What a request asks for.
+enum Found {
+    /// A command, with its parameters.
+    Command(Arc<Endpoint>, Option<Bytes>),
+    /// Something that needs no command.
+    Answer(Answer),
+}
+
 /// What becomes of a request at first sight.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one call; a box would cost each request an allocation"
+)]
 enum Received {
     Answer(Answer),
     Command(Command),
@@ -95,15 +107,17 @@ fn panicked(panic: &(dyn Any + Send), flow: &Flow) -> Answer {
 
 impl Desk {
     fn receive(&self, parts: Parts, body: Incoming, trace: Option<TraceContext>, flow: &Flow) -> Received {
-        let found = self.look_up(&parts, flow);
-        let endpoint = match found {
-            Ok((endpoint, parameter)) => self.admit().map(|permit| (endpoint, parameter, permit)),
-            Err(answer) => {
+        let admitted = match self.look_up(&parts, flow) {
+            Ok(Found::Answer(answer)) => {
                 self.leave(&parts.method, body);
                 return Received::Answer(answer);
             }
+            Ok(Found::Command(endpoint, parameter)) => {
+                self.admit().map(|permit| (endpoint, parameter, permit))
+            }
+            Err(problem) => Err(problem),
         };
-        match endpoint {
+        match admitted {
             Ok((endpoint, parameter, permit)) => {
                 let head = RequestHead { parts, peer: self.peer };
                 let site = Arc::clone(&self.site);
@@ -129,37 +143,35 @@ impl Desk {
         })
     }
 
-    /// The command that is asked for, with its parameters; or the answer to whatever needs no command.
-    fn look_up(&self, parts: &Parts, flow: &Flow) -> Result<(Arc<Endpoint>, Option<Bytes>), Answer> {
-        let refuse = |problem: Problem| problem.into_answer(flow);
-        self.check_size(parts).map_err(refuse)?;
+    fn look_up(&self, parts: &Parts, flow: &Flow) -> Result<Found, Problem> {
+        self.check_size(parts)?;
         let Some((place, values)) = self.site.routes.find(parts.uri.path()) else {
-            return Err(refuse(Problem::new(StatusCode::NOT_FOUND, "nothing is served here")));
+            return Err(Problem::new(StatusCode::NOT_FOUND, "nothing is served here"));
         };
         if self.site.cors.is_some() && Cors::is_preflight(&parts.method, &parts.headers) {
-            return Err(Cors::preflight(&place.allow(), flow));
+            return Ok(Found::Answer(Cors::preflight(&place.allow(), flow)));
         }
-        match place.served(&parts.method) {
-            None => Err(refuse(not_allowed(place))),
+        Ok(Found::Answer(match place.served(&parts.method) {
+            None => return Err(not_allowed(place)),
             Some(Served::Command(endpoint)) => {
                 let names = endpoint.path_names.iter().copied();
                 let path: Vec<_> = names.zip(values).collect();
                 let parameter =
                     parameter::object(&path, parts.uri.query(), &endpoint.query_names).map_err(|_| {
-                        refuse(Problem::new(StatusCode::BAD_REQUEST, "the URL is not percent-encoded UTF-8"))
+                        Problem::new(StatusCode::BAD_REQUEST, "the URL is not percent-encoded UTF-8")
                     })?;
-                Ok((Arc::clone(endpoint), parameter))
+                return Ok(Found::Command(Arc::clone(endpoint), parameter));
             }
-            Some(Served::Page(page)) => Err(page_answer(page, flow)),
+            Some(Served::Page(page)) => page_answer(page, flow),
             Some(Served::Document(json)) => {
-                Err(response::api_answer(StatusCode::OK, flow, Some(response::JSON), json.clone()))
+                response::api_answer(StatusCode::OK, flow, Some(response::JSON), json.clone())
             }
-            Some(Served::Alive) => Err(health::alive(&self.site.house.health, flow)),
+            Some(Served::Alive) => health::alive(&self.site.house.health, flow),
             Some(Served::Ready) => {
                 let is_stopping = self.site.house.stop.is_cancelled();
-                Err(health::ready(&self.site.house.health, is_stopping, flow))
+                health::ready(&self.site.house.health, is_stopping, flow)
             }
-        }
+        }))
     }
 
     fn check_size(&self, parts: &Parts) -> Result<(), Problem> {

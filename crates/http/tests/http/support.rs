@@ -1,6 +1,7 @@
 //! A house with a gateway, consumers that stand for services, and a client that sends what no proper client would.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,7 +266,7 @@ pub(crate) fn request(request_line: &str, headers: &[&str], body: &str) -> Strin
         text.push_str("\r\n");
     }
     if !body.is_empty() {
-        text.push_str(&format!("content-length: {}\r\n", body.len()));
+        let _ = write!(text, "content-length: {}\r\n", body.len());
     }
     text + "\r\n" + body
 }
