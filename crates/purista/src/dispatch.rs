@@ -47,17 +47,23 @@ pub(crate) struct Served<S, C: Command>(pub(crate) Arc<Serving<S, C>>);
 impl<S: Send + Sync + 'static, C: Command> Consumer for Served<S, C> {
     fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
         let serving = Arc::clone(&self.0);
+        // The message is large and finds its place here: a future that held it would be copied with it.
+        let Delivery { mut message, attempt } = delivery;
+        let payload = std::mem::take(&mut message.payload);
+        let parameter = message.parameter.take();
+        message.deadline.get_or_insert_with(|| Instant::now() + COMMAND_TIMEOUT);
+        let context = Context::new(Arc::clone(&serving.place), message, attempt);
         // A disabled span costs nothing, an entered one a look-up at every poll.
         if !tracing::enabled!(tracing::Level::INFO) {
-            return Box::pin(dispatch(serving, delivery));
+            return Box::pin(dispatch(serving, context, payload, parameter));
         }
-        let message = &delivery.message;
+        let message = context.message();
         let span = tracing::info_span!(
             "purista.command.received", otel.name = C::NAME, command = %serving.place.sender.address,
             trace_id = %message.trace_id, message_id = %message.id, principal_id = message.principal_id.as_deref(),
             tenant_id = message.tenant_id.as_deref()
         );
-        Box::pin(dispatch(serving, delivery).instrument(span))
+        Box::pin(dispatch(serving, context, payload, parameter).instrument(span))
     }
 }
 
@@ -69,14 +75,12 @@ enum Ran<O> {
 
 async fn dispatch<S: Send + Sync + 'static, C: Command>(
     serving: Arc<Serving<S, C>>,
-    delivery: Delivery,
+    context: Context<S>,
+    payload: Payload,
+    parameter: Option<Bytes>,
 ) -> Outcome {
-    let Delivery { mut message, attempt } = delivery;
-    let payload = std::mem::take(&mut message.payload);
-    let parameter = message.parameter.take();
     let seen = serving.place.runtime.observer.is_some().then(|| payload.clone());
-    let deadline = *message.deadline.get_or_insert_with(|| Instant::now() + COMMAND_TIMEOUT);
-    let context = Context::new(Arc::clone(&serving.place), message, attempt);
+    let deadline = context.deadline().unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
 
     let mut claim = None;
     let ran = {
@@ -86,26 +90,24 @@ async fn dispatch<S: Send + Sync + 'static, C: Command>(
     };
     let changes = context.unit().seal();
     let observed = seen.map(|seen| Observed::of(&seen, changes.as_deref()));
-    let mut ended = match ran {
+    let ended: Result<Box<Message>, Failure> = match ran {
         Some(Ok(Ok(Ran::Output { output, event_is_recorded }))) => {
             conclude(&serving, &context, output, event_is_recorded, changes, claim.as_ref()).await
         }
-        Some(Ok(Ok(Ran::Answered(reply)))) => Ok(answered_before(&serving, &context, reply)),
+        Some(Ok(Ok(Ran::Answered(reply)))) => Ok(answered_before(&context, reply)),
         Some(Ok(Err(error))) => Err(Failure::of_handler(&error)),
         Some(Err(panic)) => Err(Failure::panicked(&*panic)),
         None => Err(Failure::timed_out()),
     };
-    if let (Err(_), Some(claim)) = (&ended, &claim) {
-        // Another process may have answered this key meanwhile: then the loser's own error ("taken") would be a lie.
-        if let Some(reply) = Box::pin(kept_reply(&context, claim)).await {
-            ended = Ok(answered_before(&serving, &context, reply));
-        }
-    }
+    let ended = match (ended, &claim) {
+        (Err(failure), Some(claim)) => Box::pin(kept_reply(&context, claim, failure)).await,
+        (ended, _) => ended,
+    };
     drop(claim);
     if let Some(observed) = observed {
         observed.settled(&context, ended.as_ref().map_or_else(Failure::ending, |_| Ending::Done));
     }
-    Outcome::Reply(Box::new(ended.unwrap_or_else(|failure| refused::<S, C>(&context, &failure))))
+    Outcome::Reply(ended.unwrap_or_else(|failure| refused(&context, &failure)))
 }
 
 /// From the bytes to the output.
@@ -127,11 +129,15 @@ async fn run<S: Send + Sync + 'static, C: Command>(
     {
         return Ok(Ran::Answered(reply));
     }
-    let input = guard::pass(&def.before, context, input).await?;
-    let output =
+    if !def.before.is_empty() {
+        input = Box::pin(guard::pass(&def.before, context, input)).await?;
+    }
+    let mut output =
         (def.handler)(context.clone(), input).instrument(tracing::debug_span!("functionExecution")).await?;
     output.check().map_err(|faults| HandlerError::failed(broken_output(&faults)))?;
-    let mut output = guard::pass(&def.after, context, output).await?;
+    if !def.after.is_empty() {
+        output = Box::pin(guard::pass(&def.after, context, output)).await?;
+    }
     let event_is_recorded = match def.success {
         Some((_, mark)) => mark(context, &output)?,
         None => false,
@@ -201,9 +207,17 @@ async fn claimed<S, C: Command>(
     }
 }
 
-async fn kept_reply<S>(context: &Context<S>, claim: &Claim) -> Option<StoredReply> {
-    let store = context.runtime().store.as_ref()?;
-    idempotency::answer(&**store, context.message(), &claim.key, claim.fingerprint).await.ok().flatten()
+/// Another process may have answered this key meanwhile: then the loser's own error ("taken") would be a lie.
+async fn kept_reply<S>(
+    context: &Context<S>,
+    claim: &Claim,
+    failure: Failure,
+) -> Result<Box<Message>, Failure> {
+    let Some(store) = &context.runtime().store else { return Err(failure) };
+    match idempotency::answer(&**store, context.message(), &claim.key, claim.fingerprint).await {
+        Ok(Some(reply)) => Ok(answered_before(context, reply)),
+        _ => Err(failure),
+    }
 }
 
 /// Commits, and makes the reply.
@@ -214,7 +228,7 @@ async fn conclude<S, C: Command>(
     event_is_recorded: bool,
     changes: Option<Box<Changes>>,
     claim: Option<&Claim>,
-) -> Result<Message, Failure> {
+) -> Result<Box<Message>, Failure> {
     let event_name = serving.def.success.map(|(name, _)| name);
     let payload = Payload::typed(output);
     if changes.is_some() || claim.is_some() {
@@ -254,10 +268,11 @@ async fn committed<S>(
     result.map_err(|error: CommitError| Failure::of_commit(&error))
 }
 
-fn response<S>(context: &Context<S>, payload: Payload) -> Message {
+fn response<S>(context: &Context<S>, payload: Payload) -> Box<Message> {
     let place = context.place();
     let now = place.runtime.clock.now_ms();
-    context.message().response(MessageType::CommandSuccessResponse, now, place.sender.clone(), payload)
+    let kind = MessageType::CommandSuccessResponse;
+    Box::new(context.message().response(kind, now, place.sender.clone(), payload))
 }
 
 /// Marks a response whose event comes from the log: it is not routed by its event name a second time.
@@ -267,11 +282,7 @@ fn routed_by_the_log<S>(context: &Context<S>) -> Option<Box<Record>> {
 }
 
 /// The first answer again. Its event went out with the first.
-fn answered_before<S, C: Command>(
-    _serving: &Serving<S, C>,
-    context: &Context<S>,
-    reply: StoredReply,
-) -> Message {
+fn answered_before<S>(context: &Context<S>, reply: StoredReply) -> Box<Message> {
     let mut message = response(context, reply.body.map_or_else(Payload::empty, Payload::encoded));
     message.event_name = reply.event_name.map(Text::from);
     message.record = routed_by_the_log(context);
@@ -279,7 +290,7 @@ fn answered_before<S, C: Command>(
 }
 
 #[cold]
-fn refused<S, C: Command>(context: &Context<S>, failure: &Failure) -> Message {
+fn refused<S>(context: &Context<S>, failure: &Failure) -> Box<Message> {
     let _span = tracing::debug_span!("sendErrorResponse").entered();
     let (message, place) = (context.message(), context.place());
     if failure.is_handled() {
@@ -288,5 +299,6 @@ fn refused<S, C: Command>(context: &Context<S>, failure: &Failure) -> Message {
         tracing::error!(command = %place.sender.address, trace_id = %message.trace_id, error = failure.report(), "a command failed");
     }
     let now = place.runtime.clock.now_ms();
-    message.error_response(now, place.sender.clone(), &failure.payload(message), failure.is_handled())
+    let payload = failure.payload(message);
+    Box::new(message.error_response(now, place.sender.clone(), &payload, failure.is_handled()))
 }

@@ -1,7 +1,4 @@
-//! Services, and the host that runs them.
-//!
-//! A **service** groups **commands** (asked for, answered) and **subscriptions** (listening, unknown to the producer), each
-//! a small plain function with typed, validated input and output. A **host** binds services to a bridge and a store.
+#![doc = include_str!("../../../README.md")]
 
 pub mod command;
 pub mod context;
