@@ -1,0 +1,262 @@
+//! The bridge over core NATS.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join_all};
+use purista_core::bridge::{
+    BridgeError, BridgeErrorKind, BridgeState, COMMAND_TIMEOUT, Capabilities, Consumer, EventBridge, Feed,
+    Registration,
+};
+use purista_core::message::{HOPS_MAX, Message};
+use purista_core::subscription::Subscription;
+use tokio::sync::{OnceCell, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::address::{queue_group, subject_of, subjects_of};
+use crate::confirm::Confirm;
+use crate::connect::Builder;
+use crate::feed::{Handle, NatsFeed};
+use crate::inbox::Inbox;
+use crate::link::{Link, closed, encode, rejected};
+use crate::wire;
+
+/// How long the end of the connection may take, once everything in flight is settled.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Carries messages over core NATS, as PURISTA 2.x does.
+///
+/// **What `Ok` of a publish means.** The message was written, and the server has answered something that was written behind
+/// it on the same connection; so it has read the message and handed it to whoever subscribed. More there is not on core
+/// NATS: whether a subscriber handled it, nobody says. `Rejected` means that it was never written, `Unknown` that the
+/// connection was lost in between, `Timeout` that the server did not answer before the deadline.
+///
+/// **What is lost, and how one knows.** A message that comes faster than its subscription is consumed waits in a bounded
+/// queue; past that it is lost, logged as an error, and counted in [`NatsBridge::messages_dropped`]. A retry waits in this
+/// process. What must survive is recorded in a store.
+///
+/// **Order.** A subscription with one message in flight gets the messages of one sender in order; one to several events
+/// gets them in order for each name.
+///
+/// Dropping a bridge ends it without waiting; [`EventBridge::close`] waits.
+pub struct NatsBridge(Inner);
+
+struct Inner {
+    link: Link,
+    inbox: Inbox,
+    confirm: Confirm,
+    feeds: Mutex<Vec<Arc<NatsFeed>>>,
+    /// The pumps of the feeds, and the two tasks behind inbox and echoes.
+    tasks: TaskTracker,
+    /// Ends those two.
+    stop: CancellationToken,
+    /// Counts what callers wait for.
+    calls: TaskTracker,
+    /// The client's own tasks are over.
+    ended: CancellationToken,
+    closed: OnceCell<()>,
+}
+
+impl NatsBridge {
+    /// Connects with the defaults. Several servers of one cluster are divided by commas.
+    pub async fn connect(url: impl Into<String>) -> Result<Self, BridgeError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Prepares a connection with a prefix, an instance, credentials or bounds of its own.
+    pub fn builder(url: impl Into<String>) -> Builder {
+        Builder::new(url.into())
+    }
+
+    pub(crate) async fn start(link: Link, ended: CancellationToken) -> Result<Self, BridgeError> {
+        let (inbox, stop, tasks) = (Inbox::new(&link), CancellationToken::new(), TaskTracker::new());
+        let subscriber = link.client.subscribe(inbox.wildcard()).await;
+        let subscriber =
+            subscriber.map_err(|error| rejected("subscribe to replies failed").with_source(error))?;
+        tasks.spawn(inbox.clone().run(subscriber, link.clone(), stop.clone()));
+        let (confirm, echoing) = Confirm::new(link.clone(), inbox.clone(), stop.clone());
+        tasks.spawn(echoing);
+        let feeds = Mutex::default();
+        let (calls, closed) = (TaskTracker::new(), OnceCell::new());
+        Ok(Self(Inner { link, inbox, confirm, feeds, tasks, stop, calls, ended, closed }))
+    }
+
+    /// How many messages were lost so far because a subscription's queue was full.
+    pub fn messages_dropped(&self) -> u64 {
+        self.0.link.watch.dropped()
+    }
+}
+
+impl Inner {
+    /// Counts a caller, whom `close` waits for.
+    fn enter(&self) -> Result<TaskTrackerToken, BridgeError> {
+        let token = self.calls.token();
+        if self.link.watch.closing.is_cancelled() { Err(closed()) } else { Ok(token) }
+    }
+
+    async fn publish(&self, message: Message) -> Result<(), BridgeError> {
+        let _caller = self.enter()?;
+        let deadline = message.deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        self.link.watch.up_until(deadline).await?;
+        let connects = self.link.connects();
+        self.link.write_routed(&message, deadline).await?;
+        self.confirm.read_by_server(&self.link, connects, deadline).await
+    }
+
+    async fn request(&self, mut command: Message) -> Result<Message, BridgeError> {
+        let _caller = self.enter()?;
+        if command.hops > HOPS_MAX {
+            return Err(rejected(format!("more than {HOPS_MAX} messages cause one another")));
+        }
+        if command.receiver.is_none() {
+            return Err(BridgeError::new(BridgeErrorKind::Unroutable, "nobody is asked"));
+        }
+        let correlation_id = command.correlation_id.get_or_insert_with(|| self.link.clock.id()).clone();
+        let deadline = command.deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        self.link.watch.up_until(deadline).await?;
+        let pending = self.link.watch.replies.expect(correlation_id.clone())?;
+        let (subject, headers) = (subject_of(&self.link.prefix, &command), wire::headers(&command));
+        let reply_to = Some(self.inbox.reply_to(&correlation_id));
+        self.link.write(subject, reply_to, headers, encode(&command)?, deadline).await?;
+        pending.until(deadline).await
+    }
+
+    async fn subscribe(
+        &self,
+        subscription: Subscription,
+        consumer: Arc<dyn Consumer>,
+    ) -> Result<Registration, BridgeError> {
+        let _caller = self.enter()?;
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        self.link.watch.up_until(deadline).await?;
+        let group = queue_group(&self.link.prefix, &subscription);
+        let mut subscribers = Vec::new();
+        for subject in subjects_of(&self.link.prefix, &subscription.filter) {
+            let subscribing = async {
+                match group.clone() {
+                    Some(group) => self.link.client.queue_subscribe(subject, group).await,
+                    None => self.link.client.subscribe(subject).await,
+                }
+            };
+            let subscribed = tokio::time::timeout_at(deadline, subscribing).await;
+            let subscribed =
+                subscribed.map_err(|_| rejected("the queue to NATS was full until the deadline"))?;
+            let failed = |error| rejected(format!("subscribe {subscription} failed")).with_source(error);
+            subscribers.push(subscribed.map_err(failed)?);
+        }
+        self.until_read(deadline).await?;
+        let feed = NatsFeed::start(self.link.clone(), subscription, subscribers, consumer, &self.tasks);
+        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.retain(|feed| !feed.is_stopped());
+        feeds.push(Arc::clone(&feed));
+        Ok(Registration::new(Arc::new(Handle(feed))))
+    }
+
+    /// Waits until the server has read the new subscriptions. The client repeats them after a lost connection.
+    async fn until_read(&self, deadline: Instant) -> Result<(), BridgeError> {
+        loop {
+            self.link.watch.up_until(deadline).await?;
+            match self.confirm.read_by_server(&self.link, self.link.connects(), deadline).await {
+                Err(error) if error.kind() == BridgeErrorKind::Unknown => {}
+                Err(error) => return Err(rejected("the NATS server took no subscription").with_source(error)),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn close(&self) {
+        self.link.watch.close();
+        let feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        join_all(feeds.into_iter().map(|feed| Handle(feed).stop())).await;
+        self.calls.close();
+        self.calls.wait().await;
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        if self.link.watch.is_up() {
+            // The last replies; an error says that the connection is gone, and they with it.
+            let read = self.confirm.read_by_server(&self.link, self.link.connects(), deadline).await;
+            if let Err(error) = read {
+                tracing::error!(error = &error as &dyn std::error::Error, "the last replies may be lost");
+            }
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let ending = async {
+            // The queue to the server is full and nobody empties it: the client ends by itself, see `connect`.
+            let _ = self.link.client.drain().await;
+            self.ended.cancelled().await;
+        };
+        if tokio::time::timeout_at(deadline, ending).await.is_err() {
+            tracing::warn!("the connection to NATS ends later than the bridge");
+        }
+    }
+}
+
+impl EventBridge for NatsBridge {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "nats",
+            is_local: false,
+            durable: false,
+            delayed_retry: true,
+            dead_letters: false,
+            pause: true,
+            ordered: true,
+            unroutable_at_once: true,
+            message_bytes_max: self.0.link.client.max_payload(),
+        }
+    }
+
+    fn instance(&self) -> Arc<str> {
+        Arc::clone(&self.0.link.instance)
+    }
+
+    fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), BridgeError>> {
+        Box::pin(self.0.publish(message))
+    }
+
+    fn request(&self, command: Message) -> BoxFuture<'_, Result<Message, BridgeError>> {
+        Box::pin(self.0.request(command))
+    }
+
+    fn subscribe(
+        &self,
+        subscription: Subscription,
+        consumer: Arc<dyn Consumer>,
+    ) -> BoxFuture<'_, Result<Registration, BridgeError>> {
+        Box::pin(self.0.subscribe(subscription, consumer))
+    }
+
+    fn state(&self) -> watch::Receiver<BridgeState> {
+        self.0.link.watch.state()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), BridgeError>> {
+        Box::pin(async move {
+            self.0.closed.get_or_init(|| self.0.close()).await;
+            Ok(())
+        })
+    }
+}
+
+impl Drop for NatsBridge {
+    fn drop(&mut self) {
+        self.0.link.watch.close();
+        self.0.stop.cancel();
+        let feeds = self.0.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.iter().for_each(|feed| feed.drain());
+    }
+}
+
+impl fmt::Debug for NatsBridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsBridge")
+            .field("instance", &self.0.link.instance)
+            .field("state", &*self.0.link.watch.state().borrow())
+            .finish_non_exhaustive()
+    }
+}

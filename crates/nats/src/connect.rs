@@ -1,0 +1,226 @@
+//! How a bridge finds its server, and what it does when it loses it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, ServerAddr};
+use purista_core::bridge::BridgeError;
+use purista_core::clock::Clock;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::address::{PREFIX_DEFAULT, prefix_is_valid};
+use crate::bridge::NatsBridge;
+use crate::link::{Link, Watch, rejected};
+
+/// How many messages of one subscription wait in this process, unless the builder says otherwise. More are lost, since
+/// core NATS knows no back pressure; each loss is logged as an error and counted.
+pub const SUBSCRIPTION_CAPACITY_DEFAULT: usize = 8192;
+/// How many messages wait to be written; more wait for a place.
+const WRITES_MAX: usize = 2048;
+/// How long the first connection, and each later attempt, may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the server is asked whether it lives; two questions without an answer are a lost connection.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
+
+/// Prepares a [`NatsBridge`]; made by [`NatsBridge::builder`].
+#[must_use = "a builder does nothing until it connects"]
+pub struct Builder {
+    url: String,
+    prefix: String,
+    instance: Option<String>,
+    clock: Clock,
+    subscription_capacity: usize,
+    options: ConnectOptions,
+}
+
+impl Builder {
+    pub(crate) fn new(url: String) -> Self {
+        Self {
+            url,
+            prefix: PREFIX_DEFAULT.to_owned(),
+            instance: None,
+            clock: Clock::system(),
+            subscription_capacity: SUBSCRIPTION_CAPACITY_DEFAULT,
+            options: ConnectOptions::new(),
+        }
+    }
+
+    /// The first part of every subject, [`PREFIX_DEFAULT`] otherwise. Systems with different prefixes do not hear one
+    /// another.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// The name of this process among the others; otherwise a new one each time.
+    pub fn instance(mut self, instance: impl Into<String>) -> Self {
+        self.instance = Some(instance.into());
+        self
+    }
+
+    /// Where times and ids come from.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How many messages of one subscription wait in this process, at least 1.
+    pub fn subscription_capacity(mut self, capacity: usize) -> Self {
+        self.subscription_capacity = capacity.max(1);
+        self
+    }
+
+    /// Names itself to the server by a user and a password.
+    pub fn user_and_password(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.options = self.options.user_and_password(user.into(), password.into());
+        self
+    }
+
+    /// Names itself to the server by a token.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.options = self.options.token(token.into());
+        self
+    }
+
+    /// Names itself to the server by the seed of an nkey.
+    pub fn nkey(mut self, seed: impl Into<String>) -> Self {
+        self.options = self.options.nkey(seed.into());
+        self
+    }
+
+    /// Speaks to the server over TLS only.
+    pub fn require_tls(mut self) -> Self {
+        self.options = self.options.require_tls(true);
+        self
+    }
+
+    /// Trusts the certificates in this PEM file, not those of the system.
+    pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options = self.options.add_root_certificates(path.into());
+        self
+    }
+
+    /// Connects. A server that cannot be reached now is an error; one that goes away later is waited for.
+    pub async fn connect(self) -> Result<NatsBridge, BridgeError> {
+        if !prefix_is_valid(&self.prefix) {
+            return Err(rejected("the prefix of subjects is not made of letters, digits, `-`, `_` and dots"));
+        }
+        let servers = self.url.split(',').map(|url| url.trim().parse::<ServerAddr>());
+        // The source says what is wrong with it, and does not repeat it: it may hold a password.
+        let servers: Vec<_> = servers
+            .collect::<Result<_, _>>()
+            .map_err(|error| rejected("the address of the NATS server cannot be read").with_source(error))?;
+        let instance: Arc<str> = self.instance.unwrap_or_else(|| self.clock.id().to_string()).into();
+        let watch = Arc::new(Watch::default());
+        let ended = CancellationToken::new();
+        let options = self
+            .options
+            .name(&instance)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .ping_interval(PING_INTERVAL)
+            .client_capacity(WRITES_MAX)
+            .subscription_capacity(self.subscription_capacity)
+            .max_reconnects(None);
+        let options = following(options, &watch, &self.clock, &ended);
+        let connecting = async_nats::connect_with_options(servers, options);
+        let client =
+            connecting.await.map_err(|error| rejected("connect to NATS failed").with_source(error))?;
+        // The news of the first connection is on its way.
+        watch.up_until(Instant::now() + CONNECT_TIMEOUT).await?;
+        let link = Link { client, watch, clock: self.clock, prefix: self.prefix.into(), instance };
+        NatsBridge::start(link, ended).await
+    }
+}
+
+/// Shows neither the address nor what the bridge names itself by: both may hold secrets.
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("prefix", &self.prefix)
+            .field("instance", &self.instance)
+            .field("subscription_capacity", &self.subscription_capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Follows the connection's events, and tries again for ever. `ended` is cancelled when the client's own tasks are over:
+/// they hold the two closures, and with them its guard.
+fn following(
+    options: ConnectOptions,
+    watch: &Arc<Watch>,
+    clock: &Clock,
+    ended: &CancellationToken,
+) -> ConnectOptions {
+    let guard = Arc::new(ended.clone().drop_guard());
+    let (follows, held) = (Arc::clone(watch), Arc::clone(&guard));
+    let options = options.event_callback(move |event| {
+        let _held = &held;
+        follows.follow(&event);
+        std::future::ready(())
+    });
+    let (watch, clock) = (Arc::clone(watch), clock.clone());
+    options.reconnect_delay_callback(move |attempt| {
+        let _held = &guard;
+        if watch.closing.is_cancelled() {
+            return give_up();
+        }
+        reconnect_delay(attempt, clock.fraction())
+    })
+}
+
+/// Ends the client's attempts to come back. It looks at nothing else while it tries, so that a bridge that is closed while
+/// its server is away would leave a task behind; unwinding ends that task, without a report since no panic was raised.
+fn give_up() -> Duration {
+    if cfg!(panic = "unwind") {
+        std::panic::resume_unwind(Box::new("the bridge is closed"));
+    }
+    // A program that aborts on panics keeps one sleeping task instead.
+    Duration::from_secs(u64::from(u32::MAX))
+}
+
+/// The first attempt is made at once, later ones after a doubling time, of which half is left to chance so that a server
+/// that comes back is not met by all its clients together.
+fn reconnect_delay(attempt: usize, fraction: f64) -> Duration {
+    let doublings = match u32::try_from(attempt.saturating_sub(2)) {
+        _ if attempt <= 1 => return Duration::ZERO,
+        doublings => doublings.unwrap_or(u32::MAX),
+    };
+    let delay = RECONNECT_DELAY_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(RECONNECT_DELAY_MAX);
+    delay.div_f64(2.0) + delay.div_f64(2.0).mul_f64(fraction.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_doubles_up_to_its_bound_and_half_of_it_is_chance() {
+        assert_eq!(reconnect_delay(0, 0.5), Duration::ZERO);
+        assert_eq!(reconnect_delay(1, 0.5), Duration::ZERO);
+        assert_eq!(reconnect_delay(2, 0.0), Duration::from_millis(25));
+        assert_eq!(reconnect_delay(2, 1.0), Duration::from_millis(50));
+        assert_eq!(reconnect_delay(4, 1.0), Duration::from_millis(200));
+        for attempt in [20, 40, usize::MAX] {
+            assert_eq!(reconnect_delay(attempt, 1.0), RECONNECT_DELAY_MAX);
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let builder = NatsBridge::builder("nats://ada:hunter2@127.0.0.1").user_and_password("ada", "hunter2");
+        let shown = format!("{:?}", builder.token("hunter2").nkey("hunter2"));
+        assert!(!shown.contains("hunter2") && !shown.contains("ada"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_cannot_be_read_is_not_repeated() {
+        let error = NatsBridge::connect("nats://ada:hunter2@[::1:bad").await.unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(!format!("{error} {error:?} {source}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,315 @@
+//! One subscription: what NATS hands over, on its way to a consumer and back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Subject, Subscriber};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{SelectAll, Stream, StreamExt, unfold};
+use purista_core::bridge::{BridgeError, Consumer, Delivery, Feed, Outcome, Registration};
+use purista_core::message::Message;
+use purista_core::pump::{Pulled, Settle, pump};
+use purista_core::subscription::Subscription;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::address::routed_event;
+use crate::link::{Link, encode};
+use crate::wire;
+
+/// How long a reply waits for a place in the queue to the server: its caller waits no longer for much.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A subscription that is fed.
+pub(crate) struct NatsFeed {
+    shared: Arc<Shared>,
+    pump: Registration,
+}
+
+struct Shared {
+    link: Link,
+    subscription: Subscription,
+    /// Cancelled when the feed is stopped: what was handed over is still consumed.
+    draining: CancellationToken,
+    /// Cancelled when there is nothing more to pull.
+    drained: CancellationToken,
+    /// Told when a message was to come back while the feed drains: that may have been a pause.
+    given_up: Notify,
+    returned: mpsc::Sender<Arrived>,
+}
+
+/// A message that is to be consumed.
+struct Arrived {
+    message: Message,
+    reply_to: Option<Subject>,
+    attempt: u32,
+}
+
+impl NatsFeed {
+    pub(crate) fn start(
+        link: Link,
+        subscription: Subscription,
+        subscribers: Vec<Subscriber>,
+        consumer: Arc<dyn Consumer>,
+        tasks: &TaskTracker,
+    ) -> Arc<Self> {
+        let in_flight = subscription.in_flight.max(1);
+        // What comes back is at most what is in flight, since it is pulled before anything new.
+        let (returned, returning) = mpsc::channel(in_flight);
+        let shared = Arc::new(Shared {
+            link,
+            subscription,
+            draining: CancellationToken::new(),
+            drained: CancellationToken::new(),
+            given_up: Notify::new(),
+            returned,
+        });
+        let source = Source {
+            shared: Arc::clone(&shared),
+            subscribers: subscribers.into_iter().collect(),
+            returning,
+            is_draining: false,
+        };
+        let pump = pump(source.into_stream(), consumer, in_flight, tasks);
+        Arc::new(Self { shared, pump })
+    }
+
+    /// Whether it was stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.shared.draining.is_cancelled()
+    }
+
+    /// Ends the intake without waiting.
+    pub(crate) fn drain(&self) {
+        self.shared.draining.cancel();
+    }
+}
+
+/// The handle that a bridge gives away.
+pub(crate) struct Handle(pub(crate) Arc<NatsFeed>);
+
+impl Feed for Handle {
+    fn resume(&self) {
+        self.0.pump.resume();
+    }
+
+    fn paused(&self) -> Option<String> {
+        self.0.pump.paused()
+    }
+
+    fn stop(&self) -> BoxFuture<'static, ()> {
+        self.0.drain();
+        let feed = Arc::clone(&self.0);
+        Box::pin(async move {
+            // What the server handed to this process no other gets: it is consumed, unless the feed is paused.
+            while feed.pump.paused().is_none() {
+                tokio::select! {
+                    () = feed.shared.drained.cancelled() => break,
+                    () = feed.shared.given_up.notified() => {}
+                }
+            }
+            feed.pump.stop().await;
+        })
+    }
+}
+
+/// What NATS hands over, and what comes back.
+struct Source {
+    shared: Arc<Shared>,
+    subscribers: SelectAll<Subscriber>,
+    returning: mpsc::Receiver<Arrived>,
+    is_draining: bool,
+}
+
+impl Source {
+    fn into_stream(self) -> Pin<Box<dyn Stream<Item = Pulled<Settlement>> + Send>> {
+        // The guard speaks also when the pump lets go of the stream before its end.
+        let ended = self.shared.drained.clone().drop_guard();
+        Box::pin(unfold((self, ended), |(mut source, ended)| async move {
+            let pulled = source.next().await?;
+            Some((pulled, (source, ended)))
+        }))
+    }
+
+    async fn next(&mut self) -> Option<Pulled<Settlement>> {
+        loop {
+            let raw = tokio::select! {
+                biased;
+                Some(again) = self.returning.recv() => return Some(self.pulled(again)),
+                () = self.shared.draining.cancelled(), if !self.is_draining => {
+                    self.is_draining = true;
+                    self.unsubscribe().await;
+                    continue;
+                }
+                raw = self.subscribers.next() => raw,
+                // Without a connection the client does not see the end of a subscription.
+                () = self.shared.link.watch.lost(), if self.is_draining => {
+                    self.subscribers.next().now_or_never().flatten()
+                }
+            };
+            if let Some(arrived) = self.shared.read(raw?).await {
+                return Some(self.pulled(arrived));
+            }
+        }
+    }
+
+    /// Asks the server for no more; the streams end behind what it had sent.
+    async fn unsubscribe(&mut self) {
+        for subscriber in &mut self.subscribers {
+            let until = Instant::now() + REPLY_TIMEOUT;
+            let draining = async {
+                tokio::select! {
+                    asked = subscriber.drain() => asked.is_ok(),
+                    () = self.shared.link.watch.lost() => false,
+                }
+            };
+            // When it cannot be asked, the end of the connection tells it.
+            let _ = tokio::time::timeout_at(until, draining).await;
+        }
+    }
+
+    fn pulled(&self, arrived: Arrived) -> Pulled<Settlement> {
+        let delivery = Delivery { message: arrived.message.clone(), attempt: arrived.attempt };
+        Pulled { delivery, settle: Settlement { shared: Arc::clone(&self.shared), arrived } }
+    }
+}
+
+impl Shared {
+    /// Reads what arrived; `None` when it is not for this subscription, or no message at all.
+    async fn read(&self, raw: async_nats::Message) -> Option<Arrived> {
+        match wire::decode(&raw, &self.link.clock) {
+            Ok(message) if self.subscription.filter.matches(&message) => {
+                Some(Arrived { message, reply_to: raw.reply, attempt: 1 })
+            }
+            Ok(message) => {
+                tracing::debug!(subscription = %self.subscription, message_id = %message.id, "only its subject matched");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(
+                    subscription = %self.subscription, subject = %raw.subject, bytes = raw.payload.len(),
+                    error = &error as &dyn std::error::Error, "what came is no message"
+                );
+                if let (true, Some(inbox)) = (self.subscription.answers, raw.reply) {
+                    let server = self.link.party(&self.subscription.address);
+                    let refusal = wire::refusal(&raw.payload, &server, &error, &self.link.clock);
+                    self.answer_logged(&inbox, &refusal).await;
+                }
+                None
+            }
+        }
+    }
+
+    async fn answer(&self, inbox: &Subject, reply: &Message) -> Result<(), BridgeError> {
+        let (subject, body) = (inbox.to_string(), encode(reply)?);
+        let until = Instant::now() + REPLY_TIMEOUT;
+        self.link.write(subject, None, wire::headers(reply), body, until).await
+    }
+
+    async fn answer_logged(&self, inbox: &Subject, reply: &Message) {
+        if let Err(error) = self.answer(inbox, reply).await {
+            tracing::error!(
+                subscription = %self.subscription, trace_id = %reply.trace_id,
+                error = &error as &dyn std::error::Error, "a reply is lost"
+            );
+        }
+    }
+}
+
+/// Tells the caller, or brings the message back.
+struct Settlement {
+    shared: Arc<Shared>,
+    arrived: Arrived,
+}
+
+impl Settle for Settlement {
+    fn nothing_to_tell(&self, outcome: &Outcome) -> bool {
+        !self.shared.subscription.answers && matches!(outcome, Outcome::Ack | Outcome::Drop)
+    }
+
+    async fn settle(self, outcome: Outcome) {
+        match outcome {
+            Outcome::Reply(reply) => self.reply(&reply).await,
+            Outcome::Retry { after } => self.come_back(after).await,
+            Outcome::DeadLetter { reason } => {
+                self.lost(&reason);
+                self.fail().await;
+            }
+            // The pump has said so already; here it only goes back.
+            Outcome::Pause { .. } => self.come_back(Duration::ZERO).await,
+            // A command that ended without an answer.
+            _ => self.fail().await,
+        }
+    }
+}
+
+impl Settlement {
+    /// The reply goes to the inbox; one that is marked with an event goes a second time, on its own subject.
+    async fn reply(&self, reply: &Message) {
+        let shared = &self.shared;
+        if let Some(inbox) = &self.arrived.reply_to
+            && let Err(error) = shared.answer(inbox, reply).await
+        {
+            tracing::error!(
+                subscription = %shared.subscription, trace_id = %reply.trace_id,
+                error = &error as &dyn std::error::Error, "a reply cannot be sent; its caller is told of a failure"
+            );
+            self.fail().await;
+        }
+        if routed_event(reply).is_some()
+            && let Err(error) = shared.link.write_routed(reply, Instant::now() + REPLY_TIMEOUT).await
+        {
+            tracing::error!(
+                subscription = %shared.subscription, trace_id = %reply.trace_id,
+                error = &error as &dyn std::error::Error, "the event of a reply is lost"
+            );
+        }
+    }
+
+    /// Tells the caller of a command that there is no answer.
+    async fn fail(&self) {
+        let shared = &self.shared;
+        if let (true, Some(inbox)) = (shared.subscription.answers, &self.arrived.reply_to) {
+            let server = shared.link.party(&shared.subscription.address);
+            let failure = wire::failure(&self.arrived.message, &server, &shared.link.clock);
+            shared.answer_logged(inbox, &failure).await;
+        }
+    }
+
+    /// Comes back after a time, in this process: core NATS keeps nothing for later.
+    async fn come_back(self, after: Duration) {
+        let Self { shared, mut arrived } = self;
+        let is_back = tokio::select! {
+            biased;
+            () = shared.draining.cancelled() => false,
+            () = tokio::time::sleep(after) => true,
+        };
+        arrived.attempt = arrived.attempt.saturating_add(1);
+        let arrived = if is_back {
+            match shared.returned.try_send(arrived) {
+                Ok(()) => return,
+                Err(
+                    mpsc::error::TrySendError::Full(arrived) | mpsc::error::TrySendError::Closed(arrived),
+                ) => arrived,
+            }
+        } else {
+            arrived
+        };
+        let given_up = Self { shared, arrived };
+        given_up.lost("it was to be tried again, and its subscription ends");
+        given_up.fail().await;
+        given_up.shared.given_up.notify_one();
+    }
+
+    fn lost(&self, reason: &str) {
+        let message = &self.arrived.message;
+        tracing::error!(
+            subscription = %self.shared.subscription, reason, message_id = %message.id, trace_id = %message.trace_id,
+            attempt = self.arrived.attempt, "a message is lost: NATS without a stream keeps no dead letters, a store does"
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! The one connection, as the rest of the bridge sees it: whether it is up, how often it was lost, and how to write to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_nats::{Client, Event, HeaderMap, PublishError};
+use bytes::Bytes;
+use purista_core::bridge::{BridgeError, BridgeErrorKind, BridgeState};
+use purista_core::clock::Clock;
+use purista_core::message::{Message, Party};
+use purista_core::replies::Replies;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::address::subject_of;
+use crate::wire;
+
+/// What follows the events of the connection; made before it, since the first event comes with it.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    state: watch::Sender<BridgeState>,
+    is_up: watch::Sender<bool>,
+    /// The calls that wait for a reply; they end with the connection.
+    pub(crate) replies: Replies,
+    dropped: AtomicU64,
+    /// Cancelled when the bridge begins to close.
+    pub(crate) closing: CancellationToken,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            state: watch::channel(BridgeState::Reconnecting).0,
+            is_up: watch::channel(false).0,
+            replies: Replies::default(),
+            dropped: AtomicU64::new(0),
+            closing: CancellationToken::new(),
+        }
+    }
+}
+
+impl Watch {
+    /// Follows one event. It never waits: the client puts further events into a bounded queue meanwhile.
+    pub(crate) fn follow(&self, event: &Event) {
+        match event {
+            Event::Connected => {
+                // The client may have dropped the news of the loss: what was asked before is lost in any case.
+                self.replies.abandon();
+                self.is_up.send_replace(true);
+                self.change(BridgeState::Connected);
+                tracing::info!("connected to NATS");
+            }
+            Event::Disconnected | Event::Closed => {
+                self.is_up.send_replace(false);
+                self.replies.abandon();
+                self.change(BridgeState::Reconnecting);
+                if !self.closing.is_cancelled() {
+                    tracing::warn!("the connection to NATS is lost; it is tried again until it is back");
+                }
+            }
+            Event::SlowConsumer(subscription) => {
+                let dropped = self.dropped.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                tracing::error!(
+                    subscription,
+                    dropped,
+                    "a message from NATS is lost: its subscription's queue is full"
+                );
+            }
+            Event::ServerError(error) => tracing::error!(%error, "NATS reports an error"),
+            Event::ClientError(error) => tracing::warn!(%error, "the client of NATS reports an error"),
+            Event::LameDuckMode => tracing::warn!("the NATS server is about to go down"),
+            Event::Draining => {}
+        }
+    }
+
+    fn change(&self, to: BridgeState) {
+        self.state.send_if_modified(|state| {
+            let is_change = *state != BridgeState::Closed && *state != to;
+            if is_change {
+                *state = to;
+            }
+            is_change
+        });
+    }
+
+    /// Says that the bridge is closed, for good.
+    pub(crate) fn close(&self) {
+        self.state.send_replace(BridgeState::Closed);
+        self.closing.cancel();
+    }
+
+    pub(crate) fn state(&self) -> watch::Receiver<BridgeState> {
+        self.state.subscribe()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        *self.is_up.borrow()
+    }
+
+    /// Waits until the connection is lost; at once when it is.
+    pub(crate) async fn lost(&self) {
+        // The sender lives in here.
+        let _ = self.is_up.subscribe().wait_for(|is_up| !is_up).await;
+    }
+
+    /// Waits until the connection is there. What waits here never happened, whether its deadline passes or the bridge closes.
+    pub(crate) async fn up_until(&self, deadline: Instant) -> Result<(), BridgeError> {
+        if self.closing.is_cancelled() {
+            return Err(closed());
+        }
+        if self.is_up() {
+            return Ok(());
+        }
+        let mut is_up = self.is_up.subscribe();
+        tokio::select! {
+            () = self.closing.cancelled() => Err(closed()),
+            waited = tokio::time::timeout_at(deadline, is_up.wait_for(|is_up| *is_up)) => match waited {
+                Ok(_) => Ok(()),
+                Err(_) => Err(rejected("no connection to NATS before the deadline")),
+            },
+        }
+    }
+
+    /// How many messages were lost because a subscription's queue was full; at least that many, under a flood of them.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// An error of something that never happened.
+pub(crate) fn rejected(what: impl Into<String>) -> BridgeError {
+    BridgeError::new(BridgeErrorKind::Rejected, what)
+}
+
+pub(crate) fn closed() -> BridgeError {
+    rejected("the NATS bridge is closed")
+}
+
+/// The connection, and who speaks over it.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    pub(crate) watch: Arc<Watch>,
+    pub(crate) clock: Clock,
+    pub(crate) prefix: Arc<str>,
+    pub(crate) instance: Arc<str>,
+}
+
+impl Link {
+    /// How often the client has connected. It is counted before anything goes over the new connection, so an unchanged
+    /// number means that everything in between went over one.
+    pub(crate) fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::SeqCst)
+    }
+
+    /// This process, as the party behind an address.
+    pub(crate) fn party(&self, address: &purista_core::address::Address) -> Party {
+        Party { address: address.clone(), instance: Some(Arc::clone(&self.instance)) }
+    }
+
+    /// Hands a message to the client, which writes it; waits while the client's queue is full, until `deadline`. An error
+    /// says that it was not handed over.
+    pub(crate) async fn write(
+        &self,
+        subject: String,
+        reply_to: Option<String>,
+        headers: HeaderMap,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<(), BridgeError> {
+        let writing = async {
+            match reply_to {
+                Some(inbox) => {
+                    self.client.publish_with_reply_and_headers(subject, inbox, headers, body).await
+                }
+                None => self.client.publish_with_headers(subject, headers, body).await,
+            }
+        };
+        match tokio::time::timeout_at(deadline, writing).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(not_written(error)),
+            Err(_) => Err(rejected("the queue to NATS was full until the deadline")),
+        }
+    }
+
+    /// Writes a message on its own subject.
+    pub(crate) async fn write_routed(&self, message: &Message, deadline: Instant) -> Result<(), BridgeError> {
+        let (subject, body) = (subject_of(&self.prefix, message), encode(message)?);
+        self.write(subject, None, wire::headers(message), body, deadline).await
+    }
+}
+
+fn not_written(error: PublishError) -> BridgeError {
+    rejected("publish to NATS failed").with_source(error)
+}
+
+pub(crate) fn encode(message: &Message) -> Result<Bytes, BridgeError> {
+    message
+        .encode(Instant::now())
+        .map_err(|error| rejected("the message cannot be encoded").with_source(error))
+}

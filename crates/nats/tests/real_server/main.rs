@@ -1,0 +1,8 @@
+//! The bridge on a real nats-server: the suite of all bridges, the wire, and lost connections.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is a failed test")]
+
+mod closing;
+mod duties;
+mod outages;
+mod server;
+mod wire;

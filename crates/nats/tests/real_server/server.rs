@@ -1,0 +1,122 @@
+//! A nats-server of the test's own, on a free port, with a folder of its own; it ends with the test.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use purista_core::bridge::EventBridge;
+use purista_nats::bridge::NatsBridge;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// How long a server may take to take connections.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a start is tried with another port, when somebody else took the one that was free.
+const PORTS_MAX: usize = 5;
+
+static FOLDERS: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) struct Server {
+    child: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("purista-nats-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for _ in 0..PORTS_MAX {
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+            let mut server = Self { child: spawn(port, &folder), port, folder: folder.clone() };
+            if server.is_ready().await {
+                return server;
+            }
+            // The folder is still wanted.
+            server.folder = PathBuf::new();
+        }
+        panic!("nats-server did not start");
+    }
+
+    /// Whether it takes connections; `false` when it has ended instead.
+    async fn is_ready(&mut self) -> bool {
+        let until = Instant::now() + START_TIMEOUT;
+        while Instant::now() < until {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await; // real time: another program starts
+        }
+        false
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) async fn bridge(&self, instance: &str) -> Arc<dyn EventBridge> {
+        Arc::new(NatsBridge::builder(self.url()).instance(instance).connect().await.unwrap())
+    }
+
+    /// A client that knows nothing of bridges.
+    pub(crate) async fn client(&self) -> async_nats::Client {
+        async_nats::connect(self.url()).await.unwrap()
+    }
+
+    /// What a client that knows nothing of bridges sees on a subject, from now on.
+    pub(crate) async fn captured(
+        &self,
+        client: &async_nats::Client,
+        subject: &'static str,
+    ) -> async_nats::Subscriber {
+        let captured = client.subscribe(subject).await.unwrap();
+        // The server reads a connection in order: when the echo is back, it has read the subscription.
+        let inbox = client.new_inbox();
+        let mut echo = client.subscribe(inbox.clone()).await.unwrap();
+        client.publish(inbox, Vec::new().into()).await.unwrap();
+        echo.next().await.unwrap();
+        captured
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on the same port.
+    pub(crate) async fn restart(&mut self) {
+        self.child = spawn(self.port, &self.folder);
+        assert!(self.is_ready().await, "nats-server did not start again");
+    }
+}
+
+fn spawn(port: u16, folder: &std::path::Path) -> Child {
+    Command::new("nats-server")
+        .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--store_dir"])
+        .arg(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nats-server is installed: cargo xtask test")
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been killed by the test already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if !self.folder.as_os_str().is_empty() {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}
