@@ -93,17 +93,22 @@ impl Client {
 
     /// Asks, and waits for the answer, at most [`COMMAND_TIMEOUT`]. Dropping the future does not stop the handler.
     pub async fn invoke<C: Command>(&self, command: C) -> Result<C::Output, InvokeError> {
-        self.send(Request::new(Address::known(C::ADDRESS), Payload::command(command))).await
+        // Written out, and not by way of a `Request`: every step that hands on a large value by a future copies it.
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => self.wait_for_permit(deadline).await?,
+        };
+        let message = self.entering(Address::known(C::ADDRESS), Payload::command(command), None, deadline);
+        let response = self.bridge.request(message).await;
+        drop(permit);
+        decode(response)
     }
 
     /// Asks with a tenant, a principal, a trace, a key or a time-out.
     pub fn call<C: Command>(&self, command: C) -> Call<'_, C> {
         let request = Request::new(Address::known(C::ADDRESS), Payload::command(command));
         Call { client: self, request, output: std::marker::PhantomData }
-    }
-
-    async fn send<O: Contract>(&self, request: Request) -> Result<O, InvokeError> {
-        decode(self.request(request).await?)
     }
 
     /// Sends a command that nobody has decoded yet and returns its response, of success or of error. Waits for a free
@@ -132,25 +137,36 @@ impl Client {
         })
     }
 
-    fn command(&self, request: Request, deadline: Instant) -> Message {
+    /// A command as it enters the house, with nothing but what every command has.
+    fn entering(
+        &self,
+        receiver: Address,
+        payload: Payload,
+        trace_id: Option<Id>,
+        deadline: Instant,
+    ) -> Message {
         let id = self.clock.id();
-        let trace_id = request.trace_id.unwrap_or_else(|| self.clock.id());
-        let mut sender = self.sender.clone();
-        if let Some(address) = request.sender {
-            sender.address = address;
-        }
+        let trace_id = trace_id.unwrap_or_else(|| self.clock.id());
         Message {
-            receiver: Some(Party::anywhere(request.receiver)),
+            receiver: Some(Party::anywhere(receiver)),
             correlation_id: Some(self.clock.id()),
-            trace: request.trace,
-            principal_id: request.principal_id,
-            tenant_id: request.tenant_id,
-            payload: request.payload,
-            parameter: request.parameter,
+            payload,
             deadline: Some(deadline),
-            idempotency_key: request.idempotency_key,
-            ..Message::new(id, MessageType::Command, self.clock.now_ms(), sender, trace_id)
+            ..Message::new(id, MessageType::Command, self.clock.now_ms(), self.sender.clone(), trace_id)
         }
+    }
+
+    fn command(&self, request: Request, deadline: Instant) -> Message {
+        let mut message = self.entering(request.receiver, request.payload, request.trace_id, deadline);
+        if let Some(address) = request.sender {
+            message.sender.address = address;
+        }
+        message.trace = request.trace;
+        message.principal_id = request.principal_id;
+        message.tenant_id = request.tenant_id;
+        message.parameter = request.parameter;
+        message.idempotency_key = request.idempotency_key;
+        message
     }
 
     /// Asks on behalf of a handler: `cause` hands down trace, principal, tenant, what is left of its time, and its hops.
@@ -177,7 +193,7 @@ impl Client {
             idempotency_key,
             ..cause.causes(self.clock.id(), MessageType::Command, self.clock.now_ms(), sender)
         };
-        decode(self.bridge.request(message).await?)
+        decode(self.bridge.request(message).await)
     }
 
     /// Publishes an event from outside of any handler. It is not recorded: the first that knows of it is who listens.
@@ -210,12 +226,13 @@ impl Client {
     }
 }
 
-fn decode<O: Contract>(response: Message) -> Result<O, InvokeError> {
+fn decode<O: Contract>(response: Result<Message, BridgeError>) -> Result<O, InvokeError> {
+    let mut response = response?;
     if let Some(error) = InvokeError::of_response(&response) {
         return Err(error);
     }
-    let trace_id = response.trace_id;
-    response.payload.take().map_err(|error| InvokeError::undecodable(error, &trace_id))
+    let payload = std::mem::take(&mut response.payload);
+    payload.take().map_err(|error| InvokeError::undecodable(error, &response.trace_id))
 }
 
 impl fmt::Debug for Client {
@@ -269,6 +286,6 @@ impl<C: Command> Call<'_, C> {
 
     /// Sends, and waits for the answer. Dropping the future does not stop the handler.
     pub async fn send(self) -> Result<C::Output, InvokeError> {
-        self.client.send(self.request).await
+        decode(self.client.request(self.request).await)
     }
 }

@@ -15,11 +15,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::bridge::{
     BridgeError, BridgeErrorKind, BridgeState, COMMAND_TIMEOUT, Capabilities, Consumer, Delivery,
-    EventBridge, Outcome, Registration,
+    EventBridge, Feed, Outcome, Registration,
 };
 use crate::clock::Clock;
 use crate::detaching::Detaching;
-use crate::message::{HOPS_MAX, Message};
+use crate::message::{HOPS_MAX, Message, Party};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::subscription::Subscription;
 
@@ -93,45 +93,12 @@ impl InProcessBridge {
         Ok(())
     }
 
-    async fn answer(&self, mut command: Message) -> Result<Message, BridgeError> {
-        self.check_open()?;
-        if command.hops > HOPS_MAX {
-            let what = format!("more than {HOPS_MAX} messages cause one another");
-            return Err(BridgeError::new(BridgeErrorKind::Rejected, what));
-        }
-        if self.0.always_encode {
-            encode_payload(&mut command)?;
-        }
-        if self.0.routing.load().has_taps() {
-            self.deliver(command.clone()).await?;
-        }
-        let deadline = command.deadline;
-        let mut calling = Detaching::new(self.route(command)?, self.0.tasks.clone());
-        let outcome = match futures_util::poll!(&mut calling) {
-            Poll::Ready(outcome) => outcome,
-            // Only who waits needs a timer. A call that is dropped at its deadline runs on by itself.
-            Poll::Pending => {
-                let deadline = deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
-                tokio::time::timeout_at(deadline, calling).await.map_err(|_| too_late())?
-            }
-        };
-        match outcome {
-            Outcome::Reply(reply) => self.returned(*reply).await,
-            _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => Err(too_late()),
-            _ => Err(BridgeError::new(BridgeErrorKind::Unknown, "the consumer gave no reply")),
-        }
-    }
-
     fn route(&self, command: Message) -> Result<Calling, BridgeError> {
         loop {
             let routing = self.0.routing.load();
-            let receiver = command.receiver.as_ref().map(|party| &party.address);
-            let Some(server) = receiver.and_then(|address| routing.server(address)) else {
-                let what = receiver.map_or_else(
-                    || "nobody is asked".to_owned(),
-                    |address| format!("nobody serves {address}"),
-                );
-                return Err(BridgeError::new(BridgeErrorKind::Unroutable, what));
+            let receiver = command.receiver.as_ref();
+            let Some(server) = receiver.and_then(|party| routing.server(&party.address)) else {
+                return Err(self.unserved(receiver));
             };
             let token = server.calls.token();
             // A server that was stopped since the look at the table is no longer in it.
@@ -142,18 +109,22 @@ impl InProcessBridge {
         }
     }
 
-    /// A reply on its way back. One marked with an event that no log holds is routed by that event as well.
-    async fn returned(&self, mut reply: Message) -> Result<Message, BridgeError> {
-        if self.0.always_encode {
-            encode_payload(&mut reply)?;
+    /// Why nobody serves a command: the table of a closed bridge is empty.
+    #[cold]
+    fn unserved(&self, receiver: Option<&Party>) -> BridgeError {
+        if let Err(closed) = self.check_open() {
+            return closed;
         }
-        let is_event = reply.event_name.is_some() && !routing::is_recorded(&reply);
+        let what = receiver
+            .map_or_else(|| "nobody is asked".to_owned(), |party| format!("nobody serves {}", party.address));
+        BridgeError::new(BridgeErrorKind::Unroutable, what)
+    }
+
+    /// Whether somebody listens to a reply: to replies as such, or to the event that it is marked with and no log holds.
+    fn is_heard(&self, reply: &Message) -> bool {
+        let is_event = reply.event_name.is_some() && !routing::is_recorded(reply);
         let routing = self.0.routing.load();
-        if routing.has_taps() || (is_event && routing.has_listeners()) {
-            drop(routing);
-            self.deliver(reply.clone()).await?;
-        }
-        Ok(reply)
+        routing.has_taps() || (is_event && routing.has_listeners())
     }
 }
 
@@ -192,8 +163,43 @@ impl EventBridge for InProcessBridge {
         })
     }
 
-    fn request(&self, command: Message) -> BoxFuture<'_, Result<Message, BridgeError>> {
-        Box::pin(self.answer(command))
+    fn request(&self, mut command: Message) -> BoxFuture<'_, Result<Message, BridgeError>> {
+        // This future holds the message once and is small: what few calls need is boxed apart.
+        Box::pin(async move {
+            if command.hops > HOPS_MAX {
+                let what = format!("more than {HOPS_MAX} messages cause one another");
+                return Err(BridgeError::new(BridgeErrorKind::Rejected, what));
+            }
+            if self.0.always_encode {
+                encode_payload(&mut command)?;
+            }
+            if self.0.routing.load().has_taps() {
+                Box::pin(self.deliver(command.clone())).await?;
+            }
+            let deadline = command.deadline;
+            let mut calling = Detaching::new(self.route(command)?, self.0.tasks.clone());
+            let outcome = match futures_util::poll!(&mut calling) {
+                Poll::Ready(outcome) => outcome,
+                // Only who waits needs a timer. A call that is dropped at its deadline runs on by itself.
+                Poll::Pending => {
+                    let deadline = deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+                    tokio::time::timeout_at(deadline, calling).await.map_err(|_| too_late())?
+                }
+            };
+            match outcome {
+                Outcome::Reply(mut reply) => {
+                    if self.0.always_encode {
+                        encode_payload(&mut reply)?;
+                    }
+                    if self.is_heard(&reply) {
+                        Box::pin(self.deliver(Message::clone(&reply))).await?;
+                    }
+                    Ok(*reply)
+                }
+                _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => Err(too_late()),
+                _ => Err(BridgeError::new(BridgeErrorKind::Unknown, "the consumer gave no reply")),
+            }
+        })
     }
 
     fn subscribe(

@@ -48,6 +48,20 @@ where
     S: Stream<Item = Pulled<K>> + Send + Unpin + 'static,
     K: Settle,
 {
+    Registration::new(start(source, consumer, in_flight, tasks))
+}
+
+/// The same, with the handle by which the end of the source can be waited for.
+pub(crate) fn start<S, K>(
+    source: S,
+    consumer: Arc<dyn Consumer>,
+    in_flight: usize,
+    tasks: &TaskTracker,
+) -> Arc<Control>
+where
+    S: Stream<Item = Pulled<K>> + Send + Unpin + 'static,
+    K: Settle,
+{
     let control = Arc::new(Control {
         stop: CancellationToken::new(),
         stopped: CancellationToken::new(),
@@ -60,10 +74,11 @@ where
         let _ended = guard;
         run.await;
     });
-    Registration::new(control)
+    control
 }
 
-struct Control {
+/// The handle of one pump.
+pub(crate) struct Control {
     stop: CancellationToken,
     stopped: CancellationToken,
     paused: watch::Sender<bool>,
@@ -71,6 +86,16 @@ struct Control {
 }
 
 impl Control {
+    /// Waits until the source has ended and everything pulled from it is settled, or until a pause makes that impossible.
+    pub(crate) async fn drained(&self) {
+        let mut paused = self.paused.subscribe();
+        tokio::select! {
+            () = self.stopped.cancelled() => {}
+            // It fails only with the pump itself.
+            _ = paused.wait_for(|is_paused| *is_paused) => {}
+        }
+    }
+
     fn pause(&self, reason: String) {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
         self.paused.send_replace(true);

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Address;
-use crate::bridge::{Consumer, Delivery, Outcome, Registration};
+use crate::bridge::{Consumer, Delivery, Outcome};
 use crate::message::Message;
-use crate::pump::{Pulled, Settle, pump};
+use crate::pump::{self, Control, Pulled, Settle};
 use crate::subscription::Subscription;
 
 /// How many messages wait for one subscription; a publisher then waits, until its message's deadline.
@@ -23,7 +23,7 @@ pub const QUEUE_MAX: usize = 1024;
 pub(super) struct Listener {
     address: Address,
     queue: mpsc::Sender<Arc<Message>>,
-    pump: Arc<Registration>,
+    pump: Arc<Control>,
 }
 
 impl Listener {
@@ -32,7 +32,7 @@ impl Listener {
     }
 
     /// What empties the queue.
-    pub(super) fn pump(&self) -> &Arc<Registration> {
+    pub(super) fn pump(&self) -> &Arc<Control> {
         &self.pump
     }
 
@@ -59,7 +59,7 @@ pub(super) fn start(
 ) -> Arc<Listener> {
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
     let returned = Arc::new(Returned::default());
-    let pump = Arc::new(pump(Queue { receiver, returned }, consumer, subscription.in_flight, tasks));
+    let pump = pump::start(Queue { receiver, returned }, consumer, subscription.in_flight, tasks);
     Arc::new(Listener { address: subscription.address.clone(), queue: sender, pump })
 }
 

@@ -10,8 +10,9 @@ use tokio_util::task::TaskTracker;
 use super::Inner;
 use super::listener::Listener;
 use crate::address::Address;
-use crate::bridge::{Consumer, Feed, Registration};
+use crate::bridge::{Consumer, Feed};
 use crate::message::{Message, MessageType};
+use crate::pump::Control;
 use crate::subscription::{Filter, Sharing, Subscription};
 use crate::text::Text;
 
@@ -221,7 +222,7 @@ impl Feed for ServerFeed {
 pub(super) struct ListenerFeed {
     /// Not held: a queue ends when the table lets go of it, whoever keeps the registration.
     listener: Weak<Listener>,
-    pump: Arc<Registration>,
+    pump: Arc<Control>,
     bridge: Weak<Inner>,
 }
 
@@ -245,6 +246,10 @@ impl Feed for ListenerFeed {
             bridge.routing.rcu(|routing| routing.without_listener(&listener));
         }
         let pump = Arc::clone(&self.pump);
-        Box::pin(async move { pump.stop().await })
+        Box::pin(async move {
+            // What was published is handled: the queue ends once it is empty, since nobody can put anything into it any more.
+            pump.drained().await;
+            pump.stop().await;
+        })
     }
 }
