@@ -1,3 +1,5 @@
+//! Tokens that hold, and every way in which one does not.
+
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 

@@ -129,7 +129,7 @@ async fn a_connection_has_as_many_requests_under_way_as_allowed_and_the_rest_wai
 #[tokio::test]
 async fn a_connection_of_http2_outlives_the_time_for_a_head_and_is_closed_when_idle() {
     let short = Duration::from_millis(200);
-    let limits = Limits::default().header_time(short).idle_time(4 * short);
+    let limits = Limits::default().header_time(short).idle_time(12 * short);
     let open = Builder::full().await.open(gateway().limits(limits)).await;
     let mut tasks = JoinSet::new();
     let mut sender = connect(&open, &mut tasks).await;

@@ -11,6 +11,7 @@ mod contracts;
 mod cross_origin;
 mod document;
 mod errors;
+mod few_files;
 mod http2;
 mod limits;
 mod opening;
