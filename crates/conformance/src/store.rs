@@ -52,6 +52,8 @@ pub mod repetition;
 mod stage;
 pub mod state;
 pub mod tenants;
+#[cfg(test)]
+mod tests;
 
 pub use stage::Stage;
 

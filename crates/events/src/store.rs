@@ -39,6 +39,19 @@ pub trait EventStore: Send + Sync + 'static {
     fn origin(&self) -> Arc<str>;
 
     /// Commits a batch, all or nothing.
+    ///
+    /// The checks come in this order, and the first that fails says why; nothing is written then.
+    ///
+    /// 1. The id was committed before: its first receipt is the answer, whatever has become of the rest since.
+    /// 2. Bounds, see [`Batch::check_bounds`]: `Invalid`. An engine may look at them earlier, since no batch beyond them
+    ///    was ever committed.
+    /// 3. The deadline: `DeadlinePassed`.
+    /// 4. What was consumed or finished before: `AlreadyDone`, against the progress as it stood before the batch, and each
+    ///    position once in it. It comes before the conditions, because what is done needs no second decision.
+    /// 5. The key of the reply: `KeyTaken`. It comes before the conditions, so that the loser of a race with its own key
+    ///    learns of it.
+    /// 6. Conditions, all of them against the log as it stood before the batch: `Conflict`.
+    /// 7. State, change after change, each against what those before it leave: `StateConflict`.
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Receipt, StoreError>>;
 
     /// Everything that the query selects, seen at one moment, for a decision; and the token by which the decision says

@@ -1,16 +1,4 @@
-//! The commit: every check first, then writing, which cannot fail.
-//!
-//! The checks come in this order, and the first that fails says why. Nothing is written then.
-//!
-//! 1. The batch was committed before: its first receipt is the answer, whatever has become of the rest since.
-//! 2. Bounds: `Invalid`. An engine may look at them earlier, since no batch beyond them was ever committed.
-//! 3. The deadline: `DeadlinePassed`.
-//! 4. What was consumed or finished before: `AlreadyDone`, against the progress as it stood before the batch. It comes
-//!    before the conditions, because what is done needs no second decision.
-//! 5. The key of the reply: `KeyTaken`. It comes before the conditions, so that the loser of a race with its own key
-//!    learns of it.
-//! 6. Conditions, all of them against the log as it stood before the batch: `Conflict`.
-//! 7. State, change after change, each against what those before it leave: `StateConflict`.
+//! The commit: every check first, in the order of [`crate::store::EventStore::commit`], then writing, which cannot fail.
 
 use std::collections::{HashMap, HashSet};
 
