@@ -42,6 +42,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// **Order.** A subscription with one message in flight gets the messages of one sender in order; one to several events
 /// gets them in order for each name.
 ///
+/// **When a subscription is stopped**, what the server had handed to this process is still consumed. The client asks for no
+/// more and lets go as soon as it has read what has arrived; a message that is on the wire in that very instant is lost,
+/// and the caller of a command hears of it at its deadline.
+///
 /// Dropping a bridge ends it without waiting; [`EventBridge::close`] waits.
 pub struct NatsBridge(Inner);
 
@@ -168,12 +172,18 @@ impl Inner {
         }
     }
 
-    async fn close(&self) {
-        self.link.watch.close();
+    async fn stop_feeds(&self) {
         let feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner).clone();
         join_all(feeds.into_iter().map(|feed| Handle(feed).stop())).await;
+    }
+
+    async fn close(&self) {
+        self.link.watch.close();
+        self.stop_feeds().await;
         self.calls.close();
         self.calls.wait().await;
+        // Those of callers who were about to subscribe.
+        self.stop_feeds().await;
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         if self.link.watch.is_up() {
             // The last replies; an error says that the connection is gone, and they with it.

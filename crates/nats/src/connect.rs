@@ -110,16 +110,11 @@ impl Builder {
         if !prefix_is_valid(&self.prefix) {
             return Err(rejected("the prefix of subjects is not made of letters, digits, `-`, `_` and dots"));
         }
-        let servers = self.url.split(',').map(|url| url.trim().parse::<ServerAddr>());
-        // The source says what is wrong with it, and does not repeat it: it may hold a password.
-        let servers: Vec<_> = servers
-            .collect::<Result<_, _>>()
-            .map_err(|error| rejected("the address of the NATS server cannot be read").with_source(error))?;
+        let (servers, options) = servers(&self.url, self.options)?;
         let instance: Arc<str> = self.instance.unwrap_or_else(|| self.clock.id().to_string()).into();
         let watch = Arc::new(Watch::default());
         let ended = CancellationToken::new();
-        let options = self
-            .options
+        let options = options
             .name(&instance)
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
@@ -146,6 +141,49 @@ impl fmt::Debug for Builder {
             .field("subscription_capacity", &self.subscription_capacity)
             .finish_non_exhaustive()
     }
+}
+
+/// The servers of a list divided by commas. What names us to them is taken out of the addresses: the client ignores it
+/// there, and shows addresses in its logs.
+fn servers(
+    urls: &str,
+    mut options: ConnectOptions,
+) -> Result<(Vec<ServerAddr>, ConnectOptions), BridgeError> {
+    let mut servers = Vec::new();
+    for url in urls.split(',') {
+        // The source says what is wrong with it, and does not repeat it.
+        let unreadable = |error| rejected("the address of the NATS server cannot be read").with_source(error);
+        let server: ServerAddr = url.trim().parse().map_err(unreadable)?;
+        if let (Some(user), true) = (server.username(), servers.is_empty()) {
+            options = match server.password() {
+                Some(password) => options.user_and_password(unescaped(user), unescaped(password)),
+                None => options.token(unescaped(user)),
+            };
+        }
+        let mut plain = server.into_inner();
+        if plain.set_username("").is_err() || plain.set_password(None).is_err() {
+            return Err(rejected("the address of the NATS server has no host"));
+        }
+        servers.push(ServerAddr::from_url(plain).map_err(unreadable)?);
+    }
+    Ok((servers, options))
+}
+
+/// Reads the `%41` of addresses; what is not well formed stays as it is.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        let escaped = tail.get(..2).filter(|_| *byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        if let Some(escaped) = escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            bytes.push(escaped);
+            rest = tail.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(*byte);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Follows the connection's events, and tries again for ever. `ended` is cancelled when the client's own tasks are over:
@@ -207,6 +245,19 @@ mod tests {
         assert_eq!(reconnect_delay(4, 1.0), Duration::from_millis(200));
         for attempt in [20, 40, usize::MAX] {
             assert_eq!(reconnect_delay(attempt, 1.0), RECONNECT_DELAY_MAX);
+        }
+    }
+
+    #[test]
+    fn addresses_are_divided_and_lose_what_names_us() {
+        let (servers, options) =
+            servers("nats://ada:hunter2@one:1, tls://two", ConnectOptions::new()).unwrap();
+        let servers: Vec<_> = servers.iter().map(|server| (server.host(), server.port())).collect();
+        assert_eq!(servers, [("one", 1), ("two", 4222)]);
+        assert!(!format!("{servers:?} {options:?}").contains("hunter2"));
+        for (escaped, text) in [("a%40b%2F%C3%A4", "a@b/ä"), ("100%", "100%"), ("%zz%4", "%zz%4"), ("", "")]
+        {
+            assert_eq!(unescaped(escaped), text);
         }
     }
 

@@ -24,16 +24,22 @@ pub(crate) struct Server {
     child: Child,
     port: u16,
     folder: PathBuf,
+    arguments: &'static [&'static str],
 }
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub(crate) async fn start_with(arguments: &'static [&'static str]) -> Self {
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("purista-nats-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         for _ in 0..PORTS_MAX {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            let mut server = Self { child: spawn(port, &folder), port, folder: folder.clone() };
+            let mut server =
+                Self { child: spawn(port, &folder, arguments), port, folder: folder.clone(), arguments };
             if server.is_ready().await {
                 return server;
             }
@@ -59,7 +65,12 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        self.url_as("")
+    }
+
+    /// The address with something before the host.
+    pub(crate) fn url_as(&self, user: &str) -> String {
+        format!("nats://{user}127.0.0.1:{}", self.port)
     }
 
     pub(crate) async fn bridge(&self, instance: &str) -> Arc<dyn EventBridge> {
@@ -94,15 +105,16 @@ impl Server {
 
     /// Starts it again on the same port.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(self.port, &self.folder);
+        self.child = spawn(self.port, &self.folder, self.arguments);
         assert!(self.is_ready().await, "nats-server did not start again");
     }
 }
 
-fn spawn(port: u16, folder: &std::path::Path) -> Child {
+fn spawn(port: u16, folder: &std::path::Path, arguments: &[&str]) -> Child {
     Command::new("nats-server")
         .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--store_dir"])
         .arg(folder)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
