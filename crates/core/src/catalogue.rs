@@ -71,7 +71,7 @@ impl CommandEntry {
                 .query_parameters()
                 .map(|name| json!({"name": name, "required": false}))
                 .collect::<Vec<_>>();
-            expose["http"] = json!({
+            let http = json!({
                 "method": route.method().as_str(), "path": route.path(),
                 "openApi": {
                     "description": self.summary, "summary": self.address.target(),
@@ -80,6 +80,9 @@ impl CommandEntry {
                     "additionalStatusCodes": self.errors.iter().map(|(status, _)| status).collect::<Vec<_>>(),
                 },
             });
+            if let Some(fields) = expose.as_object_mut() {
+                fields.insert("http".to_owned(), http);
+            }
         }
         json!({ "expose": expose })
     }

@@ -65,8 +65,8 @@ impl Clock {
     pub fn fraction(&self) -> f64 {
         // 53 bits are what an f64 holds exactly.
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit the mantissa")]
-        let bits = (self.0.random() as u64 >> 11) as f64;
-        bits / (1_u64 << 53) as f64
+        let (bits, whole) = ((self.0.random() >> 75) as f64, (1_u64 << 53) as f64);
+        bits / whole
     }
 }
 
@@ -111,6 +111,7 @@ impl Source for SystemSource {
 fn wyrand(state: u64) -> (u64, u64) {
     let state = state.wrapping_add(0xa076_1d64_78bd_642f);
     let product = u128::from(state).wrapping_mul(u128::from(state ^ 0xe703_7ed1_a0b4_28db));
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
     (state, (product >> 64) as u64 ^ product as u64)
 }
 

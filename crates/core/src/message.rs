@@ -171,6 +171,7 @@ impl Message {
     }
 
     /// A message caused by this one: trace, principal, tenant and hops go on.
+    #[must_use]
     pub fn causes(&self, id: Id, kind: MessageType, timestamp_ms: u64, sender: Party) -> Self {
         Self {
             trace: self.trace.clone(),
@@ -182,6 +183,7 @@ impl Message {
     }
 
     /// A response to this command. It bears the command's id and correlation, as PURISTA's do.
+    #[must_use]
     pub fn response(&self, kind: MessageType, timestamp_ms: u64, sender: Party, payload: Payload) -> Self {
         Self {
             receiver: Some(self.sender.clone()),
@@ -196,6 +198,7 @@ impl Message {
     }
 
     /// An error response to this command.
+    #[must_use]
     pub fn error_response(
         &self,
         timestamp_ms: u64,

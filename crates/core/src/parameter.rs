@@ -38,7 +38,8 @@ impl Parameters {
     /// The parameters of a command; their forms are read from its schema.
     pub fn of<C: Command>() -> Self {
         let schema = if C::PARAMETERS.is_empty() { Value::Null } else { C::schema().to_value() };
-        let forms = C::PARAMETERS.iter().map(|name| (*name, form_of(&schema["properties"][*name], &schema)));
+        let forms =
+            C::PARAMETERS.iter().map(|name| (*name, form_of(at(at(&schema, "properties"), name), &schema)));
         Self { forms: forms.collect() }
     }
 
@@ -81,20 +82,20 @@ fn shape(value: Value, form: &Form) -> Value {
 
 fn form_of(property: &Value, root: &Value) -> Form {
     let property = resolve(property, root);
-    if let Some(options) = property["anyOf"].as_array() {
+    if let Some(options) = at(property, "anyOf").as_array() {
         return options
             .iter()
             .map(|option| form_of(option, root))
             .find(|form| *form != Form::Text)
             .unwrap_or(Form::Text);
     }
-    let is = |name: &str| match &property["type"] {
+    let is = |name: &str| match at(property, "type") {
         Value::String(one) => one == name,
         Value::Array(several) => several.iter().any(|one| one == name),
         _ => false,
     };
     if is("array") {
-        Form::List(Box::new(form_of(&property["items"], root)))
+        Form::List(Box::new(form_of(at(property, "items"), root)))
     } else if is("string") || !(is("integer") || is("number") || is("boolean")) {
         Form::Text
     } else {
@@ -102,8 +103,13 @@ fn form_of(property: &Value, root: &Value) -> Form {
     }
 }
 
+/// A field, or `null` where there is none.
+fn at<'v>(value: &'v Value, field: &str) -> &'v Value {
+    value.get(field).unwrap_or(&Value::Null)
+}
+
 fn resolve<'v>(property: &'v Value, root: &'v Value) -> &'v Value {
-    let pointer = property["$ref"].as_str().and_then(|target| target.strip_prefix('#'));
+    let pointer = at(property, "$ref").as_str().and_then(|target| target.strip_prefix('#'));
     pointer.and_then(|pointer| root.pointer(pointer)).unwrap_or(property)
 }
 

@@ -89,7 +89,7 @@ where
         assert!(
             name_is_valid(C::NAME),
             "a command's name is a letter, then letters, digits, `-` and `_`, at most 128"
-        )
+        );
     };
     CommandDef {
         handler: Arc::new(move |context, input| Box::pin(handler(context, input))),
@@ -128,7 +128,7 @@ impl<S: Send + Sync + 'static, C: Command> CommandDef<S, C> {
             assert!(
                 name_is_valid(E::NAME),
                 "an event's name is a letter, then letters, digits, `-` and `_`, at most 128"
-            )
+            );
         };
         self.emits.push(EventEntry::of::<E>());
         self

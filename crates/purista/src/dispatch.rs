@@ -237,7 +237,7 @@ async fn conclude<S, C: Command>(
     let mut reply = response(context, payload);
     reply.event_name = event_name.map(Text::known);
     if event_is_recorded {
-        reply.record = routed_by_the_log(context);
+        reply.record = Some(Box::new(routed_by_the_log(context)));
     }
     Ok(reply)
 }
@@ -276,16 +276,16 @@ fn response<S>(context: &Context<S>, payload: Payload) -> Box<Message> {
 }
 
 /// Marks a response whose event comes from the log: it is not routed by its event name a second time.
-fn routed_by_the_log<S>(context: &Context<S>) -> Option<Box<Record>> {
+fn routed_by_the_log<S>(context: &Context<S>) -> Record {
     let origin = context.runtime().store.as_ref().map(|store| store.origin());
-    Some(Box::new(Record { origin, causation_id: None, event_version: 1 }))
+    Record { origin, causation_id: None, event_version: 1 }
 }
 
 /// The first answer again. Its event went out with the first.
 fn answered_before<S>(context: &Context<S>, reply: StoredReply) -> Box<Message> {
     let mut message = response(context, reply.body.map_or_else(Payload::empty, Payload::encoded));
     message.event_name = reply.event_name.map(Text::from);
-    message.record = routed_by_the_log(context);
+    message.record = Some(Box::new(routed_by_the_log(context)));
     message
 }
 

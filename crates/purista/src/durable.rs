@@ -206,7 +206,7 @@ impl Durable {
             tokio::select! {
                 biased;
                 Some(ended) = running.next(), if !running.is_empty() => {
-                    leaving = leaving.or(self.after(&mut ledger, ended));
+                    leaving = leaving.or(Self::after(&mut ledger, ended));
                 }
                 (saved, result) = under_way(&mut saving) => {
                     saving = None;
@@ -260,7 +260,7 @@ impl Durable {
         })
     }
 
-    fn after(&self, ledger: &mut Ledger, ended: Ended) -> Option<End> {
+    fn after(ledger: &mut Ledger, ended: Ended) -> Option<End> {
         let Ended { position, how } = ended;
         match how {
             How::Finished { is_saved } => ledger.finished(position, is_saved),

@@ -21,6 +21,7 @@ use crate::memory::{MemoryConfigStore, MemorySecretStore, MemoryStateStore};
 use crate::observation::Observer;
 use crate::runtime::Runtime;
 use crate::service::Service;
+use crate::settings::Settings;
 use crate::state::StateBackend;
 
 mod checks;
@@ -133,6 +134,16 @@ impl HostBuilder {
     pub fn door(mut self, door: impl Door) -> Self {
         self.doors.push(Box::new(door));
         self
+    }
+
+    /// Takes what a file and the environment say; handlers read its values as configuration, and may not change them.
+    pub fn settings(mut self, settings: &Settings) -> Self {
+        let host = &settings.host;
+        self.drain_timeout = settings.drain_timeout().unwrap_or(self.drain_timeout);
+        self.calls_in_flight = host.calls_in_flight.unwrap_or(self.calls_in_flight);
+        self.commands_in_flight = host.commands_in_flight.unwrap_or(self.commands_in_flight);
+        self.require_durable |= host.require_durable;
+        self.config_store(settings.config_store(), Gate::READ_ONLY)
     }
 
     /// Takes time of day and randomness from here.

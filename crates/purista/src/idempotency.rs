@@ -95,15 +95,12 @@ impl Running {
         let claim = loop {
             let mut other = {
                 let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-                match keys.get(&scope) {
-                    Some(other) => other.clone(),
-                    None => {
-                        let (ended, waiting) = watch::channel(());
-                        keys.insert(scope.clone(), waiting);
-                        let keys = Arc::clone(&self.keys);
-                        break Claim { key, fingerprint, scope: scope.clone(), keys, _ended: ended };
-                    }
-                }
+                let Some(other) = keys.get(&scope) else {
+                    let (ended, waiting) = watch::channel(());
+                    keys.insert(scope.clone(), waiting);
+                    break Claim { key, fingerprint, scope, keys: Arc::clone(&self.keys), _ended: ended };
+                };
+                other.clone()
             };
             // It never changes: an error says that the other one has ended.
             let _ = other.changed().await;

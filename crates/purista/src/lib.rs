@@ -8,6 +8,7 @@ pub mod memory;
 pub mod observation;
 pub mod retry;
 pub mod service;
+pub mod settings;
 pub mod state;
 pub mod subscription;
 #[cfg(feature = "testing")]

@@ -26,18 +26,21 @@ pub struct Service {
     pub(crate) subscriptions: Vec<SubscriptionPart>,
 }
 
+/// Makes a handler of what a host gives it.
+type Bind<T> = Box<dyn FnOnce(&Arc<Runtime>) -> Arc<T> + Send>;
+
 /// A command that waits for a host.
 pub(crate) struct CommandPart {
     pub(crate) entry: CommandEntry,
     /// The service that the contract names.
     pub(crate) belongs_to: ServiceId,
-    pub(crate) bind: Box<dyn FnOnce(&Arc<Runtime>) -> Arc<dyn Consumer> + Send>,
+    pub(crate) bind: Bind<dyn Consumer>,
 }
 
 /// A subscription that waits for a host.
 pub(crate) struct SubscriptionPart {
     pub(crate) listening: Listening,
-    pub(crate) bind: Box<dyn FnOnce(&Arc<Runtime>) -> Arc<dyn Listener> + Send>,
+    pub(crate) bind: Bind<dyn Listener>,
 }
 
 impl fmt::Debug for CommandPart {

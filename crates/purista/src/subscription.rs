@@ -183,7 +183,7 @@ impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
         R: Event,
         S: Send + Sync + 'static,
     {
-        self.result = Some(|context, result| context.record(result));
+        self.result = Some(Context::record);
         self.emits.push(EventEntry::of::<R>());
         self
     }

@@ -1,8 +1,6 @@
 //! What the compiler says to a wrong program is a part of the interface: the headline names the type and what is missing,
 //! and the whole is short enough to be read.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
-
 /// The most lines that one mistake may cost its reader.
 const LINES_MAX: usize = 25;
 

@@ -103,20 +103,28 @@ impl Ledger {
                 continue;
             }
             self.unfinished.insert(event.position);
-            match event.order_key() {
-                Some(key) if self.blocked.contains_key(&key) => self.to_park.push(event),
-                Some(key) => match self.lanes.get_mut(&key) {
-                    Some(lane) => lane.push_back(event),
-                    None => {
-                        self.lanes.insert(key.clone(), VecDeque::new());
-                        self.keys.insert(event.position, key);
-                        self.ready.push_back(event);
-                    }
-                },
-                None => self.ready.push_back(event),
+            let Some(key) = event.order_key() else {
+                self.ready.push_back(event);
+                continue;
+            };
+            if self.blocked.contains_key(&key) {
+                self.hold_back(key, event);
+            } else if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.push_back(event);
+            } else {
+                self.lanes.insert(key.clone(), VecDeque::new());
+                self.keys.insert(event.position, key);
+                self.ready.push_back(event);
             }
         }
         self.cursor = self.cursor.max(page.looked_up_to);
+    }
+
+    /// Parks an event behind one of its key. It blocks its key from now on, also while the store does not know yet: a later
+    /// event must not overtake it.
+    fn hold_back(&mut self, key: String, event: Recorded) {
+        self.blocked.entry(key).or_default().insert(event.position);
+        self.to_park.push(event);
     }
 
     /// What to do next. A parked event goes before new ones: it is older.
@@ -175,13 +183,11 @@ impl Ledger {
 
     fn free_lane(&mut self, position: Position) {
         let Some(key) = self.keys.remove(&position) else { return };
-        let next = self.lanes.get_mut(&key).and_then(VecDeque::pop_front);
-        match next {
-            Some(next) => {
-                self.keys.insert(next.position, key);
-                self.ready.push_back(next);
-            }
-            None => drop(self.lanes.remove(&key)),
+        if let Some(next) = self.lanes.get_mut(&key).and_then(VecDeque::pop_front) {
+            self.keys.insert(next.position, key);
+            self.ready.push_back(next);
+        } else {
+            self.lanes.remove(&key);
         }
     }
 
@@ -200,10 +206,10 @@ impl Ledger {
         let position = parked.position;
         self.trying.remove(&position);
         self.leave_window(position, true);
-        if let Some(key) = self.keys.remove(&position)
-            && let Some(behind) = self.lanes.remove(&key)
-        {
-            self.to_park.extend(behind);
+        if let Some(key) = self.keys.remove(&position) {
+            for behind in self.lanes.remove(&key).unwrap_or_default() {
+                self.hold_back(key.clone(), behind);
+            }
         }
         self.park(parked);
     }

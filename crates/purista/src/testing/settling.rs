@@ -92,7 +92,7 @@ impl EventBridge for SettlingBridge {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         match subscription.sharing {
             Sharing::Shared => {
-                drop(listeners.shared.insert(subscription.address.clone(), subscription.filter.clone()))
+                listeners.shared.insert(subscription.address.clone(), subscription.filter.clone());
             }
             Sharing::EveryInstance => listeners.every_instance.push(subscription.filter.clone()),
         }

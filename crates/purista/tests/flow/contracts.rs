@@ -5,16 +5,16 @@ use purista::{Command, Event, Route, ServiceId, Tags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub const USER: ServiceId = ServiceId::new("User", "1");
-pub const EMAIL: ServiceId = ServiceId::new("Email", "1");
+pub(crate) const USER: ServiceId = ServiceId::new("User", "1");
+pub(crate) const EMAIL: ServiceId = ServiceId::new("Email", "1");
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
-pub struct SignUp {
+pub(crate) struct SignUp {
     #[garde(email)]
-    pub email: String,
+    pub(crate) email: String,
     #[garde(length(min = 1, max = 80))]
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Command for SignUp {
@@ -27,11 +27,11 @@ impl Command for SignUp {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 #[garde(allow_unvalidated)]
-pub struct NewUserRegistered {
-    pub user_id: String,
+pub(crate) struct NewUserRegistered {
+    pub(crate) user_id: String,
     #[garde(email)]
-    pub email: String,
-    pub name: String,
+    pub(crate) email: String,
+    pub(crate) name: String,
 }
 
 impl Event for NewUserRegistered {
@@ -44,8 +44,8 @@ impl Event for NewUserRegistered {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 #[garde(allow_unvalidated)]
-pub struct WelcomeEmailSent {
-    pub user_id: String,
+pub(crate) struct WelcomeEmailSent {
+    pub(crate) user_id: String,
 }
 
 impl Event for WelcomeEmailSent {
@@ -53,16 +53,4 @@ impl Event for WelcomeEmailSent {
     fn tags(&self) -> Tags {
         Tags::new().with("user", &self.user_id)
     }
-}
-
-/// Seen by whoever listens, never recorded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
-#[garde(allow_unvalidated)]
-pub struct Glimpsed {
-    pub what: String,
-}
-
-impl Event for Glimpsed {
-    const NAME: &'static str = "glimpsed";
-    const RECORDED: bool = false;
 }

@@ -15,6 +15,7 @@ use purista::observation::Ending;
 use purista::testing::TestHost;
 use purista::{CommandDef, Context, HandlerError, Service, command};
 use purista_core::invoke_error::{InvokeError, InvokeErrorKind};
+use purista_events::store::EventStore;
 
 pub(crate) fn service<C: purista::Command>(def: CommandDef<(), C>) -> Service {
     Service::builder(TRY, "Tries", ()).command(def).build()
@@ -88,7 +89,6 @@ async fn an_output_guard_that_refuses_leaves_nothing_of_the_unit() {
     let (host, answer) = asked(def, "x").await;
     failed_with(answer, 409, InvokeErrorKind::Handled);
     assert!(host.emitted::<Happened>().is_empty());
-    use purista_events::store::EventStore;
     assert!(host.store().state(None, &["k".to_owned()]).await.unwrap().is_empty());
 }
 
@@ -289,7 +289,7 @@ async fn a_lost_race_on_state_is_409_and_never_the_last_writer() {
         won >= 1
             && answers
                 .iter()
-                .flat_map(|answer| answer.as_ref().err())
+                .filter_map(|answer| answer.as_ref().err())
                 .all(|error| error.status().code() == 409)
     );
     let last = host.invoke(Count { key: "k".into() }).await.unwrap();

@@ -139,3 +139,21 @@ fn what_was_parked_before_a_restart_holds_back_its_key_after_it() {
     assert_eq!(tried(&mut ledger, 0), [3]);
     assert_eq!(tried(&mut ledger, 61), [1]);
 }
+
+#[test]
+fn a_later_event_never_overtakes_one_that_is_about_to_be_parked() {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut ledger = Ledger::new(SubscriptionRecord::default());
+    ledger.admit(page(vec![at(1, "a"), at(2, "a")], 2));
+    assert!(matches!(ledger.next_job(now), Some(Job::First(_))));
+    ledger.parked_now(parked(&at(1, "a"), None));
+    let Some(Job::ParkBehind(behind)) = ledger.next_job(now) else { panic!("2 is to be parked") };
+    assert_eq!(tried(&mut ledger, 0), [1]);
+    ledger.finished(Position::new(1), true);
+    ledger.admit(page(vec![at(3, "a")], 3));
+    assert_eq!(tried(&mut ledger, 0), [] as [u64; 0], "2 is on its way to the store");
+    ledger.parked_behind(parked(&behind[0], None));
+    assert_eq!(tried(&mut ledger, 0), [2]);
+    ledger.finished(Position::new(2), true);
+    assert_eq!(tried(&mut ledger, 0), [3]);
+}
