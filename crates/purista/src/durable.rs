@@ -76,6 +76,7 @@ impl DurableControl {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
+    #[cfg(feature = "testing")]
     pub(crate) fn is_paused(&self) -> bool {
         matches!(self.state(), DurableState::Paused(_))
     }
