@@ -36,13 +36,11 @@ pub struct Builder {
 
 impl Builder {
     pub(crate) fn new(path: PathBuf) -> Self {
-        let opening = Opening {
-            clock: Clock::system(),
-            readers: READERS,
-            busy_timeout: BUSY_TIMEOUT,
-            lock_wait: LOCK_WAIT,
-        };
-        Self { path, opening, limits: Limits { group_max: GROUP_MAX, checkpoint_pages: CHECKPOINT_PAGES } }
+        let busy_timeout = BUSY_TIMEOUT;
+        let opening =
+            Opening { clock: Clock::system(), readers: READERS, busy_timeout, lock_wait: LOCK_WAIT };
+        let limits = Limits { group_max: GROUP_MAX, checkpoint_pages: CHECKPOINT_PAGES, busy_timeout };
+        Self { path, opening, limits }
     }
 
     /// Where the time of day comes from; the machine's clock by default.
@@ -73,6 +71,7 @@ impl Builder {
     /// How long a statement waits for another program that holds the file; [`BUSY_TIMEOUT`] by default.
     pub fn busy_timeout(mut self, time: Duration) -> Self {
         self.opening.busy_timeout = time;
+        self.limits.busy_timeout = time;
         self
     }
 
@@ -89,5 +88,13 @@ impl Builder {
     /// newer version, else with `ReadFailed` or `Corrupt`.
     pub fn open(self) -> Result<SqliteStore, StoreError> {
         SqliteStore::start(self.opening.open(&self.path)?, self.opening.clock, self.limits)
+    }
+
+    /// Opens a file that exists for reading only, also while another process owns it. Every commit is refused as
+    /// `Closed`, and [`purista_events::store::EventStore::head`] stays what it was: `follow` sees what is added.
+    ///
+    /// The errors are those of [`Builder::open`]; no lock is taken.
+    pub fn open_read_only(self) -> Result<SqliteStore, StoreError> {
+        SqliteStore::start_read_only(self.opening.open_read_only(&self.path)?, self.opening.clock)
     }
 }

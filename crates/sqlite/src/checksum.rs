@@ -14,9 +14,9 @@ static TABLES: [[u32; 256]; 8] = tables();
 )]
 const fn tables() -> [[u32; 256]; 8] {
     let mut tables = [[0; 256]; 8];
-    let mut byte = 0;
+    let (mut byte, mut number) = (0, 0_u32);
     while byte < 256 {
-        let mut value = byte as u32;
+        let mut value = number;
         let mut bit = 0;
         while bit < 8 {
             value = if value & 1 == 1 { value >> 1 ^ POLYNOMIAL } else { value >> 1 };
@@ -24,6 +24,7 @@ const fn tables() -> [[u32; 256]; 8] {
         }
         tables[0][byte] = value;
         byte += 1;
+        number += 1;
     }
     let mut table = 1;
     while table < 8 {

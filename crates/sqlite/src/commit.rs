@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::event::{self, Place};
 use crate::selection::{self, Drive, Range};
+use crate::writer::Job;
 use crate::{codec, dead_letter, progress, receipts, state};
 
 /// Why a batch was not written.
@@ -40,7 +41,7 @@ impl From<rusqlite::Error> for Refusal {
 /// Commits a batch into the open transaction. `head` is the position of the last event, and moves on.
 pub(crate) fn apply(
     connection: &Connection,
-    batch: &Batch,
+    Job { batch, state_texts, .. }: &Job,
     head: &mut i64,
     now: i64,
 ) -> Result<Receipt, Refusal> {
@@ -58,7 +59,7 @@ pub(crate) fn apply(
     for append in &batch.appends {
         check_condition(connection, &tenant, &append.condition)?;
     }
-    let state = state::plan(connection, &tenant, &batch.state, now)?;
+    let state = state::plan(connection, &tenant, &batch.state, state_texts, now)?;
 
     let positions = write_events(connection, &tenant, batch, head, now)?;
     state::write(connection, &tenant, &state)?;

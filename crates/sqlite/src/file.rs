@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::lock::Lock;
-use crate::{fetch, schema};
+use crate::{error, fetch, schema};
 
 /// How much of the file the writer's connection keeps in memory, in KiB.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
@@ -37,6 +37,12 @@ pub(crate) struct OpenFile {
     pub(crate) writer: Connection,
     pub(crate) readers: Vec<Connection>,
     pub(crate) lock: Lock,
+    pub(crate) known: Known,
+}
+
+/// What a file says of itself.
+#[derive(Debug)]
+pub(crate) struct Known {
     pub(crate) origin: Arc<str>,
     pub(crate) head: i64,
     /// The latest time that was recorded, in nanoseconds since 1970.
@@ -63,30 +69,54 @@ impl Opening {
         prepare_writer(&writer, &shown, &failed)?;
         schema::bring_up_to_date(&mut writer, version, &self.clock).map_err(failed)?;
         make_durable(&writer, &path)?;
-        let connect = || {
-            let reader = Connection::open_with_flags(&path, flags | OpenFlags::SQLITE_OPEN_READ_ONLY)
-                .map_err(failed)?;
-            reader.busy_timeout(self.busy_timeout).map_err(failed)?;
-            reader.pragma_update(None, "query_only", true).map_err(failed)?;
+        let readers = self.connect_readers(&path)?;
+        let known = Known::read(&writer).map_err(failed)?;
+        Ok(OpenFile { writer, readers, lock, known })
+    }
+
+    /// The file as it is, without owning it.
+    pub(crate) fn open_read_only(&self, path: &Path) -> Result<(Vec<Connection>, Known), StoreError> {
+        let readers = self.connect_readers(path)?;
+        let Some(first) = readers.first() else { return Err(error::closed()) };
+        let shown = path.display().to_string();
+        if schema::check(first, &shown)? == 0 {
+            let what = format!("open `{shown}` failed: it is an empty file, and is opened for reading only");
+            return Err(StoreError::new(StoreErrorKind::Invalid, what));
+        }
+        let known = Known::read(first).map_err(error::read_failed("read of the head"))?;
+        Ok((readers, known))
+    }
+
+    fn connect_readers(&self, path: &Path) -> Result<Vec<Connection>, StoreError> {
+        let connect = || -> rusqlite::Result<Connection> {
+            let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_READ_ONLY;
+            let reader = Connection::open_with_flags(path, flags)?;
+            reader.busy_timeout(self.busy_timeout)?;
+            reader.pragma_update(None, "query_only", true)?;
             // The writer copies the write-ahead log into the file, and after a failed write nobody does.
-            reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
-            prepare(&reader, READER_CACHE_KIB).map_err(failed)?;
+            reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            prepare(&reader, READER_CACHE_KIB)?;
             Ok(reader)
         };
-        let readers = (0..self.readers).map(|_| connect()).collect::<Result<_, StoreError>>()?;
-        let origin: String = writer
-            .query_row("SELECT value FROM meta WHERE name = 'origin'", [], |row| row.get(0))
-            .map_err(failed)?;
-        let head = fetch::head(&writer).map_err(failed)?;
-        let latest = writer
-            .query_row(
-                "SELECT max(coalesce((SELECT recorded_at FROM events ORDER BY position DESC LIMIT 1), 0),
-                            coalesce((SELECT recorded_at FROM batches ORDER BY number DESC LIMIT 1), 0))",
-                [],
-                |row| row.get(0),
-            )
-            .map_err(failed)?;
-        Ok(OpenFile { writer, readers, lock, origin: origin.into(), head, latest })
+        let failed = |error| {
+            let what = format!("open `{}` for reading failed", path.display());
+            StoreError::new(StoreErrorKind::ReadFailed, what).with_source(error)
+        };
+        (0..self.readers).map(|_| connect().map_err(failed)).collect()
+    }
+}
+
+impl Known {
+    fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        let origin: String =
+            connection.query_row("SELECT value FROM meta WHERE name = 'origin'", [], |row| row.get(0))?;
+        let latest = connection.query_row(
+            "SELECT max(coalesce((SELECT recorded_at FROM events ORDER BY position DESC LIMIT 1), 0),
+                        coalesce((SELECT recorded_at FROM batches ORDER BY number DESC LIMIT 1), 0))",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok(Self { origin: origin.into(), head: fetch::head(connection)?, latest })
     }
 }
 

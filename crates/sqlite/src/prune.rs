@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use crate::receipts::forgotten_before;
-use crate::state::VERSIONS_KEPT;
+use crate::state;
 
 /// How many rows of each table go with a group at least. A group of more batches takes twice as many as it brings, so
 /// that the forgetting catches up.
@@ -24,19 +24,11 @@ pub(crate) fn step(connection: &Connection, batches: usize, now: i64) -> rusqlit
     ] {
         connection.prepare_cached(sql)?.execute(params![rows, before])?;
     }
-    let kept = i64::try_from(VERSIONS_KEPT.as_nanos()).unwrap_or(i64::MAX);
-    connection
-        .prepare_cached(
-            "DELETE FROM state WHERE (tenant, key) IN \
-             (SELECT tenant, key FROM state WHERE expires_at <= ?2 ORDER BY expires_at LIMIT ?1)",
-        )?
-        .execute(params![rows, now.saturating_sub(kept)])?;
-    Ok(())
+    state::forget(connection, rows, now)
 }
 
 /// Whether anything is forgotten: one look at the first row of each table.
 pub(crate) fn is_due(connection: &Connection, now: i64) -> rusqlite::Result<bool> {
-    let kept = i64::try_from(VERSIONS_KEPT.as_nanos()).unwrap_or(i64::MAX);
     connection
         .prepare_cached(
             "SELECT coalesce((SELECT recorded_at FROM batches ORDER BY number LIMIT 1) <= ?1, 0)
@@ -44,5 +36,5 @@ pub(crate) fn is_due(connection: &Connection, now: i64) -> rusqlite::Result<bool
                  OR coalesce((SELECT recorded_at FROM consumed ORDER BY number LIMIT 1) <= ?1, 0)
                  OR EXISTS (SELECT 1 FROM state WHERE expires_at <= ?2)",
         )?
-        .query_row(params![forgotten_before(now), now.saturating_sub(kept)], |row| row.get(0))
+        .query_row(params![forgotten_before(now), state::forgotten_before(now)], |row| row.get(0))
 }

@@ -55,8 +55,10 @@ pub(crate) fn bring_up_to_date(
     }
     if version == 0 {
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction
-            .execute("INSERT INTO meta (name, value) VALUES ('origin', ?1)", [clock.id().to_string()])?;
+        transaction.execute(
+            "INSERT INTO meta (name, value) VALUES ('origin', ?1), ('state_versions_forgotten', 0)",
+            [clock.id().to_string()],
+        )?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()

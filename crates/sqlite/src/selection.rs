@@ -64,22 +64,22 @@ fn selects_all(query: &Query) -> bool {
 
 /// The positions of the selected events, in the range's direction.
 pub(crate) fn positions(connection: &Connection, query: &Query, range: Range) -> rusqlite::Result<Vec<i64>> {
-    let mut selects = Selects::new(query, range);
+    let mut plan = Plan::new(query, range);
     if selects_all(query) {
-        selects.everything();
+        plan.everything();
     } else {
-        query.items.iter().for_each(|item| selects.item(item));
+        query.items.iter().for_each(|item| plan.item(item));
     }
     let mut found: Vec<i64> = Vec::new();
-    for chunk in selects.selects.chunks(RANGES_MAX) {
-        let (sql, parameters) = selects.statement(chunk);
+    for chunk in plan.ranges.chunks(RANGES_MAX) {
+        let (sql, parameters) = plan.statement(chunk);
         let mut statement = connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params_from_iter(parameters))?;
         while let Some(row) = rows.next()? {
             found.push(row.get(0)?);
         }
     }
-    if selects.selects.len() > RANGES_MAX {
+    if plan.ranges.len() > RANGES_MAX {
         match range.direction {
             Direction::Forwards => found.sort_unstable(),
             Direction::Backwards => found.sort_unstable_by(|a, b| b.cmp(a)),
@@ -96,20 +96,20 @@ struct Select {
     parameters: Vec<Value>,
 }
 
-struct Selects {
+struct Plan {
     range: Range,
     /// The key of the tenant, when it matters.
     tenant: Option<Value>,
-    selects: Vec<Select>,
+    ranges: Vec<Select>,
 }
 
-impl Selects {
+impl Plan {
     fn new(query: &Query, range: Range) -> Self {
         let tenant = match &query.tenants {
             TenantScope::All => None,
             TenantScope::Only(tenant) => Some(Value::Text(codec::tenant_key(tenant.as_deref()).into_owned())),
         };
-        Self { range, tenant, selects: Vec::new() }
+        Self { range, tenant, ranges: Vec::new() }
     }
 
     /// The end of a SELECT over a table of this name: the tenant, the range, the order.
@@ -128,7 +128,7 @@ impl Selects {
         );
         let Range { from, up_to, .. } = self.range;
         parameters.extend([from, up_to, self.range.limit()].map(Value::Integer));
-        self.selects.push(Select { sql, parameters });
+        self.ranges.push(Select { sql, parameters });
     }
 
     fn everything(&mut self) {

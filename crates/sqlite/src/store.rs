@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -19,15 +19,15 @@ use purista_events::query::Query;
 use purista_events::recorded::Recorded;
 use purista_events::store::{Direction, EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
 use purista_events::subscriptions::{DeadLetter, SubscriptionId, SubscriptionRecord};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::builder::Builder;
 use crate::error::{closed, read_failed};
-use crate::file::OpenFile;
+use crate::file::{Known, OpenFile};
 use crate::readers::{self, Readers};
-use crate::statistics::{Counters, Statistics};
-use crate::time::LogTime;
+use crate::statistics::Statistics;
 use crate::writer::{Job, Limits, Order, Shared, Writer};
 use crate::{codec, dead_letter, fetch, progress, receipts, state};
 
@@ -62,6 +62,7 @@ struct Handle {
     room: Arc<Semaphore>,
     readers: Readers,
     shared: Arc<Shared>,
+    is_read_only: bool,
     is_closing: AtomicBool,
 }
 
@@ -69,6 +70,11 @@ impl SqliteStore {
     /// Opens a file with the defaults, see [`Builder::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::builder(path).open()
+    }
+
+    /// Opens a file that exists for reading only, see [`Builder::open_read_only`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::builder(path).open_read_only()
     }
 
     /// Options for opening a file.
@@ -82,55 +88,85 @@ impl SqliteStore {
     }
 
     pub(crate) fn start(file: OpenFile, clock: Clock, limits: Limits) -> Result<Self, StoreError> {
-        let OpenFile { mut writer, readers, lock, origin, head, latest } = file;
-        let failed = |error| {
-            StoreError::new(StoreErrorKind::Closed, "start of the store's threads failed").with_source(error)
-        };
-        let counters = Arc::new(Counters::default());
-        let pages = Arc::clone(&counters);
+        let OpenFile { mut writer, readers, lock, known } = file;
+        let shared = Shared::new(&known, clock);
+        let counters = Arc::clone(&shared.counters);
         writer
-            .wal_hook(Some(move |_: &mut _, count: std::ffi::c_int| {
-                pages.wal_pages.store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+            .wal_hook(Some(move |_: &mut _, pages: std::ffi::c_int| {
+                counters.wal_pages.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
                 Ok(())
             }))
             .map_err(read_failed("start of the writer"))?;
-        let shared = Arc::new(Shared {
-            head: watch::Sender::new(codec::position(head)),
-            poison: OnceLock::new(),
-            ended: watch::Sender::new(false),
-            counters,
-            time: LogTime::new(clock, latest),
-        });
         let (orders, waiting) = sync_channel(QUEUE_MAX + 1);
-        let (readers, threads) = readers::start(readers).map_err(failed)?;
-        let thread = Writer {
+        let (readers, threads) = readers::start(readers).map_err(not_started)?;
+        let writer = Writer {
             connection: writer,
             orders: waiting,
             limits,
             shared: Arc::clone(&shared),
-            head,
+            head: known.head,
             checkpoint_at: limits.checkpoint_pages,
             readers: Some(threads),
             _lock: lock,
         };
         // Nobody joins it: `close` waits for its word that it has ended.
-        std::thread::Builder::new()
-            .name("purista-write".to_owned())
-            .spawn(move || thread.run())
-            .map_err(failed)?;
+        let thread = std::thread::Builder::new().name("purista-write".to_owned());
+        thread.spawn(move || writer.run()).map_err(not_started)?;
         let room = Arc::new(Semaphore::new(QUEUE_MAX));
-        let handle = Handle { origin, orders, room, readers, shared, is_closing: AtomicBool::new(false) };
-        Ok(Self { handle: Arc::new(handle) })
+        let (is_read_only, is_closing) = (false, AtomicBool::new(false));
+        let origin = known.origin;
+        Ok(Self {
+            handle: Arc::new(Handle { origin, orders, room, readers, shared, is_read_only, is_closing }),
+        })
     }
+
+    pub(crate) fn start_read_only(
+        (readers, known): (Vec<Connection>, Known),
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let shared = Shared::new(&known, clock);
+        let (orders, waiting) = sync_channel(1);
+        let (readers, threads) = readers::start(readers).map_err(not_started)?;
+        let ended = Arc::clone(&shared);
+        // In the writer's place: waits for the end.
+        let thread = std::thread::Builder::new().name("purista-close".to_owned());
+        let wait = move || {
+            let _ = waiting.recv();
+            threads.stop();
+            ended.ended.send_replace(true);
+        };
+        thread.spawn(wait).map_err(not_started)?;
+        let room = Arc::new(Semaphore::new(0));
+        let (is_read_only, is_closing) = (true, AtomicBool::new(false));
+        let origin = known.origin;
+        Ok(Self {
+            handle: Arc::new(Handle { origin, orders, room, readers, shared, is_read_only, is_closing }),
+        })
+    }
+}
+
+fn not_started(error: std::io::Error) -> StoreError {
+    StoreError::new(StoreErrorKind::Closed, "start of the store's threads failed").with_source(error)
 }
 
 impl Handle {
     async fn commit(&self, batch: Batch) -> Result<Receipt, StoreError> {
-        batch.check_bounds()?;
+        if self.is_read_only {
+            return Err(StoreError::new(StoreErrorKind::Closed, "the store was opened for reading only"));
+        }
         let id = batch.id.clone();
-        let room = self.room_for(&batch).await?;
+        if let Err(beyond) = batch.check_bounds() {
+            // It never reaches the writer; but what was committed under its id is its answer all the same.
+            let now = self.shared.time.now();
+            let look = move |connection: &mut Connection| {
+                receipts::receipt(connection, &id, now).map_err(read_failed("read of a receipt"))
+            };
+            return self.readers.run(look).await?.ok_or(beyond);
+        }
+        let state_texts = state::texts(&batch.state);
+        let room = self.room_for(&batch, &state_texts).await?;
         let (answer, answered) = oneshot::channel();
-        let order = Order::Commit(Box::new(Job { batch, answer, _room: room }));
+        let order = Order::Commit(Box::new(Job { batch, state_texts, answer, _room: room }));
         // There is a slot for each unit of room, so it is never full.
         self.orders.try_send(order).map_err(|_| self.refusal())?;
         answered.await.unwrap_or_else(|_| {
@@ -139,8 +175,12 @@ impl Handle {
         })
     }
 
-    async fn room_for(&self, batch: &Batch) -> Result<OwnedSemaphorePermit, StoreError> {
-        let units = units(batch);
+    async fn room_for(
+        &self,
+        batch: &Batch,
+        state_texts: &[Option<String>],
+    ) -> Result<OwnedSemaphorePermit, StoreError> {
+        let units = units(batch, state_texts);
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) {
             return Ok(room);
         }
@@ -175,10 +215,11 @@ impl Drop for Handle {
 }
 
 /// How much of the queue a batch takes.
-fn units(batch: &Batch) -> u32 {
+fn units(batch: &Batch, state_texts: &[Option<String>]) -> u32 {
+    let state = state_texts.iter().flatten().map(String::len);
     let events = batch.appends.iter().flat_map(|append| &append.events).map(|event| event.body.len());
     let reply = batch.reply.iter().filter_map(|reply| reply.body.as_ref()).map(bytes::Bytes::len);
-    let bytes: usize = events.chain(reply).sum();
+    let bytes: usize = events.chain(reply).chain(state).sum();
     u32::try_from((1 + bytes / UNIT_BYTES).min(QUEUE_MAX)).unwrap_or(1)
 }
 

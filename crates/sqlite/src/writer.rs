@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use purista_core::clock::Clock;
 use purista_events::batch::{Batch, Receipt};
 use purista_events::position::Position;
 use purista_events::store::{StoreError, StoreErrorKind};
@@ -19,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use crate::codec;
 use crate::commit::{self, Refusal};
 use crate::error::{self, Severity};
+use crate::file::Known;
 use crate::lock::Lock;
 use crate::prune;
 use crate::readers::ReaderThreads;
@@ -32,12 +34,17 @@ const GATHERED_FOR: Duration = Duration::from_micros(200);
 /// moment, so that it can begin anew.
 const OVERGROWN: u64 = 4;
 
+/// How long that moment is at most.
+const RESTART_WAIT: Duration = Duration::from_millis(50);
+
 pub(crate) type Answer = Result<Receipt, StoreError>;
 
 /// A batch that waits to be written.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) batch: Batch,
+    /// See [`crate::state::texts`].
+    pub(crate) state_texts: Vec<Option<String>>,
     pub(crate) answer: oneshot::Sender<Answer>,
     /// Its room in the queue, given back when it is answered.
     pub(crate) _room: OwnedSemaphorePermit,
@@ -61,6 +68,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(known: &Known, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            head: watch::Sender::new(codec::position(known.head)),
+            poison: OnceLock::new(),
+            ended: watch::Sender::new(false),
+            counters: Arc::default(),
+            time: LogTime::new(clock, known.latest),
+        })
+    }
+
     pub(crate) fn poisoned_error(&self) -> Option<StoreError> {
         let reason = self.poison.get()?;
         let what = format!("the store takes no commits since a write failed: {reason}");
@@ -75,6 +92,8 @@ pub(crate) struct Limits {
     pub(crate) group_max: usize,
     /// From how many pages on the write-ahead log is copied into the file.
     pub(crate) checkpoint_pages: u64,
+    /// How long a statement waits for another program that holds the file.
+    pub(crate) busy_timeout: Duration,
 }
 
 /// The writer's thread.
@@ -97,7 +116,7 @@ impl Writer {
         let _end = End(Arc::clone(&self.shared));
         let mut size = 1;
         while let Ok(Order::Commit(first)) = self.orders.recv() {
-            let (group, is_closing) = self.gather(first, size);
+            let (group, is_closing) = self.gather(*first, size);
             size = group.len();
             self.serve(group);
             if is_closing {
@@ -108,19 +127,19 @@ impl Writer {
         // What was handed over while the end was being told.
         while let Ok(order) = self.orders.try_recv() {
             if let Order::Commit(job) = order {
-                self.serve(vec![job]);
+                self.serve(vec![*job]);
             }
         }
         self.close();
     }
 
     /// What waits, up to a whole group. It waits itself only when the last group was of several.
-    fn gather(&self, first: Box<Job>, last_size: usize) -> (Vec<Box<Job>>, bool) {
+    fn gather(&self, first: Job, last_size: usize) -> (Vec<Job>, bool) {
         let mut group = vec![first];
         let mut until = None;
         while group.len() < self.limits.group_max {
             match self.orders.try_recv() {
-                Ok(Order::Commit(job)) => group.push(job),
+                Ok(Order::Commit(job)) => group.push(*job),
                 Ok(Order::Close) => return (group, true),
                 Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) if group.len() >= last_size => break,
@@ -138,7 +157,7 @@ impl Writer {
     }
 
     /// Commits a group and answers each of its batches.
-    fn serve(&mut self, group: Vec<Box<Job>>) {
+    fn serve(&mut self, group: Vec<Job>) {
         let answers = self.commit(&group);
         let head = codec::position(self.head);
         self.shared.head.send_if_modified(|known| std::mem::replace(known, head) != head);
@@ -148,7 +167,7 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, group: &[Box<Job>]) -> Vec<Answer> {
+    fn commit(&mut self, group: &[Job]) -> Vec<Answer> {
         let mut failed: Vec<Option<StoreError>> = group.iter().map(|_| None).collect();
         loop {
             if let Some(refused) = self.all_refused(group) {
@@ -159,7 +178,11 @@ impl Writer {
             }
             let mut head = self.head;
             match self.apply(group, &mut failed, &mut head) {
-                Ok(answers) => return self.finish(answers, head),
+                Ok(answers) => {
+                    let answers = answers.into_iter().zip(failed);
+                    let answers = answers.filter_map(|(answer, failed)| failed.map(Err).or(answer)).collect();
+                    return self.finish(answers, head);
+                }
                 // The batch that failed is left out, and the others begin again: what they wrote is gone with it.
                 Err(Broken::Batch) => {}
                 Err(Broken::Writer) => {
@@ -169,12 +192,12 @@ impl Writer {
         }
     }
 
-    fn all_refused(&self, group: &[Box<Job>]) -> Option<Vec<Answer>> {
+    fn all_refused(&self, group: &[Job]) -> Option<Vec<Answer>> {
         self.shared.poison.get()?;
         Some(group.iter().map(|_| Err(self.shared.poisoned_error().unwrap_or_else(error::closed))).collect())
     }
 
-    fn begin_failed(&self, group: &[Box<Job>], error: &rusqlite::Error) -> Vec<Answer> {
+    fn begin_failed(&self, group: &[Job], error: &rusqlite::Error) -> Vec<Answer> {
         if error::severity(error) != Severity::Busy {
             self.poison(format!("a transaction could not begin: {error}"));
         }
@@ -184,23 +207,23 @@ impl Writer {
         })
     }
 
-    /// Applies every batch that has not failed before.
+    /// Applies every batch that has not failed before; those that have get no answer here.
     fn apply(
         &self,
-        group: &[Box<Job>],
+        group: &[Job],
         failed: &mut [Option<StoreError>],
         head: &mut i64,
-    ) -> Result<Vec<Answer>, Broken> {
+    ) -> Result<Vec<Option<Answer>>, Broken> {
         let now = self.shared.time.now();
         let mut answers = Vec::with_capacity(group.len());
         for (job, failed) in group.iter().zip(failed) {
-            if let Some(error) = failed.take() {
-                answers.push(Err(error));
+            if failed.is_some() {
+                answers.push(None);
                 continue;
             }
-            match commit::apply(&self.connection, &job.batch, head, now) {
-                Ok(receipt) => answers.push(Ok(receipt)),
-                Err(Refusal::Refused(error)) => answers.push(Err(error)),
+            match commit::apply(&self.connection, job, head, now) {
+                Ok(receipt) => answers.push(Some(Ok(receipt))),
+                Err(Refusal::Refused(error)) => answers.push(Some(Err(error))),
                 Err(Refusal::Failed(error)) => {
                     self.roll_back();
                     return Err(self.write_failed(&job.batch, error, failed));
@@ -284,8 +307,14 @@ impl Writer {
         if pages < self.checkpoint_at || self.shared.poison.get().is_some() {
             return;
         }
-        let mode = if pages >= threshold.saturating_mul(OVERGROWN) { "RESTART" } else { "PASSIVE" };
-        self.checkpoint(mode);
+        if pages < threshold.saturating_mul(OVERGROWN) {
+            self.checkpoint("PASSIVE");
+        } else {
+            // Commits wait meanwhile, so it gives up early on a reader that does not end.
+            let _ = self.connection.busy_timeout(RESTART_WAIT);
+            self.checkpoint("RESTART");
+            let _ = self.connection.busy_timeout(self.limits.busy_timeout);
+        }
         self.checkpoint_at = pages + threshold;
     }
 

@@ -1,9 +1,11 @@
 -- Version 1 of the file. Times are nanoseconds since 1970; ids of ours are 16 bytes, ids of peers are text; the tenant
 -- "none" is the empty text, since a key holds no NULL.
 
+-- What there is one of: `origin`, the name of this log among others; `state_versions_forgotten`, the highest version of any
+-- row of state that was removed.
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
-    value TEXT NOT NULL
+    value NOT NULL
 ) WITHOUT ROWID;
 
 -- The log. Positions are given by the one writer, in the order of commits.
@@ -79,7 +81,8 @@ CREATE TABLE consumed (
     UNIQUE (subscription, message)
 );
 
--- A row without a value remembers the version of a removed key for a while, so that no version comes twice.
+-- A row without a value remembers the version of a removed key for a while, so that no version comes twice. A new key
+-- begins above `state_versions_forgotten`.
 CREATE TABLE state (
     tenant TEXT NOT NULL,
     key TEXT NOT NULL,

@@ -30,7 +30,7 @@ fn kill_at_random_times(rounds: usize) {
             pipe.read_to_end(&mut text).unwrap();
             text
         });
-        let wait = Duration::from_micros(1_000 + (clock.fraction() * 499_000.0) as u64);
+        let wait = Duration::from_millis(1) + Duration::from_millis(499).mul_f64(clock.fraction());
         std::thread::sleep(wait); // real time: the process is killed at a random moment
         writer.kill().unwrap();
         writer.wait().unwrap();

@@ -1,11 +1,14 @@
 //! What only this engine promises: its file, its lock, its groups, and what becomes of it when it is killed or the disk
 //! fails.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
 mod corruption;
 mod crash;
 mod disk;
 mod folder;
+mod forgetting;
 mod given;
 mod group;
 mod opening;
+mod queries;
 mod workload;

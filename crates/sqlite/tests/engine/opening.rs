@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use purista_events::position::Position;
+use purista_events::query::Query;
 use purista_events::store::{EventStore as _, StoreError, StoreErrorKind};
 use purista_sqlite::store::SqliteStore;
 use rusqlite::Connection;
@@ -130,4 +132,34 @@ async fn what_a_closed_store_is_asked_is_refused() {
     let keys = ["a".to_owned()];
     assert_eq!(other.state(None, &keys).await.unwrap_err().kind(), StoreErrorKind::Closed);
     assert_eq!(other.poisoned(), None);
+}
+
+#[tokio::test]
+async fn a_file_in_use_is_read_beside_its_owner() {
+    let folder = Folder::new();
+    let owner = SqliteStore::open(folder.file()).unwrap();
+    owner.commit(batch("one")).await.unwrap();
+    let reader = SqliteStore::open_read_only(folder.file()).unwrap();
+    assert_eq!(reader.origin(), owner.origin());
+    assert_eq!(reader.commit(batch("two")).await.unwrap_err().kind(), StoreErrorKind::Closed);
+    owner.commit(batch("two")).await.unwrap();
+    let page = reader.follow(&Query::all(), Position::START, 10).await.unwrap();
+    assert_eq!(page.events.len(), 2);
+    reader.close().await.unwrap();
+    owner.commit(batch("three")).await.unwrap();
+    owner.close().await.unwrap();
+    // Also when nobody owns it.
+    let reader = SqliteStore::open_read_only(folder.file()).unwrap();
+    assert_eq!(reader.head().borrow().number(), 3);
+}
+
+#[test]
+fn a_file_that_is_missing_is_not_made_for_reading() {
+    let folder = Folder::new();
+    check_refused(
+        SqliteStore::open_read_only(folder.file()),
+        StoreErrorKind::ReadFailed,
+        &["store.db", "for reading failed"],
+    );
+    assert!(!folder.file().exists());
 }
