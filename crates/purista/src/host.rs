@@ -24,10 +24,10 @@ use crate::service::Service;
 use crate::settings::Settings;
 use crate::state::StateBackend;
 
+mod announcing;
 mod checks;
 mod drain;
 mod health;
-mod info;
 mod running;
 mod signals;
 mod start;

@@ -56,7 +56,7 @@ const fn to(to: &'static str, because: &'static str) -> Arrow {
 const CORE: Arrow = to("purista-core", "messages and contracts are its language");
 const JIFF: Arrow = to("jiff", "times in messages and records are jiff's, as in core");
 
-pub(crate) const ROOMS: [Room; 11] = [
+pub(crate) const ROOMS: [Room; 12] = [
     Room {
         name: "purista-core",
         floor: Floor::Ground,
@@ -69,6 +69,7 @@ pub(crate) const ROOMS: [Room; 11] = [
             to("regex", "the patterns in garde's attributes"),
             to("jiff", "the time of day, with its zone"),
             to("arc-swap", "routes are read on every message and replaced rarely"),
+            to("rustc-hash", "an address is looked up on every command, and no stranger chooses it"),
             to("secrecy", "a secret has no Debug and is wiped"),
         ]),
     },
@@ -86,7 +87,7 @@ pub(crate) const ROOMS: [Room; 11] = [
         own: &[CORE, to("purista-events", "a unit of work commits events, state and replies together")],
         guests: Guests::Only(&[
             JIFF,
-            to("backon", "delays between attempts, bounded and with jitter"),
+            to("secrecy", "a secret that a handler reads has no Debug and is wiped"),
             to("config", "a service's configuration from files and the environment"),
         ]),
     },
@@ -108,12 +109,11 @@ pub(crate) const ROOMS: [Room; 11] = [
         is_adapter: true,
         own: &[CORE],
         guests: Guests::Only(&[
-            to("axum", "routes, extractors and responses"),
-            to("tower", "layers around the gateway"),
-            to("tower-http", "cross-origin requests, limits, time-outs"),
-            to("hyper", "the protocol under axum, for time-outs that axum::serve does not install"),
+            to("hyper", "the protocol, with time-outs of our own"),
             to("hyper-util", "the accept loop with a timer"),
             to("jsonwebtoken", "bearer tokens are checked at the door"),
+            to("secrecy", "keys and secrets of authenticators have no Debug and are wiped"),
+            to("subtle", "keys are compared in constant time"),
         ]),
     },
     Room {
@@ -147,6 +147,7 @@ pub(crate) const ROOMS: [Room; 11] = [
         own: &HOUSE,
         guests: Guests::Any,
     },
+    Room { name: "over-nats", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room { name: "sign-up", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room {
         name: "xtask",

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::announcing;
 use super::drain::{DrainReport, RunError};
 use super::health::HostHealth;
-use super::info;
 use super::signals::until_signal;
 use crate::durable::DurableControl;
 use crate::runtime::Runtime;
@@ -67,7 +67,7 @@ impl Parts {
         }
         tracing::info!(timeout = ?self.drain_timeout, "the host drains");
         for service in &self.catalogue.services {
-            let _ = tokio::time::timeout_at(deadline, info::drain(&self.runtime, service.id)).await;
+            let _ = tokio::time::timeout_at(deadline, announcing::drain(&self.runtime, service.id)).await;
         }
         self.stop_doors.cancel();
         let doors = std::mem::take(&mut self.doors);
@@ -77,7 +77,7 @@ impl Parts {
         let feeds = futures_util::future::join_all(self.feeds.iter().map(|(_, feed)| feed.stop()));
         within(deadline, "messages of subscriptions", feeds, &mut unfinished).await;
         for service in &self.catalogue.services {
-            let _ = tokio::time::timeout_at(deadline, info::shutdown(&self.runtime, service.id)).await;
+            let _ = tokio::time::timeout_at(deadline, announcing::shutdown(&self.runtime, service.id)).await;
         }
         let commands = futures_util::future::join_all(self.commands.iter().map(Registration::stop));
         within(deadline, "commands", commands, &mut unfinished).await;

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::checks::{self, Offer};
 use super::health::HostHealth;
 use super::running::{Parts, RunningHost};
-use super::{HostBuilder, info};
+use super::{HostBuilder, announcing};
 use crate::bridge_fed::BridgeFed;
 use crate::durable::{Durable, DurableControl};
 use crate::listener::Listener;
@@ -109,19 +109,19 @@ async fn bind(
 ) -> Result<(), StartError> {
     for service in services {
         let entry = service.entry;
-        info::init(runtime, entry.id).await;
+        announcing::init(runtime, entry.id).await;
         for part in service.commands {
             let CommandPart { entry, bind, .. } = part;
             let subscription = Subscription::command(entry.address.clone(), commands_in_flight);
             let registration =
                 runtime.bridge.subscribe(subscription, bind(runtime)).await.map_err(StartError::Bridge)?;
             parts.commands.push(registration);
-            info::function_added(runtime, &entry).await;
+            announcing::function_added(runtime, &entry).await;
         }
         for part in service.subscriptions {
             self::subscribe(parts, runtime, part).await?;
         }
-        info::ready(runtime, entry.id).await;
+        announcing::ready(runtime, entry.id).await;
     }
     relay(parts, runtime).await
 }
