@@ -22,6 +22,8 @@ pub mod clock;
 mod commit;
 mod log;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use log::Log;
 

@@ -106,6 +106,8 @@ impl Stage {
             if page.is_empty() {
                 return events;
             }
+            // Without this an engine that reads a page twice would be read for ever.
+            assert!(page.iter().all(|event| event.position > from), "a page begins after {from}");
             events.extend(page);
         }
     }
@@ -119,6 +121,21 @@ impl Stage {
         limit: usize,
     ) -> Vec<Recorded> {
         self.store.read(query, from, direction, limit).await.expect("a page is read")
+    }
+
+    /// Everything that a query selects, as one who follows finds it page by page.
+    pub(super) async fn follow(&self, query: &Query, limit: usize) -> Vec<Recorded> {
+        let (mut found, mut from) = (Vec::new(), Position::START);
+        loop {
+            let page = self.store.follow(query, from, limit).await.expect("a page is followed");
+            let is_further = page.looked_up_to > from;
+            from = page.looked_up_to;
+            found.extend(page.events);
+            if page.is_caught_up {
+                return found;
+            }
+            assert!(is_further, "following stands still at {from}");
+        }
     }
 
     /// State of a tenant, of the keys in [`given::keys`].
