@@ -19,7 +19,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::{queue_group, subject_of, subjects_of};
 use crate::confirm::Confirm;
-use crate::connect::Builder;
+use crate::connect::{Builder, CONNECT_TIMEOUT};
 use crate::feed::{Handle, NatsFeed};
 use crate::inbox::Inbox;
 use crate::link::{Link, closed, encode, rejected};
@@ -27,6 +27,8 @@ use crate::wire;
 
 /// How long the end of the connection may take, once everything in flight is settled.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After which time a connection is looked at again that did not answer.
+const WELCOME_PAUSE: Duration = Duration::from_millis(500);
 
 /// Carries messages over core NATS, as PURISTA 2.x does.
 ///
@@ -34,6 +36,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// it on the same connection; so it has read the message and handed it to whoever subscribed. More there is not on core
 /// NATS: whether a subscriber handled it, nobody says. `Rejected` means that it was never written, `Unknown` that the
 /// connection was lost in between, `Timeout` that the server did not answer before the deadline.
+///
+/// **State.** `Connected` means that the server has read all subscriptions, also after a lost connection.
 ///
 /// **What is lost, and how one knows.** A message that comes faster than its subscription is consumed waits in a bounded
 /// queue; past that it is lost, logged as an error, and counted in [`NatsBridge::messages_dropped`]. A retry waits in this
@@ -84,14 +88,35 @@ impl NatsBridge {
         tasks.spawn(inbox.clone().run(subscriber, link.clone(), stop.clone()));
         let (confirm, echoing) = Confirm::new(link.clone(), inbox.clone(), stop.clone());
         tasks.spawn(echoing);
+        tasks.spawn(stop.clone().run_until_cancelled_owned(welcome(link.clone(), confirm.clone())));
+        let mut state = link.watch.state();
+        let connected = state.wait_for(|state| *state == BridgeState::Connected);
+        let in_time = tokio::time::timeout(CONNECT_TIMEOUT, connected).await.is_ok_and(|state| state.is_ok());
         let feeds = Mutex::default();
         let (calls, closed) = (TaskTracker::new(), OnceCell::new());
-        Ok(Self(Inner { link, inbox, confirm, feeds, tasks, stop, calls, ended, closed }))
+        let bridge = Self(Inner { link, inbox, confirm, feeds, tasks, stop, calls, ended, closed });
+        if in_time { Ok(bridge) } else { Err(rejected("the NATS server does not let us hear ourselves")) }
     }
 
     /// How many messages were lost so far because a subscription's queue was full.
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.watch.dropped()
+    }
+}
+
+/// Says that the bridge is connected when the server has read its subscriptions, which the client repeats at the beginning
+/// of every connection: who waits for `Connected` can count on being heard.
+async fn welcome(link: Link, confirm: Confirm) {
+    let mut last = None;
+    while let Some(connection) = link.watch.next_connection(last).await {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        if confirm.read_by_server(&link, link.connects(), deadline).await.is_ok() {
+            link.watch.welcome(connection);
+            last = Some(connection);
+        } else {
+            // The news of its loss is on its way, or the server is slow.
+            let _ = tokio::time::timeout(WELCOME_PAUSE, link.watch.lost()).await;
+        }
     }
 }
 

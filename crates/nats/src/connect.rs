@@ -21,7 +21,7 @@ pub const SUBSCRIPTION_CAPACITY_DEFAULT: usize = 8192;
 /// How many messages wait to be written; more wait for a place.
 const WRITES_MAX: usize = 2048;
 /// How long the first connection, and each later attempt, may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the server is asked whether it lives; two questions without an answer are a lost connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);

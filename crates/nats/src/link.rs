@@ -20,7 +20,9 @@ use crate::wire;
 #[derive(Debug)]
 pub(crate) struct Watch {
     state: watch::Sender<BridgeState>,
-    is_up: watch::Sender<bool>,
+    /// The number of the connection that is there.
+    up: watch::Sender<Option<u64>>,
+    connections: AtomicU64,
     /// The calls that wait for a reply; they end with the connection.
     pub(crate) replies: Replies,
     dropped: AtomicU64,
@@ -32,7 +34,8 @@ impl Default for Watch {
     fn default() -> Self {
         Self {
             state: watch::channel(BridgeState::Reconnecting).0,
-            is_up: watch::channel(false).0,
+            up: watch::channel(None).0,
+            connections: AtomicU64::new(0),
             replies: Replies::default(),
             dropped: AtomicU64::new(0),
             closing: CancellationToken::new(),
@@ -47,12 +50,11 @@ impl Watch {
             Event::Connected => {
                 // The client may have dropped the news of the loss: what was asked before is lost in any case.
                 self.replies.abandon();
-                self.is_up.send_replace(true);
-                self.change(BridgeState::Connected);
+                self.up.send_replace(Some(self.connections.fetch_add(1, Ordering::Relaxed)));
                 tracing::info!("connected to NATS");
             }
             Event::Disconnected | Event::Closed => {
-                self.is_up.send_replace(false);
+                self.up.send_replace(None);
                 self.replies.abandon();
                 self.change(BridgeState::Reconnecting);
                 if !self.closing.is_cancelled() {
@@ -84,6 +86,24 @@ impl Watch {
         });
     }
 
+    /// Waits for a connection after the `last`.
+    pub(crate) async fn next_connection(&self, last: Option<u64>) -> Option<u64> {
+        let mut up = self.up.subscribe();
+        // The sender lives in here.
+        up.wait_for(|up| up.is_some() && *up != last).await.ok().and_then(|up| *up)
+    }
+
+    /// Says that the bridge is connected, if this is still the connection.
+    pub(crate) fn welcome(&self, connection: u64) {
+        self.up.send_if_modified(|up| {
+            // Under the lock of the connection's number, so that the news of its loss come after.
+            if *up == Some(connection) {
+                self.change(BridgeState::Connected);
+            }
+            false
+        });
+    }
+
     /// Says that the bridge is closed, for good.
     pub(crate) fn close(&self) {
         self.state.send_replace(BridgeState::Closed);
@@ -95,13 +115,13 @@ impl Watch {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        *self.is_up.borrow()
+        self.up.borrow().is_some()
     }
 
     /// Waits until the connection is lost; at once when it is.
     pub(crate) async fn lost(&self) {
         // The sender lives in here.
-        let _ = self.is_up.subscribe().wait_for(|is_up| !is_up).await;
+        let _ = self.up.subscribe().wait_for(Option::is_none).await;
     }
 
     /// Waits until the connection is there. What waits here never happened, whether its deadline passes or the bridge closes.
@@ -112,10 +132,10 @@ impl Watch {
         if self.is_up() {
             return Ok(());
         }
-        let mut is_up = self.is_up.subscribe();
+        let mut up = self.up.subscribe();
         tokio::select! {
             () = self.closing.cancelled() => Err(closed()),
-            waited = tokio::time::timeout_at(deadline, is_up.wait_for(|is_up| *is_up)) => match waited {
+            waited = tokio::time::timeout_at(deadline, up.wait_for(Option::is_some)) => match waited {
                 Ok(_) => Ok(()),
                 Err(_) => Err(rejected("no connection to NATS before the deadline")),
             },

@@ -1,6 +1,5 @@
 //! A nats-server of the test's own, on a free port, with a folder of its own; it ends with the test.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,13 +9,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use purista_core::bridge::EventBridge;
 use purista_nats::bridge::NatsBridge;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// How long a server may take to take connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often a start is tried with another port, when somebody else took the one that was free.
-const PORTS_MAX: usize = 5;
 
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
@@ -36,32 +32,30 @@ impl Server {
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("purista-nats-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        for _ in 0..PORTS_MAX {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-            let mut server =
-                Self { child: spawn(port, &folder, arguments), port, folder: folder.clone(), arguments };
-            if server.is_ready().await {
-                return server;
-            }
-            // The folder is still wanted.
-            server.folder = PathBuf::new();
-        }
-        panic!("nats-server did not start");
+        // The server finds a free port itself, and writes down which.
+        let child = spawn("-1", &folder, arguments);
+        let mut server = Self { child, port: 0, folder, arguments };
+        server.port = server.until_some(Self::written_port).await;
+        server
     }
 
-    /// Whether it takes connections; `false` when it has ended instead.
-    async fn is_ready(&mut self) -> bool {
+    /// Waits until the server shows that it is there.
+    async fn until_some<T>(&mut self, look: impl Fn(&Self) -> Option<T>) -> T {
         let until = Instant::now() + START_TIMEOUT;
-        while Instant::now() < until {
-            if self.child.try_wait().unwrap().is_some() {
-                return false;
+        loop {
+            if let Some(shown) = look(self) {
+                return shown;
             }
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_ok() {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await; // real time: another program starts
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < until, "nats-server did not start: {ended:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await; // real time: another program starts
         }
-        false
+    }
+
+    fn written_port(&self) -> Option<u16> {
+        let file = self.folder.join(format!("nats-server_{}.ports", self.child.id()));
+        let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+        ports.pointer("/nats/0")?.as_str()?.rsplit(':').next()?.parse().ok()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -105,14 +99,16 @@ impl Server {
 
     /// Starts it again on the same port.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(self.port, &self.folder, self.arguments);
-        assert!(self.is_ready().await, "nats-server did not start again");
+        self.child = spawn(&self.port.to_string(), &self.folder, self.arguments);
+        self.until_some(Self::written_port).await;
     }
 }
 
-fn spawn(port: u16, folder: &std::path::Path, arguments: &[&str]) -> Child {
+fn spawn(port: &str, folder: &std::path::Path, arguments: &[&str]) -> Child {
     Command::new("nats-server")
-        .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--store_dir"])
+        .args(["--addr", "127.0.0.1", "--port", port, "--store_dir"])
+        .arg(folder)
+        .arg("--ports_file_dir")
         .arg(folder)
         .args(arguments)
         .stdin(Stdio::null())
