@@ -11,10 +11,10 @@ use purista_core::payload::EVENT_BYTES_MAX;
 use purista_core::store::{KEY_BYTES_MAX, StateChange};
 use tokio::time::Instant;
 
+use crate::error::{StoreError, StoreErrorKind};
 use crate::position::{Position, ReadToken};
 use crate::query::Query;
 use crate::recorded::NewEvent;
-use crate::store::{StoreError, StoreErrorKind};
 use crate::subscriptions::{DeadLetter, HISTORY_MAX, ParkedChange, Pause, ProgressChange, SubscriptionId};
 
 /// The most events of one batch.

@@ -9,6 +9,7 @@
 //! stores nothing on disk: that is an engine's work, as `purista-sqlite`.
 
 pub mod batch;
+pub mod error;
 pub mod memory;
 pub mod position;
 pub mod query;

@@ -1,8 +1,6 @@
 //! The contract of a log.
 
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -16,6 +14,8 @@ use crate::position::{Position, ReadToken};
 use crate::query::Query;
 use crate::recorded::Recorded;
 use crate::subscriptions::{DeadLetter, SubscriptionId, SubscriptionRecord};
+
+pub use crate::error::{StoreError, StoreErrorKind};
 
 /// The most events that one read returns.
 pub const PAGE_MAX: usize = 1_000;
@@ -146,78 +146,4 @@ pub struct FollowPage {
     pub looked_up_to: Position,
     /// Whether there was nothing more when the page was read.
     pub is_caught_up: bool,
-}
-
-/// Why a store did not do what was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StoreErrorKind {
-    /// A condition on the log did not hold: read and decide again. Nothing was written.
-    Conflict,
-    /// A key of state was not what the write expected. Nothing was written.
-    StateConflict,
-    /// Another reply is kept under this key. Nothing was written.
-    KeyTaken,
-    /// The position or message was finished before. Nothing was written.
-    AlreadyDone,
-    /// The deadline passed before the write began. Nothing was written.
-    DeadlinePassed,
-    /// Something is larger than its bound, or malformed. Nothing was written.
-    Invalid,
-    /// No space is left. Nothing was written.
-    NoSpace,
-    /// The store takes no commits: a write failed before, or it is closed. Nothing was written.
-    Closed,
-    /// Too much waits to be written. Nothing was written.
-    Overloaded,
-    /// A read failed.
-    ReadFailed,
-    /// What lies in the log is not what was written there.
-    Corrupt,
-    /// The answer was lost: it may have been written. Commit the same batch again to know.
-    Unknown,
-}
-
-/// A store did not do what was asked.
-#[derive(Debug)]
-pub struct StoreError {
-    kind: StoreErrorKind,
-    what: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
-}
-
-impl StoreError {
-    /// An error of this kind; `what` says what was tried.
-    pub fn new(kind: StoreErrorKind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), source: None }
-    }
-
-    /// The same, with its cause.
-    #[must_use]
-    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
-        self
-    }
-
-    /// Why.
-    pub fn kind(&self) -> StoreErrorKind {
-        self.kind
-    }
-
-    /// Whether it may have happened all the same.
-    pub fn may_have_happened(&self) -> bool {
-        self.kind == StoreErrorKind::Unknown
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl Error for StoreError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
-    }
 }

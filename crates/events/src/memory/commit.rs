@@ -6,10 +6,10 @@ use purista_core::store::{Expect, StateChange};
 use tokio::time::Instant;
 
 use crate::batch::{Batch, Condition, Receipt};
+use crate::error::{StoreError, StoreErrorKind};
 use crate::memory::log::{Entry, Expiring, Log, Tenant};
 use crate::position::Position;
 use crate::recorded::{NewEvent, Recorded};
-use crate::store::{StoreError, StoreErrorKind};
 use crate::subscriptions::{ParkedChange, ProgressChange};
 
 /// The changes of state of a batch whose expectations held.
