@@ -10,8 +10,9 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::connection::{self, Pulse, Tracked};
+use crate::connection::{self, Tracked};
 use crate::limits::Limits;
+use crate::pulse::Pulse;
 use crate::service::Desk;
 use crate::site::Site;
 

@@ -7,9 +7,8 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::Builder;
@@ -18,11 +17,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::limits::Limits;
+use crate::pulse::{Look, Pulse};
 use crate::service::Desk;
-
-/// How a connection begins that speaks HTTP/2 from the start.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2";
 
 /// Runs hyper's tasks (HTTP/2 has one a request) under the tracker of the house.
 #[derive(Debug, Clone)]
@@ -74,104 +70,6 @@ pub(crate) async fn serve(stream: TcpStream, protocol: Arc<Builder<Tracked>>, de
     }
 }
 
-/// What a connection is doing, as far as its time-outs care.
-#[derive(Debug)]
-pub(crate) struct Pulse {
-    began: Instant,
-    /// Requests that are being answered.
-    busy: AtomicUsize,
-    /// When the last change was, in milliseconds since it began.
-    changed_ms: AtomicU64,
-    /// Whether a part of a head has come.
-    in_head: AtomicBool,
-    /// Whether nothing has come yet.
-    is_new: AtomicBool,
-    /// Whether it speaks HTTP/2, where bytes come in for many reasons.
-    is_http2: AtomicBool,
-    is_closing: AtomicBool,
-}
-
-/// What a look at a connection found.
-#[derive(Debug, PartialEq, Eq)]
-enum Look {
-    /// All is well; look again after this time.
-    Again(Duration),
-    /// A head takes too long.
-    Slow,
-    /// Nothing has come for too long.
-    Idle,
-}
-
-impl Pulse {
-    /// The pulse of a new connection: its first head is awaited from now on.
-    pub(crate) fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            busy: AtomicUsize::new(0),
-            changed_ms: AtomicU64::new(0),
-            in_head: AtomicBool::new(true),
-            is_new: AtomicBool::new(true),
-            is_http2: AtomicBool::new(false),
-            is_closing: AtomicBool::new(false),
-        }
-    }
-
-    /// A request has come; it is being answered until what this returns is dropped.
-    pub(crate) fn request(self: &Arc<Self>) -> Busy {
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        self.in_head.store(false, Ordering::Relaxed);
-        Busy(Arc::clone(self))
-    }
-
-    fn bytes_came(&self, bytes: &[u8]) {
-        if self.busy.load(Ordering::Relaxed) > 0 || self.is_http2.load(Ordering::Relaxed) {
-            return;
-        }
-        let is_beginning = self.is_new.swap(false, Ordering::Relaxed);
-        if is_beginning && bytes.starts_with(HTTP2_PREFACE) {
-            self.is_http2.store(true, Ordering::Relaxed);
-            self.in_head.store(false, Ordering::Relaxed);
-            self.change();
-        } else if !self.in_head.swap(true, Ordering::Relaxed) {
-            self.change();
-        }
-    }
-
-    fn change(&self) {
-        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.changed_ms.store(ms, Ordering::Relaxed);
-    }
-
-    /// Looks at least as often as a head may take, so that a head which begins between two looks is never noticed late.
-    fn look(&self, limits: &Limits) -> Look {
-        let often = limits.header_time.min(limits.idle_time);
-        if self.busy.load(Ordering::Relaxed) > 0 {
-            return Look::Again(often);
-        }
-        let changed = Duration::from_millis(self.changed_ms.load(Ordering::Relaxed));
-        let since = self.began.elapsed().saturating_sub(changed);
-        let in_head = self.in_head.load(Ordering::Relaxed);
-        let time_max = if in_head { limits.header_time } else { limits.idle_time };
-        match time_max.checked_sub(since) {
-            Some(left) if !left.is_zero() => Look::Again(left.min(often)),
-            _ if in_head => Look::Slow,
-            _ => Look::Idle,
-        }
-    }
-}
-
-/// A request that is being answered.
-#[derive(Debug)]
-pub(crate) struct Busy(Arc<Pulse>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.change();
-        self.0.in_head.store(false, Ordering::Relaxed);
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// A stream that tells the pulse of what comes in.
 struct Watched {
     stream: TcpStream,
@@ -216,54 +114,5 @@ impl AsyncWrite for Watched {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn limits() -> Limits {
-        Limits::default().header_time(10 * SECOND).idle_time(60 * SECOND)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_that_says_nothing_is_slow_after_the_time_for_a_head() {
-        let pulse = Pulse::new();
-        tokio::time::advance(9 * SECOND).await;
-        assert_eq!(pulse.look(&limits()), Look::Again(SECOND));
-        tokio::time::advance(SECOND).await;
-        assert_eq!(pulse.look(&limits()), Look::Slow);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn between_requests_a_connection_may_wait_longer_but_not_within_a_head() {
-        let pulse = Arc::new(Pulse::new());
-        pulse.bytes_came(b"GET");
-        let busy = pulse.request();
-        tokio::time::advance(100 * SECOND).await;
-        assert_eq!(pulse.look(&limits()), Look::Again(10 * SECOND));
-        drop(busy);
-        tokio::time::advance(59 * SECOND).await;
-        assert_eq!(pulse.look(&limits()), Look::Again(SECOND));
-        pulse.bytes_came(b"G");
-        tokio::time::advance(9 * SECOND).await;
-        pulse.bytes_came(b"E");
-        assert_eq!(pulse.look(&limits()), Look::Again(SECOND));
-        tokio::time::advance(SECOND).await;
-        assert_eq!(pulse.look(&limits()), Look::Slow);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn http2_without_a_request_is_idle_however_much_comes_in() {
-        let pulse = Pulse::new();
-        pulse.bytes_came(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        tokio::time::advance(59 * SECOND).await;
-        pulse.bytes_came(b"ping");
-        assert_eq!(pulse.look(&limits()), Look::Again(SECOND));
-        tokio::time::advance(SECOND).await;
-        assert_eq!(pulse.look(&limits()), Look::Idle);
     }
 }

@@ -25,7 +25,8 @@ use crate::health;
 use crate::limits::Limits;
 use crate::openapi;
 use crate::route::{Routes, Taken};
-use crate::site::{Guard, Page, Served, Site};
+use crate::served::{Page, Served};
+use crate::site::{Guard, Site};
 
 /// Where the OpenAPI document is found.
 pub const DOCUMENT_PATH: &str = "/api/openapi.json";

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use hyper::Method;
 
-use crate::site::Served;
+use crate::served::Served;
 
 /// Everything that is served, by path and method.
 #[derive(Debug, Default)]

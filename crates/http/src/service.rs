@@ -20,15 +20,16 @@ use purista_core::trace::TraceContext;
 
 use crate::authenticator::RequestHead;
 use crate::body;
-use crate::connection::{Busy, Pulse};
 use crate::cors::Cors;
 use crate::endpoint::Endpoint;
 use crate::exchange::Exchange;
 use crate::health;
 use crate::parameter;
+use crate::pulse::{Busy, Pulse};
 use crate::response::{self, Answer, Flow, Problem, TRACE_ID, Whole};
 use crate::route::Place;
-use crate::site::{Page, Served, Site};
+use crate::served::{Page, Served};
+use crate::site::Site;
 
 /// What separates name and value of a header field, and it from the next.
 const FIELD_SEPARATORS: usize = 4;

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hyper::header::HeaderValue;
 use purista_core::door::House;
 use tokio::sync::Semaphore;
 
 use crate::authenticator::{Authenticator, SecurityScheme};
 use crate::cors::Cors;
-use crate::endpoint::Endpoint;
 use crate::limits::Limits;
 use crate::route::Routes;
 
@@ -38,37 +36,4 @@ impl Guard {
             .map_err(|_| "the challenge of the authenticator's scheme is no value of a header".to_owned())?;
         Ok((Self { authenticator, challenge }, scheme))
     }
-}
-
-/// What is found at one place by one method.
-#[derive(Debug, Clone)]
-pub(crate) enum Served {
-    Command(Arc<Endpoint>),
-    Page(Arc<Page>),
-    /// The OpenAPI document.
-    Document(Bytes),
-    /// Whether the process shall live on.
-    Alive,
-    /// Whether it takes work.
-    Ready,
-}
-
-impl Served {
-    /// How it is called in errors.
-    pub(crate) fn name(&self) -> String {
-        match self {
-            Self::Command(endpoint) => endpoint.address.to_string(),
-            Self::Page(_) => "a page".to_owned(),
-            Self::Document(_) => "the OpenAPI document".to_owned(),
-            Self::Alive | Self::Ready => "the health of the host".to_owned(),
-        }
-    }
-}
-
-/// Something that does not change.
-#[derive(Debug)]
-pub(crate) struct Page {
-    pub(crate) media_type: HeaderValue,
-    pub(crate) policy: HeaderValue,
-    pub(crate) body: Bytes,
 }

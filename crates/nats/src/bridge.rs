@@ -19,10 +19,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::{queue_group, subject_of, subjects_of};
 use crate::confirm::Confirm;
-use crate::connect::{Builder, CONNECT_TIMEOUT};
 use crate::feed::{Handle, NatsFeed};
 use crate::inbox::Inbox;
-use crate::link::{Link, closed, encode, rejected};
+use crate::link::{CONNECT_TIMEOUT, Link, closed, encode, rejected};
 use crate::wire;
 
 /// How long the end of the connection may take, once everything in flight is settled.
@@ -70,16 +69,6 @@ struct Inner {
 }
 
 impl NatsBridge {
-    /// Connects with the defaults. Several servers of one cluster are divided by commas.
-    pub async fn connect(url: impl Into<String>) -> Result<Self, BridgeError> {
-        Self::builder(url).connect().await
-    }
-
-    /// Prepares a connection with a prefix, an instance, credentials or bounds of its own.
-    pub fn builder(url: impl Into<String>) -> Builder {
-        Builder::new(url.into())
-    }
-
     pub(crate) async fn start(link: Link, ended: CancellationToken) -> Result<Self, BridgeError> {
         let (inbox, stop, tasks) = (Inbox::new(&link), CancellationToken::new(), TaskTracker::new());
         let subscriber = link.client.subscribe(inbox.wildcard()).await;

@@ -13,19 +13,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::{PREFIX_DEFAULT, prefix_is_valid};
 use crate::bridge::NatsBridge;
-use crate::link::{Link, Watch, rejected};
+use crate::link::{CONNECT_TIMEOUT, Link, Watch, rejected};
 
 /// How many messages of one subscription wait in this process, unless the builder says otherwise. More are lost, since
 /// core NATS knows no back pressure; each loss is logged as an error and counted.
 pub const SUBSCRIPTION_CAPACITY_DEFAULT: usize = 8192;
 /// How many messages wait to be written; more wait for a place.
 const WRITES_MAX: usize = 2048;
-/// How long the first connection, and each later attempt, may take.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the server is asked whether it lives; two questions without an answer are a lost connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
+
+impl NatsBridge {
+    /// Connects with the defaults. Several servers of one cluster are divided by commas.
+    pub async fn connect(url: impl Into<String>) -> Result<Self, BridgeError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Prepares a connection with a prefix, an instance, credentials or bounds of its own.
+    pub fn builder(url: impl Into<String>) -> Builder {
+        Builder::new(url.into())
+    }
+}
 
 /// Prepares a [`NatsBridge`]; made by [`NatsBridge::builder`].
 #[must_use = "a builder does nothing until it connects"]

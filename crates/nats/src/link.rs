@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_nats::{Client, Event, HeaderMap, PublishError};
 use bytes::Bytes;
@@ -15,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::subject_of;
 use crate::wire;
+
+/// How long the first connection, and each later attempt, may take.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What follows the events of the connection; made before it, since the first event comes with it.
 #[derive(Debug)]
