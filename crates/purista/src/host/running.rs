@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::announcing;
 use super::drain::{DrainReport, RunError};
 use super::health::HostHealth;
-use super::signals::until_signal;
+use super::signals::Signals;
 use crate::durable::DurableControl;
 use crate::runtime::Runtime;
 
@@ -170,11 +170,18 @@ impl RunningHost {
     }
 
     /// Waits for SIGTERM or Ctrl-C, then stops in order. A second signal ends the waiting at once.
-    pub async fn run(self) -> Result<(), RunError> {
-        until_signal().await?;
-        tokio::select! {
-            report = self.stop() => if report.is_complete { Ok(()) } else { Err(RunError::Unfinished(report)) },
-            second = until_signal() => { second?; Err(RunError::SecondSignal) }
+    ///
+    /// Signals are heard from the call on, not from the first poll: whoever tells others that the host runs calls it first,
+    /// and awaits it afterwards. Before the call a signal ends the process as it is.
+    pub fn run(self) -> impl Future<Output = Result<(), RunError>> + Send {
+        let signals = Signals::listen();
+        async move {
+            let mut signals = signals?;
+            signals.next().await?;
+            tokio::select! {
+                report = self.stop() => if report.is_complete { Ok(()) } else { Err(RunError::Unfinished(report)) },
+                second = signals.next() => { second?; Err(RunError::SecondSignal) }
+            }
         }
     }
 

@@ -2,19 +2,38 @@
 
 use super::drain::RunError;
 
+/// SIGTERM and Ctrl-C, heard from when it is made: no signal is missed between two waits.
+pub(super) struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
 #[cfg(unix)]
-pub(super) async fn until_signal() -> Result<(), RunError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+impl Signals {
+    pub(super) fn listen() -> Result<Self, RunError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).map_err(RunError::Signals);
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    pub(super) async fn next(&mut self) -> Result<(), RunError> {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        Ok(())
+    }
 }
 
 #[cfg(not(unix))]
-pub(super) async fn until_signal() -> Result<(), RunError> {
-    tokio::signal::ctrl_c().await.map_err(RunError::Signals)
+impl Signals {
+    pub(super) fn listen() -> Result<Self, RunError> {
+        Ok(Self {})
+    }
+
+    pub(super) async fn next(&mut self) -> Result<(), RunError> {
+        tokio::signal::ctrl_c().await.map_err(RunError::Signals)
+    }
 }
