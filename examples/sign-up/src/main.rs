@@ -1,2 +1,88 @@
-//! Placeholder.
-fn main() {}
+//! Sign-up, end to end: a page, a command, an event, and a mail that no crash loses.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use lettre::message::Mailbox;
+use purista::Host;
+use purista_http::gateway::{DOCUMENT_PATH, Gateway};
+use purista_sqlite::store::SqliteStore;
+use purista_telemetry::logging::{self, Logging};
+
+mod contracts;
+mod email;
+mod mailer;
+mod page;
+mod user;
+
+use email::email_service;
+use mailer::Mailer;
+use user::user_service;
+
+/// Serves a page where people sign up, and sends each of them a welcome mail.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "RUST_LOG=debug shows more; PURISTA_LOG_FORMAT=json logs JSON lines.\n\
+                  SIGTERM and Ctrl-C finish what is under way; a second one stops at once."
+)]
+struct Options {
+    /// Address and port to serve at; port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
+    listen: String,
+    /// Folder for accounts, events and mails; made when it is missing, used by one process at a time
+    #[arg(long, value_name = "FOLDER", default_value = "./data")]
+    data: PathBuf,
+    /// Mail server, as smtp://host:port or smtps://user:password@host; without it mails become files in FOLDER/mail
+    #[arg(long, value_name = "URL", env = "SIGN_UP_SMTP", hide_env_values = true)]
+    smtp: Option<String>,
+    /// Whom mails are from
+    #[arg(long, value_name = "ADDRESS", default_value = "Sign-up <sign-up@localhost>")]
+    from: Mailbox,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not by `Result`: it would print a backtrace, too.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    let _logs = logging::init(Logging::from_env()?)?;
+    let store = SqliteStore::open(options.data.join("sign-up.db"))?;
+    let mailer = match &options.smtp {
+        Some(url) => Mailer::over_smtp(url, options.from)?,
+        None => Mailer::into_folder(options.data.join("mail"), options.from)?,
+    };
+    let mails = mailer.to_string();
+    let gateway = page::add_to(Gateway::listen(options.listen).title("Sign-up"));
+    let host = Host::builder()
+        .store(store)
+        .service(user_service())
+        .service(email_service(mailer))
+        .door(gateway)
+        .start()
+        .await?;
+    let place = host.places().first().context("the gateway has no place")?.clone();
+    let running = host.run(); // SIGTERM and Ctrl-C are heard from here on
+    // Whoever started it may have closed the output; that is no reason to stop.
+    let _ = writeln!(
+        io::stdout(),
+        "page     {place}/\n\
+         API      {place}/api/v1/sign-up\n\
+         OpenAPI  {place}{DOCUMENT_PATH}\n\
+         health   {place}/healthz {place}/readyz\n\
+         mails    {mails}"
+    );
+    running.await?;
+    Ok(())
+}

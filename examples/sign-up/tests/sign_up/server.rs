@@ -1,0 +1,127 @@
+//! One running sign-up, and the folder that it keeps everything in.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::http::{self, Answer};
+use crate::soon;
+
+/// A folder that goes with the test, unless the test fails.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("sign-up-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    pub(crate) fn mails(&self) -> PathBuf {
+        self.data().join("mail")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("kept to be looked at: {}", self.0.display());
+        } else {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// The program with a data folder, not yet started; at a port that is free unless the arguments name one.
+pub(crate) fn program(folder: &Folder, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sign-up"));
+    command.arg("--data").arg(folder.data()).args(arguments);
+    if !arguments.contains(&"--listen") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
+    command.env_remove("RUST_LOG").env_remove("PURISTA_LOG_FORMAT").env_remove("SIGN_UP_SMTP");
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+pub(crate) struct Server {
+    child: Child,
+    /// Address and port.
+    pub(crate) place: String,
+    /// What it said when it was ready.
+    pub(crate) said: Vec<String>,
+    log: PathBuf,
+}
+
+impl Server {
+    pub(crate) async fn start(folder: &Folder) -> Self {
+        Self::start_with(folder, &[]).await
+    }
+
+    /// Starts, and returns when it has said where it serves.
+    pub(crate) async fn start_with(folder: &Folder, arguments: &[&str]) -> Self {
+        let log = folder.path().join("log");
+        let errors = std::fs::File::options().append(true).create(true).open(&log).unwrap();
+        let mut child = program(folder, arguments).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = Vec::new();
+        while let Some(line) = soon("the next line at the start", lines.next_line()).await.unwrap() {
+            let is_last = line.starts_with("mails ");
+            said.push(line);
+            if is_last {
+                break;
+            }
+        }
+        let page = said.first().and_then(|line| line.split_once("http://"));
+        let Some((_, place)) = page else { panic!("{}", std::fs::read_to_string(log).unwrap()) };
+        let place = place.trim_end_matches('/').to_owned();
+        Self { child, place, said, log }
+    }
+
+    pub(crate) async fn ask(&self, request: &[u8]) -> Answer {
+        soon("an answer", http::ask(&self.place, request)).await.unwrap()
+    }
+
+    pub(crate) async fn sign_up(&self, email: &str, name: &str) -> Answer {
+        self.ask(&http::sign_up(email, name, None)).await
+    }
+
+    /// Says at once that it shall end in order.
+    pub(crate) fn terminate(&self) {
+        let id = Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+    }
+
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        soon("the end of the process", self.child.wait()).await.unwrap()
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.terminate();
+        let status = self.ended().await;
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+
+    /// As a power cut would, as far as the process is concerned.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}

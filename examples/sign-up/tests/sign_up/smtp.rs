@@ -1,0 +1,92 @@
+//! Mails by SMTP: received, tried again while the server is down, and not forgotten by a restart.
+
+use std::time::Duration;
+
+use crate::beside_others;
+use crate::server::{Folder, Server};
+use crate::smtp_server::{SmtpServer, free_port};
+
+#[tokio::test]
+#[ignore = "needs python3 with aiosmtpd: cargo xtask test"]
+async fn a_mail_server_receives_the_mail() {
+    let _cores = beside_others().await;
+    let (folder, port) = (Folder::new(), free_port());
+    let mut mails = SmtpServer::start(port).await;
+    let url = format!("smtp://127.0.0.1:{port}");
+    let arguments = ["--smtp", &url, "--from", "Acme <hello@acme.example>"];
+    let server = Server::start_with(&folder, &arguments).await;
+    assert_eq!(server.said.last().map(String::as_str), Some("mails    by SMTP"));
+    let user_id = server.sign_up("ada@example.com", "Ada Lovelace").await.user_id();
+    let received = mails.next().await;
+    assert_eq!(received.to, ["ada@example.com"]);
+    assert_eq!(received.from, "hello@acme.example");
+    let mail = received.mail();
+    assert_eq!(mail.header("to"), "\"Ada Lovelace\" <ada@example.com>");
+    assert!(mail.body.contains(&user_id));
+    let (id, domain) = mail.header("message-id").trim_matches(['<', '>']).split_once('@').unwrap();
+    assert_eq!((id.len(), domain), (32, "acme.example"), "the id is that of the event");
+    assert!(!folder.mails().exists());
+    server.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs python3 with aiosmtpd: cargo xtask test"]
+async fn a_mail_server_that_is_down_delays_the_mail_and_not_the_sign_up() {
+    let _cores = beside_others().await;
+    let (folder, port) = (Folder::new(), free_port());
+    let url = format!("smtp://127.0.0.1:{port}");
+    let server = Server::start_with(&folder, &["--smtp", &url]).await;
+    server.sign_up("ada@example.com", "Ada").await.user_id();
+    until_logged(&server, "a message is tried again").await;
+    let mut mails = SmtpServer::start(port).await;
+    assert_eq!(mails.next().await.to, ["ada@example.com"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs python3 with aiosmtpd: cargo xtask test"]
+async fn a_restart_goes_on_where_it_was() {
+    let _cores = beside_others().await;
+    let (folder, port) = (Folder::new(), free_port());
+    let url = format!("smtp://127.0.0.1:{port}");
+    let server = Server::start_with(&folder, &["--smtp", &url]).await;
+    server.sign_up("one@example.com", "One").await.user_id();
+    until_logged(&server, "a message is tried again").await;
+    server.stop().await;
+
+    let mut mails = SmtpServer::start(port).await;
+    let server = Server::start_with(&folder, &["--smtp", &url]).await;
+    assert_eq!(mails.next().await.to, ["one@example.com"]);
+    server.sign_up("two@example.com", "Two").await.user_id();
+    assert_eq!(mails.next().await.to, ["two@example.com"]);
+    server.stop().await;
+
+    let server = Server::start_with(&folder, &["--smtp", &url]).await;
+    server.sign_up("three@example.com", "Three").await.user_id();
+    assert_eq!(mails.next().await.to, ["three@example.com"], "what was sent is not sent again");
+    server.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs python3 with aiosmtpd: cargo xtask test"]
+async fn a_mailbox_that_does_not_exist_is_not_tried_again() {
+    let _cores = beside_others().await;
+    let (folder, port) = (Folder::new(), free_port());
+    let mut mails = SmtpServer::start(port).await;
+    let url = format!("smtp://127.0.0.1:{port}");
+    let server = Server::start_with(&folder, &["--smtp", &url]).await;
+    server.sign_up("nobody@example.com", "Nobody").await.user_id();
+    assert_eq!(mails.next().await.to, ["nobody@example.com"]);
+    until_logged(&server, "a message became a dead letter").await;
+    assert!(server.log().contains("no such mailbox"), "{}", server.log());
+    server.stop().await;
+}
+
+async fn until_logged(server: &Server, text: &str) {
+    crate::soon(text, async {
+        while !server.log().contains(text) {
+            tokio::time::sleep(Duration::from_millis(20)).await; // real time: a file tells nobody that it grew
+        }
+    })
+    .await;
+}
