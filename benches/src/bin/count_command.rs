@@ -14,8 +14,9 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let host = Host::builder().service(user_service()).start().await?;
+        let client = host.client();
         for nth in 1..=commands {
-            let answer = host.client().invoke(SignUp::sample()).await?;
+            let answer = client.invoke(SignUp::sample()).await?;
             ensure!(answer.user_id == nth, "the answer to another command");
         }
         host.stop().await;
