@@ -7,8 +7,8 @@ use purista_core::clock::Clock;
 use purista_events::store::StoreError;
 
 use crate::file::Opening;
+use crate::queue::Limits;
 use crate::store::SqliteStore;
-use crate::writer::Limits;
 
 /// The most batches that one fsync commits, unless told otherwise.
 pub const GROUP_MAX: usize = 256;

@@ -40,10 +40,12 @@ impl ToSql for Column<&Id> {
 }
 
 pub(crate) fn id(id: &Id) -> ToSqlOutput<'_> {
-    match (id.bytes(), id.text()) {
-        (Some(bytes), _) => ToSqlOutput::Borrowed(ValueRef::Blob(bytes)),
-        (None, Cow::Borrowed(text)) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
-        (None, Cow::Owned(text)) => ToSqlOutput::Owned(text.into()),
+    if let Some(bytes) = id.bytes() {
+        return ToSqlOutput::Borrowed(ValueRef::Blob(bytes));
+    }
+    match id.text() {
+        Cow::Borrowed(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+        Cow::Owned(text) => ToSqlOutput::Owned(text.into()),
     }
 }
 

@@ -4,17 +4,18 @@
 //! order of the checks is that of the memory engine. After them only the disk can fail, and that concerns the group.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-use purista_core::event::Tags;
 use purista_events::batch::{Batch, Condition, Receipt};
 use purista_events::position::Position;
 use purista_events::store::{Direction, StoreError, StoreErrorKind};
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+use rusqlite::{OptionalExtension as _, Statement, params};
 use tokio::time::Instant;
 
 use crate::event::{self, Place};
+use crate::queue::Job;
 use crate::selection::{self, Drive, Range};
-use crate::writer::Job;
+use crate::statements::Statements;
 use crate::{codec, dead_letter, progress, receipts, state};
 
 /// Why a batch was not written.
@@ -40,12 +41,13 @@ impl From<rusqlite::Error> for Refusal {
 
 /// Commits a batch into the open transaction. `head` is the position of the last event, and moves on.
 pub(crate) fn apply(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     Job { batch, state_texts, .. }: &Job,
     head: &mut i64,
     now: i64,
 ) -> Result<Receipt, Refusal> {
-    if let Some(first) = receipts::receipt(connection, &batch.id, now)? {
+    let connection = statements.connection;
+    if let Some(first) = receipts::receipt(&mut statements.select_receipt, &batch.id, now)? {
         return Ok(first);
     }
     if batch.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -56,12 +58,13 @@ pub(crate) fn apply(
     receipts::check_consumed(connection, batch, now)?;
     progress::check_undone(connection, batch)?;
     receipts::check_key(connection, &tenant, batch, now)?;
+    let mut streams = Streams { tenant: &tenant, known: HashMap::new() };
     for append in &batch.appends {
-        check_condition(connection, &tenant, &append.condition)?;
+        check_condition(statements, &mut streams, &append.condition)?;
     }
     let state = state::plan(connection, &tenant, &batch.state, state_texts, now)?;
 
-    let positions = write_events(connection, &tenant, batch, head, now)?;
+    let positions = write_events(statements, &mut streams, batch, head, now)?;
     state::write(connection, &tenant, &state)?;
     receipts::write(connection, &tenant, batch, now)?;
     progress::write(connection, batch)?;
@@ -74,16 +77,20 @@ pub(crate) fn apply(
         state_versions: state.versions,
         is_repeated: false,
     };
-    receipts::write_receipt(connection, &receipt)?;
+    receipts::write_receipt(&mut statements.insert_receipt, &receipt)?;
     Ok(receipt)
 }
 
-fn check_condition(connection: &Connection, tenant: &str, condition: &Condition) -> Result<(), Refusal> {
+fn check_condition<'b>(
+    statements: &mut Statements<'_>,
+    streams: &mut Streams<'b>,
+    condition: &'b Condition,
+) -> Result<(), Refusal> {
     let conflict = |what| Err(StoreError::new(StoreErrorKind::Conflict, what).into());
     match condition {
         Condition::Always => Ok(()),
         Condition::Stream { name, value, version } => {
-            let actual = stream_version(connection, tenant, name, value)?;
+            let actual = streams.known(&mut statements.select_stream, (name, value))?.now;
             if actual == codec::signed(*version) {
                 return Ok(());
             }
@@ -94,6 +101,7 @@ fn check_condition(connection: &Connection, tenant: &str, condition: &Condition)
             let from = codec::signed(token.position().number());
             let direction = Direction::Forwards;
             let range = Range { from, up_to: i64::MAX, direction, limit: Some(1), drive: Drive::Log };
+            let connection = statements.connection;
             let added = selection::positions(connection, query, range)?;
             let Some(position) = added.first() else { return Ok(()) };
             let name: String = connection
@@ -108,18 +116,58 @@ fn check_condition(connection: &Connection, tenant: &str, condition: &Condition)
     }
 }
 
-fn stream_version(connection: &Connection, tenant: &str, name: &str, value: &str) -> rusqlite::Result<i64> {
-    let found = connection
-        .prepare_cached("SELECT count FROM streams WHERE tenant = ?1 AND name = ?2 AND value = ?3")?
-        .query_row([tenant, name, value], |row| row.get(0))
-        .optional()?;
-    Ok(found.unwrap_or(0))
+/// How many events the streams of a batch have: each is looked up once, and written once.
+struct Streams<'b> {
+    tenant: &'b str,
+    known: HashMap<(&'b str, &'b str), Events>,
 }
 
-fn write_events(
-    connection: &Connection,
-    tenant: &str,
-    batch: &Batch,
+/// How many events a stream has.
+#[derive(Debug, Clone, Copy)]
+struct Events {
+    before: i64,
+    now: i64,
+}
+
+impl<'b> Streams<'b> {
+    fn known(
+        &mut self,
+        select: &mut Statement<'_>,
+        stream: (&'b str, &'b str),
+    ) -> rusqlite::Result<&mut Events> {
+        match self.known.entry(stream) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => {
+                let key = [self.tenant, stream.0, stream.1];
+                let before = select.query_row(key, |row| row.get(0)).optional()?.unwrap_or(0);
+                Ok(unknown.insert(Events { before, now: before }))
+            }
+        }
+    }
+
+    /// One event more. Returns its version.
+    fn next(&mut self, select: &mut Statement<'_>, stream: (&'b str, &'b str)) -> rusqlite::Result<i64> {
+        let events = self.known(select, stream)?;
+        events.now += 1;
+        Ok(events.now)
+    }
+
+    fn write(&self, statements: &mut Statements<'_>) -> rusqlite::Result<()> {
+        for ((name, value), events) in self.known.iter().filter(|(_, events)| events.now > events.before) {
+            let statement = match events.before {
+                0 => &mut statements.insert_stream,
+                _ => &mut statements.update_stream,
+            };
+            statement.execute(params![self.tenant, name, value, events.now])?;
+        }
+        Ok(())
+    }
+}
+
+fn write_events<'b>(
+    statements: &mut Statements<'_>,
+    streams: &mut Streams<'b>,
+    batch: &'b Batch,
     head: &mut i64,
     now: i64,
 ) -> rusqlite::Result<Vec<Position>> {
@@ -128,48 +176,20 @@ fn write_events(
     if count == 0 {
         return Ok(positions);
     }
-    let mut event_row = connection.prepare_cached(event::INSERT)?;
-    let mut tag_row = connection.prepare_cached(
-        "INSERT OR IGNORE INTO tags (name, value, tenant, position) VALUES (?1, ?2, ?3, ?4)",
-    )?;
-    // Each stream is written once a batch, whatever its number of events.
-    let mut streams: HashMap<(&str, &str), i64> = HashMap::new();
+    let tenant = streams.tenant;
     for event in batch.appends.iter().flat_map(|append| &append.events) {
-        let stream_version = match event.tags.first() {
-            None => None,
-            Some(stream) => {
-                let events = match streams.get(&stream) {
-                    Some(events) => *events,
-                    None => stream_version(connection, tenant, stream.0, stream.1)?,
-                };
-                streams.insert(stream, events + 1);
-                Some(events + 1)
-            }
-        };
+        let stream = event.tags.first();
+        let stream_version =
+            stream.map(|stream| streams.next(&mut statements.select_stream, stream)).transpose()?;
         let position = *head + 1;
-        event::insert(&mut event_row, event, Place { position, tenant, stream_version, recorded_at: now })?;
-        write_tags(&mut tag_row, &event.tags, tenant, position)?;
+        let place = Place { position, tenant, stream_version, recorded_at: now };
+        event::insert(&mut statements.insert_event, event, place)?;
+        for (name, value) in event.tags.iter() {
+            statements.insert_tag.execute(params![name, value, tenant, position])?;
+        }
         *head = position;
         positions.push(codec::position(position));
     }
-    for ((name, value), events) in streams {
-        connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO streams (tenant, name, value, count) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![tenant, name, value, events])?;
-    }
+    streams.write(statements)?;
     Ok(positions)
-}
-
-fn write_tags(
-    statement: &mut CachedStatement<'_>,
-    tags: &Tags,
-    tenant: &str,
-    position: i64,
-) -> rusqlite::Result<()> {
-    for (name, value) in tags.iter() {
-        statement.execute(params![name, value, tenant, position])?;
-    }
-    Ok(())
 }

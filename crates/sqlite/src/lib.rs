@@ -36,11 +36,13 @@ mod file;
 mod lock;
 mod progress;
 mod prune;
+mod queue;
 mod readers;
 mod receipts;
 mod schema;
 mod selection;
 mod state;
+mod statements;
 mod time;
 mod writer;
 

@@ -9,7 +9,7 @@ use purista_events::batch::{Batch, Fingerprint, RECEIPTS_KEPT_DAYS, Receipt, Rep
 use purista_events::store::{StoreError, StoreErrorKind};
 use purista_events::subscriptions::SubscriptionId;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 
 use crate::codec::{self, Column};
 use crate::commit::Refusal;
@@ -20,12 +20,14 @@ pub(crate) fn forgotten_before(now: i64) -> i64 {
     now.saturating_sub(i64::try_from(kept).unwrap_or(i64::MAX))
 }
 
-/// The receipt of the first commit of this id.
-pub(crate) fn receipt(connection: &Connection, id: &Id, now: i64) -> rusqlite::Result<Option<Receipt>> {
-    connection
-        .prepare_cached(
-            "SELECT recorded_at, position, events, state_versions FROM batches WHERE id = ?1 AND recorded_at > ?2",
-        )?
+pub(crate) const SELECT: &str =
+    "SELECT recorded_at, position, events, state_versions FROM batches WHERE id = ?1 AND recorded_at > ?2";
+pub(crate) const INSERT: &str = "INSERT OR REPLACE INTO batches (id, recorded_at, position, events, state_versions) \
+     VALUES (?1, ?2, ?3, ?4, ?5)";
+
+/// The receipt of the first commit of this id, by [`SELECT`].
+pub(crate) fn receipt(select: &mut Statement<'_>, id: &Id, now: i64) -> rusqlite::Result<Option<Receipt>> {
+    select
         .query_row(params![Column(id), forgotten_before(now)], |row| {
             let (last, events): (i64, i64) = (row.get(1)?, row.get(2)?);
             let versions: Option<String> = row.get(3)?;
@@ -44,23 +46,19 @@ pub(crate) fn receipt(connection: &Connection, id: &Id, now: i64) -> rusqlite::R
         .optional()
 }
 
-pub(crate) fn write_receipt(connection: &Connection, receipt: &Receipt) -> rusqlite::Result<()> {
+/// Keeps a receipt, by [`INSERT`].
+pub(crate) fn write_receipt(insert: &mut Statement<'_>, receipt: &Receipt) -> rusqlite::Result<()> {
     let versions = (!receipt.state_versions.is_empty()).then(|| {
         let texts: Vec<String> = receipt.state_versions.iter().map(u64::to_string).collect();
         format!("[{}]", texts.join(","))
     });
-    connection
-        .prepare_cached(
-            "INSERT OR REPLACE INTO batches (id, recorded_at, position, events, state_versions) \
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![
-            Column(&receipt.id),
-            Column(receipt.recorded_at),
-            Column(receipt.position),
-            i64::try_from(receipt.positions.len()).unwrap_or(i64::MAX),
-            versions,
-        ])?;
+    insert.execute(params![
+        Column(&receipt.id),
+        Column(receipt.recorded_at),
+        Column(receipt.position),
+        i64::try_from(receipt.positions.len()).unwrap_or(i64::MAX),
+        versions,
+    ])?;
     Ok(())
 }
 

@@ -26,9 +26,10 @@ use tokio::time::Instant;
 use crate::builder::Builder;
 use crate::error::{closed, read_failed};
 use crate::file::{Known, OpenFile};
+use crate::queue::{Job, Limits, Order, Shared};
 use crate::readers::{self, Readers};
 use crate::statistics::Statistics;
-use crate::writer::{Job, Limits, Order, Shared, Writer};
+use crate::writer::Writer;
 use crate::{codec, dead_letter, fetch, progress, receipts, state};
 
 /// The most batches that wait to be written. Each takes at least one unit of the queue.
@@ -99,8 +100,7 @@ impl SqliteStore {
             .map_err(read_failed("start of the writer"))?;
         let (orders, waiting) = sync_channel(QUEUE_MAX + 1);
         let (readers, threads) = readers::start(readers).map_err(not_started)?;
-        let writer = Writer {
-            connection: writer,
+        let thread_of_writer = Writer {
             orders: waiting,
             limits,
             shared: Arc::clone(&shared),
@@ -111,7 +111,7 @@ impl SqliteStore {
         };
         // Nobody joins it: `close` waits for its word that it has ended.
         let thread = std::thread::Builder::new().name("purista-write".to_owned());
-        thread.spawn(move || writer.run()).map_err(not_started)?;
+        thread.spawn(move || thread_of_writer.run(writer)).map_err(not_started)?;
         let room = Arc::new(Semaphore::new(QUEUE_MAX));
         let (is_read_only, is_closing) = (false, AtomicBool::new(false));
         let origin = known.origin;
@@ -159,7 +159,9 @@ impl Handle {
             // It never reaches the writer; but what was committed under its id is its answer all the same.
             let now = self.shared.time.now();
             let look = move |connection: &mut Connection| {
-                receipts::receipt(connection, &id, now).map_err(read_failed("read of a receipt"))
+                let select = connection.prepare_cached(receipts::SELECT);
+                let found = select.and_then(|mut select| receipts::receipt(&mut select, &id, now));
+                found.map_err(read_failed("read of a receipt"))
             };
             return self.readers.run(look).await?.ok_or(beyond);
         }

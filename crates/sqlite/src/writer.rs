@@ -4,28 +4,23 @@
 //! disk holds: the group is answered `Unknown`, and the writer is poisoned: it never writes again in this process, since
 //! a second fsync may succeed without having written what the first one lost.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use purista_core::clock::Clock;
-use purista_events::batch::{Batch, Receipt};
-use purista_events::position::Position;
+use purista_events::batch::Batch;
 use purista_events::store::{StoreError, StoreErrorKind};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use crate::codec;
 use crate::commit::{self, Refusal};
 use crate::error::{self, Severity};
-use crate::file::Known;
 use crate::lock::Lock;
-use crate::prune;
+use crate::queue::{Answer, Job, Limits, Order, Shared};
 use crate::readers::ReaderThreads;
-use crate::statistics::Counters;
-use crate::time::LogTime;
+use crate::statements::Statements;
+use crate::{codec, prune};
 
 /// How long a group waits for as many as the last one had: those that were answered together come back together.
 const GATHERED_FOR: Duration = Duration::from_micros(200);
@@ -34,71 +29,11 @@ const GATHERED_FOR: Duration = Duration::from_micros(200);
 /// moment, so that it can begin anew.
 const OVERGROWN: u64 = 4;
 
-/// How long that moment is at most.
+/// How long that moment is at most, for each time that it is overgrown.
 const RESTART_WAIT: Duration = Duration::from_millis(50);
-
-pub(crate) type Answer = Result<Receipt, StoreError>;
-
-/// A batch that waits to be written.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) batch: Batch,
-    /// See [`crate::state::texts`].
-    pub(crate) state_texts: Vec<Option<String>>,
-    pub(crate) answer: oneshot::Sender<Answer>,
-    /// Its room in the queue, given back when it is answered.
-    pub(crate) _room: OwnedSemaphorePermit,
-}
-
-#[derive(Debug)]
-pub(crate) enum Order {
-    Commit(Box<Job>),
-    /// Write what came before, then let go of the file.
-    Close,
-}
-
-/// What the writer tells the handles of the store.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) head: watch::Sender<Position>,
-    pub(crate) poison: OnceLock<String>,
-    pub(crate) ended: watch::Sender<bool>,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) time: LogTime,
-}
-
-impl Shared {
-    pub(crate) fn new(known: &Known, clock: Clock) -> Arc<Self> {
-        Arc::new(Self {
-            head: watch::Sender::new(codec::position(known.head)),
-            poison: OnceLock::new(),
-            ended: watch::Sender::new(false),
-            counters: Arc::default(),
-            time: LogTime::new(clock, known.latest),
-        })
-    }
-
-    pub(crate) fn poisoned_error(&self) -> Option<StoreError> {
-        let reason = self.poison.get()?;
-        let what = format!("the store takes no commits since a write failed: {reason}");
-        Some(StoreError::new(StoreErrorKind::Closed, what))
-    }
-}
-
-/// How the writer groups and checkpoints.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// The most batches of one group.
-    pub(crate) group_max: usize,
-    /// From how many pages on the write-ahead log is copied into the file.
-    pub(crate) checkpoint_pages: u64,
-    /// How long a statement waits for another program that holds the file.
-    pub(crate) busy_timeout: Duration,
-}
 
 /// The writer's thread.
 pub(crate) struct Writer {
-    pub(crate) connection: Connection,
     pub(crate) orders: Receiver<Order>,
     pub(crate) limits: Limits,
     pub(crate) shared: Arc<Shared>,
@@ -112,25 +47,44 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Works until it is told to close, or nobody is left to tell it.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(self, connection: Connection) {
         let _end = End(Arc::clone(&self.shared));
+        // Bound after it, so that they are let go of before it speaks, also in a panic.
+        let (mut writer, connection) = (self, connection);
+        match Statements::prepare(&connection) {
+            Ok(mut statements) => writer.work(&mut statements),
+            Err(error) => {
+                writer.poison(&connection, format!("the writer could not begin: {error}"));
+                writer.refuse_all();
+            }
+        }
+        writer.close(connection);
+    }
+
+    fn work(&mut self, statements: &mut Statements<'_>) {
         let mut size = 1;
         while let Ok(Order::Commit(first)) = self.orders.recv() {
             let (group, is_closing) = self.gather(*first, size);
             size = group.len();
-            self.serve(group);
+            self.serve(statements, group);
             if is_closing {
                 break;
             }
-            self.checkpoint_if_due();
+            self.checkpoint_if_due(statements.connection);
         }
         // What was handed over while the end was being told.
         while let Ok(order) = self.orders.try_recv() {
             if let Order::Commit(job) = order {
-                self.serve(vec![*job]);
+                self.serve(statements, vec![*job]);
             }
         }
-        self.close();
+    }
+
+    /// Answers in the place of a writer that could not begin.
+    fn refuse_all(&self) {
+        while let Ok(Order::Commit(job)) = self.orders.recv() {
+            let _ = job.answer.send(Err(self.shared.poisoned_error().unwrap_or_else(error::closed)));
+        }
     }
 
     /// What waits, up to a whole group. It waits itself only when the last group was of several.
@@ -157,8 +111,8 @@ impl Writer {
     }
 
     /// Commits a group and answers each of its batches.
-    fn serve(&mut self, group: Vec<Job>) {
-        let answers = self.commit(&group);
+    fn serve(&mut self, statements: &mut Statements<'_>, group: Vec<Job>) {
+        let answers = self.commit(statements, &group);
         let head = codec::position(self.head);
         self.shared.head.send_if_modified(|known| std::mem::replace(known, head) != head);
         for (job, answer) in group.into_iter().zip(answers) {
@@ -167,21 +121,22 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, group: &[Job]) -> Vec<Answer> {
+    fn commit(&mut self, statements: &mut Statements<'_>, group: &[Job]) -> Vec<Answer> {
+        let connection = statements.connection;
         let mut failed: Vec<Option<StoreError>> = group.iter().map(|_| None).collect();
         loop {
             if let Some(refused) = self.all_refused(group) {
                 return refused;
             }
-            if let Err(error) = self.connection.execute_batch("BEGIN IMMEDIATE") {
-                return self.begin_failed(group, &error);
+            if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
+                return self.begin_failed(connection, group, &error);
             }
             let mut head = self.head;
-            match self.apply(group, &mut failed, &mut head) {
+            match self.apply(statements, group, &mut failed, &mut head) {
                 Ok(answers) => {
                     let answers = answers.into_iter().zip(failed);
                     let answers = answers.filter_map(|(answer, failed)| failed.map(Err).or(answer)).collect();
-                    return self.finish(answers, head);
+                    return self.finish(connection, answers, head);
                 }
                 // The batch that failed is left out, and the others begin again: what they wrote is gone with it.
                 Err(Broken::Batch) => {}
@@ -197,9 +152,9 @@ impl Writer {
         Some(group.iter().map(|_| Err(self.shared.poisoned_error().unwrap_or_else(error::closed))).collect())
     }
 
-    fn begin_failed(&self, group: &[Job], error: &rusqlite::Error) -> Vec<Answer> {
+    fn begin_failed(&self, connection: &Connection, group: &[Job], error: &rusqlite::Error) -> Vec<Answer> {
         if error::severity(error) != Severity::Busy {
-            self.poison(format!("a transaction could not begin: {error}"));
+            self.poison(connection, format!("a transaction could not begin: {error}"));
         }
         self.all_refused(group).unwrap_or_else(|| {
             let what = "another program holds the file";
@@ -210,10 +165,12 @@ impl Writer {
     /// Applies every batch that has not failed before; those that have get no answer here.
     fn apply(
         &self,
+        statements: &mut Statements<'_>,
         group: &[Job],
         failed: &mut [Option<StoreError>],
         head: &mut i64,
     ) -> Result<Vec<Option<Answer>>, Broken> {
+        let connection = statements.connection;
         let now = self.shared.time.now();
         let mut answers = Vec::with_capacity(group.len());
         for (job, failed) in group.iter().zip(failed) {
@@ -221,31 +178,37 @@ impl Writer {
                 answers.push(None);
                 continue;
             }
-            match commit::apply(&self.connection, job, head, now) {
+            match commit::apply(statements, job, head, now) {
                 Ok(receipt) => answers.push(Some(Ok(receipt))),
                 Err(Refusal::Refused(error)) => answers.push(Some(Err(error))),
                 Err(Refusal::Failed(error)) => {
-                    self.roll_back();
-                    return Err(self.write_failed(&job.batch, error, failed));
+                    self.roll_back(connection);
+                    return Err(self.write_failed(connection, &job.batch, error, failed));
                 }
             }
         }
-        let pruned = prune::is_due(&self.connection, now)
-            .and_then(|is_due| if is_due { prune::step(&self.connection, group.len(), now) } else { Ok(()) });
+        let pruned = prune::is_due(connection, now)
+            .and_then(|is_due| if is_due { prune::step(connection, group.len(), now) } else { Ok(()) });
         if let Err(error) = pruned {
-            self.roll_back();
-            self.poison(format!("what is forgotten could not be removed: {error}"));
+            self.roll_back(connection);
+            self.poison(connection, format!("what is forgotten could not be removed: {error}"));
             return Err(Broken::Writer);
         }
         Ok(answers)
     }
 
-    fn write_failed(&self, batch: &Batch, error: rusqlite::Error, failed: &mut Option<StoreError>) -> Broken {
+    fn write_failed(
+        &self,
+        connection: &Connection,
+        batch: &Batch,
+        error: rusqlite::Error,
+        failed: &mut Option<StoreError>,
+    ) -> Broken {
         let kind = match error::severity(&error) {
             Severity::Batch(kind) => kind,
             Severity::Busy => StoreErrorKind::Overloaded,
             Severity::Broken => {
-                self.poison(format!("a batch could not be written: {error}"));
+                self.poison(connection, format!("a batch could not be written: {error}"));
                 return Broken::Writer;
             }
         };
@@ -254,8 +217,8 @@ impl Writer {
     }
 
     /// The moment of truth: one COMMIT, which returns when the disk has it.
-    fn finish(&mut self, answers: Vec<Answer>, head: i64) -> Vec<Answer> {
-        let Err(error) = self.connection.execute_batch("COMMIT") else {
+    fn finish(&mut self, connection: &Connection, answers: Vec<Answer>, head: i64) -> Vec<Answer> {
+        let Err(error) = connection.execute_batch("COMMIT") else {
             self.head = head;
             let committed = answers.iter().flatten().filter(|receipt| !receipt.is_repeated).count();
             if committed > 0 {
@@ -264,7 +227,7 @@ impl Writer {
             }
             return answers;
         };
-        self.roll_back();
+        self.roll_back(connection);
         let kind = match error::severity(&error) {
             // The commit's frame is the last one of a group: what did not fit was never committed.
             Severity::Batch(StoreErrorKind::NoSpace) => StoreErrorKind::NoSpace,
@@ -272,32 +235,32 @@ impl Writer {
             _ => StoreErrorKind::Unknown,
         };
         if kind != StoreErrorKind::Overloaded {
-            self.poison(format!("a commit failed: {error}"));
+            self.poison(connection, format!("a commit failed: {error}"));
         }
         let what = format!("the commit of its group failed: {error}");
         let lost = |answer: Answer| answer.and_then(|_| Err(StoreError::new(kind, what.clone())));
         answers.into_iter().map(lost).collect()
     }
 
-    fn roll_back(&self) {
+    fn roll_back(&self, connection: &Connection) {
         // SQLite has done it by itself after some failures.
-        if !self.connection.is_autocommit()
-            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        if !connection.is_autocommit()
+            && let Err(error) = connection.execute_batch("ROLLBACK")
         {
-            self.poison(format!("a rollback failed: {error}"));
+            self.poison(connection, format!("a rollback failed: {error}"));
         }
     }
 
-    fn poison(&self, reason: String) {
+    fn poison(&self, connection: &Connection, reason: String) {
         tracing::error!(reason, "the store takes no more commits; restart to recover");
         // Leaves the write-ahead log as it is: the next open reads it from the disk.
-        let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         // The first reason is the cause.
         let _ = self.shared.poison.set(reason);
     }
 
     /// Copies the write-ahead log into the file, when it is long enough. Two fsyncs, after the answers.
-    fn checkpoint_if_due(&mut self) {
+    fn checkpoint_if_due(&mut self, connection: &Connection) {
         let pages = self.shared.counters.wal_pages.load(Ordering::Relaxed);
         let threshold = self.limits.checkpoint_pages;
         if pages < threshold {
@@ -307,37 +270,38 @@ impl Writer {
         if pages < self.checkpoint_at || self.shared.poison.get().is_some() {
             return;
         }
-        if pages < threshold.saturating_mul(OVERGROWN) {
-            self.checkpoint("PASSIVE");
+        let overgrown = pages / threshold.saturating_mul(OVERGROWN);
+        if overgrown == 0 {
+            self.checkpoint(connection, "PASSIVE");
         } else {
-            // Commits wait meanwhile, so it gives up early on a reader that does not end.
-            let _ = self.connection.busy_timeout(RESTART_WAIT);
-            self.checkpoint("RESTART");
-            let _ = self.connection.busy_timeout(self.limits.busy_timeout);
+            // Commits wait meanwhile, so it gives up early on a reader that does not end; the longer the log, the later.
+            let wait = RESTART_WAIT.saturating_mul(u32::try_from(overgrown).unwrap_or(u32::MAX));
+            let _ = connection.busy_timeout(wait.min(self.limits.busy_timeout));
+            self.checkpoint(connection, "RESTART");
+            let _ = connection.busy_timeout(self.limits.busy_timeout);
         }
         self.checkpoint_at = pages + threshold;
     }
 
-    fn checkpoint(&self, mode: &str) {
-        match self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())) {
+    fn checkpoint(&self, connection: &Connection, mode: &str) {
+        match connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())) {
             Ok(()) => {
                 self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) if error::severity(&error) == Severity::Busy => {}
             // What it could not copy lies in the log still, but a disk that fails a flush is not asked again.
-            Err(error) => self.poison(format!("a checkpoint failed: {error}")),
+            Err(error) => self.poison(connection, format!("a checkpoint failed: {error}")),
         }
     }
 
     /// Lets go of everything: the readers first, so that the last connection to close is this one.
-    fn close(mut self) {
+    fn close(mut self, connection: Connection) {
         if let Some(readers) = self.readers.take() {
             readers.stop();
         }
         if self.shared.poison.get().is_none() {
-            self.checkpoint("TRUNCATE");
+            self.checkpoint(&connection, "TRUNCATE");
         }
-        let Self { connection, _lock, .. } = self;
         if let Err((_, error)) = connection.close() {
             tracing::warn!(%error, "the store's file was not closed cleanly; the next open recovers it");
         }

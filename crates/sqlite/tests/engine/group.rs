@@ -69,12 +69,13 @@ async fn the_write_ahead_log_stays_short_beside_readers() {
         });
     }
     let mut longest = 0;
-    for _ in 0..500 {
+    for _ in 0..1_000 {
         store.commit(batch("one")).await.unwrap();
         longest = longest.max(store.statistics().wal_pages);
     }
     assert!(store.statistics().checkpoints > 0);
-    assert!(longest < 64 * 16, "the log grew to {longest} pages");
+    // Without restarts it would be some thousands: each commit brings several pages.
+    assert!(longest < 64 * 32, "the log grew to {longest} pages");
     store.close().await.unwrap();
     readers.join_all().await;
 }
@@ -119,6 +120,6 @@ fn sixteen_commits_and_more_share_one_sync() {
         .filter(|line| line.contains("sync"))
         .map(|line| line.split_whitespace().nth(3).unwrap().parse::<usize>().unwrap())
         .sum();
-    println!("{} commits, {syncs} syncs: {:.1} commits a sync", said.count, said.count as f64 / syncs as f64);
+    println!("{} commits, {syncs} syncs: {} commits a sync", said.count, said.count / syncs.max(1));
     assert!(syncs > 0 && said.count >= 16 * syncs, "{} commits took {syncs} syncs\n{table}", said.count);
 }
