@@ -1,5 +1,11 @@
 //! The program as it is started: real processes, real sockets, real files, a real browser and a real mail server.
 #![cfg(unix)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where something is not as it should be"
+)]
 
 use std::future::Future;
 use std::time::Duration;
