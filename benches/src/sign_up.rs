@@ -65,7 +65,6 @@ impl Accounts {
     }
 }
 
-#[expect(clippy::unused_async, reason = "a handler is an async function, whether it waits or not")]
 async fn user_sign_up(ctx: Context<Accounts>, input: SignUp) -> Result<SignedUp, HandlerError> {
     Ok(ctx.resources().sign_up(input))
 }

@@ -16,6 +16,10 @@ use crate::id::Id;
 pub trait Source: Send + Sync + 'static {
     /// The time of day.
     fn now(&self) -> Timestamp;
+    /// The time of day in milliseconds since 1970.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.now().as_millisecond()).unwrap_or(0)
+    }
     /// 128 random bits. They name things; they are no secrets.
     fn random(&self) -> u128;
 }
@@ -48,7 +52,7 @@ impl Clock {
 
     /// The time of day in milliseconds since 1970, as messages bear it.
     pub fn now_ms(&self) -> u64 {
-        u64::try_from(self.0.now().as_millisecond()).unwrap_or(0)
+        self.0.now_ms()
     }
 
     /// 128 random bits.
@@ -94,6 +98,13 @@ impl Source for SystemSource {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
+    fn now_ms(&self) -> u64 {
+        // Every message bears it, so it goes the short way.
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        since.as_secs() * 1_000 + u64::from(since.subsec_millis())
     }
 
     fn random(&self) -> u128 {

@@ -93,7 +93,12 @@ impl InProcessBridge {
         Ok(())
     }
 
+    /// Hands a command to who serves it. Nothing runs before the call is polled.
     fn route(&self, command: Message) -> Result<Calling, BridgeError> {
+        if command.hops > HOPS_MAX {
+            let what = format!("more than {HOPS_MAX} messages cause one another");
+            return Err(BridgeError::new(BridgeErrorKind::Rejected, what));
+        }
         loop {
             let routing = self.0.routing.load();
             let receiver = command.receiver.as_ref();
@@ -103,9 +108,36 @@ impl InProcessBridge {
             let token = server.calls.token();
             // A server that was stopped since the look at the table is no longer in it.
             if !server.calls.is_closed() {
+                let deadline = command.deadline;
                 let consuming = server.consumer.consume(Delivery { message: command, attempt: 1 });
-                return Ok(Calling { consuming, _token: token });
+                return Ok(Calling { consuming: Some(consuming), deadline, token });
             }
+        }
+    }
+
+    /// Waits for the reply to a call, and shows it to who listens.
+    async fn answer(&self, mut calling: Calling) -> Result<Message, BridgeError> {
+        let deadline = calling.deadline;
+        let outcome = match futures_util::poll!(&mut calling) {
+            Poll::Ready(outcome) => outcome,
+            // Only who waits needs a timer. A call that is dropped at its deadline runs on by itself.
+            Poll::Pending => {
+                let deadline = deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+                tokio::time::timeout_at(deadline, calling).await.map_err(|_| too_late())?
+            }
+        };
+        match outcome {
+            Outcome::Reply(mut reply) => {
+                if self.0.always_encode {
+                    encode_payload(&mut reply)?;
+                }
+                if self.is_heard(&reply) {
+                    Box::pin(self.deliver(Message::clone(&reply))).await?;
+                }
+                Ok(*reply)
+            }
+            _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => Err(too_late()),
+            _ => Err(BridgeError::new(BridgeErrorKind::Unknown, "the consumer gave no reply")),
         }
     }
 
@@ -123,8 +155,22 @@ impl InProcessBridge {
     /// Whether somebody listens to a reply: to replies as such, or to the event that it is marked with and no log holds.
     fn is_heard(&self, reply: &Message) -> bool {
         let is_event = reply.event_name.is_some() && !routing::is_recorded(reply);
-        let routing = self.0.routing.load();
-        routing.has_taps() || (is_event && routing.has_listeners())
+        self.0.has_taps() || (is_event && self.0.routing.load().has_listeners())
+    }
+}
+
+impl Inner {
+    /// Changes the table. One change at a time, so that what is known beside the table is of its last state.
+    fn change(&self, change: impl Fn(&Routing) -> Routing) {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let routing = Arc::new(change(&self.routing.load()));
+        self.has_taps.store(routing.has_taps(), Ordering::Release);
+        self.routing.store(routing);
+    }
+
+    /// Whether somebody listens to commands or to responses as such; asked twice a command.
+    fn has_taps(&self) -> bool {
+        self.has_taps.load(Ordering::Acquire)
     }
 }
 
@@ -164,42 +210,22 @@ impl EventBridge for InProcessBridge {
     }
 
     fn request(&self, mut command: Message) -> BoxFuture<'_, Result<Message, BridgeError>> {
-        // This future holds the message once and is small: what few calls need is boxed apart.
-        Box::pin(async move {
-            if command.hops > HOPS_MAX {
-                let what = format!("more than {HOPS_MAX} messages cause one another");
-                return Err(BridgeError::new(BridgeErrorKind::Rejected, what));
-            }
-            if self.0.always_encode {
-                encode_payload(&mut command)?;
-            }
-            if self.0.routing.load().has_taps() {
-                Box::pin(self.deliver(command.clone())).await?;
-            }
-            let deadline = command.deadline;
-            let mut calling = Detaching::new(self.route(command)?, self.0.tasks.clone());
-            let outcome = match futures_util::poll!(&mut calling) {
-                Poll::Ready(outcome) => outcome,
-                // Only who waits needs a timer. A call that is dropped at its deadline runs on by itself.
-                Poll::Pending => {
-                    let deadline = deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
-                    tokio::time::timeout_at(deadline, calling).await.map_err(|_| too_late())?
+        if self.0.always_encode || self.0.has_taps() {
+            return Box::pin(async move {
+                if self.0.always_encode {
+                    encode_payload(&mut command)?;
                 }
-            };
-            match outcome {
-                Outcome::Reply(mut reply) => {
-                    if self.0.always_encode {
-                        encode_payload(&mut reply)?;
-                    }
-                    if self.is_heard(&reply) {
-                        Box::pin(self.deliver(Message::clone(&reply))).await?;
-                    }
-                    Ok(*reply)
+                if self.0.has_taps() {
+                    Box::pin(self.deliver(command.clone())).await?;
                 }
-                _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => Err(too_late()),
-                _ => Err(BridgeError::new(BridgeErrorKind::Unknown, "the consumer gave no reply")),
-            }
-        })
+                self.answer(self.route(command)?).await
+            });
+        }
+        // A message is large: here it goes to who serves it by way of no future of ours, which would be copied with it.
+        match self.route(command) {
+            Ok(calling) => Box::pin(self.answer(calling)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 
     fn subscribe(
@@ -212,12 +238,12 @@ impl EventBridge for InProcessBridge {
             let bridge = Arc::downgrade(&self.0);
             if subscription.answers {
                 let server = Server { consumer, calls: TaskTracker::new() };
-                self.0.routing.rcu(|routing| routing.with_server(&subscription.address, &server));
+                self.0.change(|routing| routing.with_server(&subscription.address, &server));
                 let feed = routing::ServerFeed::new(subscription.address, server, bridge);
                 return Ok(Registration::new(Arc::new(feed)));
             }
             let listener = listener::start(&subscription, consumer, &self.0.tasks);
-            self.0.routing.rcu(|routing| routing.with_listener(&subscription, &listener));
+            self.0.change(|routing| routing.with_listener(&subscription, &listener));
             Ok(Registration::new(Arc::new(routing::ListenerFeed::new(&listener, bridge))))
         })
     }
@@ -230,7 +256,8 @@ impl EventBridge for InProcessBridge {
         Box::pin(async move {
             self.0.state.send_replace(BridgeState::Closed);
             // Without listeners and servers every queue ends once it is empty, and a paused one at once.
-            let routing = self.0.routing.swap(Arc::default());
+            let routing = self.0.routing.load_full();
+            self.0.change(|_| Routing::default());
             self.0.tasks.close();
             let pumps: Vec<_> = routing.all_listeners().map(|listener| Arc::clone(listener.pump())).collect();
             let servers: Vec<_> = routing.all_servers().cloned().collect();
@@ -251,17 +278,32 @@ fn too_late() -> BridgeError {
     BridgeError::new(BridgeErrorKind::Timeout, "no reply came before the deadline")
 }
 
-/// A call in the hands of a consumer; who stops the consumer waits for it.
+/// A call in the hands of a consumer; who stops the consumer waits for it. It runs on its caller's task; when the caller
+/// goes away, the rest moves to a task, so that nothing changes for the handler.
 struct Calling {
-    consuming: BoxFuture<'static, Outcome>,
-    _token: TaskTrackerToken,
+    consuming: Option<BoxFuture<'static, Outcome>>,
+    deadline: Option<Instant>,
+    token: TaskTrackerToken,
 }
 
 impl Future for Calling {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        self.consuming.as_mut().poll(cx)
+        let Some(consuming) = self.consuming.as_mut() else { return Poll::Pending };
+        let polled = consuming.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.consuming = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        if let Some(rest) = self.consuming.take() {
+            detach(rest, self.token.task_tracker());
+        }
     }
 }
 
