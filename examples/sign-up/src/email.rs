@@ -13,6 +13,9 @@ use crate::mailer::Mailer;
 /// Over about a day, so that a mail server may be down for a night.
 const RETRY: Retry = Retry::exponential(40).between(Duration::from_secs(1), Duration::from_secs(60 * 60));
 
+/// Shorter than the 25 s in which a host drains, so that a mail server that hangs does not hang the end, too.
+const ATTEMPT_TIME: Duration = Duration::from_secs(20);
+
 /// More connections at a time than this few mail servers take from one client.
 const MAILS_IN_FLIGHT: usize = 16;
 
@@ -21,6 +24,7 @@ pub(crate) fn email_service(mailer: Mailer) -> Service {
     let welcome = subscription("sendWelcomeEmail", send_welcome_email)
         .durable()
         .in_flight(MAILS_IN_FLIGHT)
+        .timeout(ATTEMPT_TIME)
         .retry(RETRY);
     Service::builder(EMAIL, "Mail to users", mailer).subscription(welcome).build()
 }

@@ -11,8 +11,8 @@ use lettre::message::Mailbox;
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use purista::HandlerError;
 
-/// How long a mail server may take for each answer; a mail takes six of them, and an attempt 30 s in all.
-const SMTP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the way to a mail server may take; all the rest is bounded by the time of an attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends mails from one address.
 pub(crate) struct Mailer {
@@ -41,7 +41,7 @@ impl Mailer {
         }
         let smtp = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
             .with_context(|| format!("--smtp is no URL of a mail server: {FORM}"))?;
-        Ok(Self { from, way: Way::Smtp(smtp.timeout(Some(SMTP_TIMEOUT)).build()) })
+        Ok(Self { from, way: Way::Smtp(smtp.timeout(Some(CONNECT_TIMEOUT)).build()) })
     }
 
     /// From whom mails are.

@@ -62,6 +62,8 @@ pub(crate) async fn until_written(folder: &Folder, to: &[&str]) -> Vec<Mail> {
         if missing.is_empty() {
             return known.into_values().collect();
         }
-        tokio::time::sleep(Duration::from_millis(20)).await; // real time: a folder tells nobody of its new files
+        let pause =
+            Duration::from_millis(20) + Duration::from_micros(10) * u32::try_from(known.len()).unwrap();
+        tokio::time::sleep(pause).await; // real time: a folder tells nobody of its new files
     }
 }

@@ -82,6 +82,17 @@ async fn a_mailbox_that_does_not_exist_is_not_tried_again() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_mail_server_that_hangs_does_not_hang_the_end() {
+    let _cores = beside_others().await;
+    let (folder, mute) = (Folder::new(), tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let url = format!("smtp://{}", mute.local_addr().unwrap());
+    let server = Server::start_with(&folder, &["--smtp", &url]).await;
+    server.sign_up("ada@example.com", "Ada").await.user_id();
+    let _connection = crate::soon("a connection for the mail", mute.accept()).await.unwrap();
+    server.stop().await;
+}
+
 async fn until_logged(server: &Server, text: &str) {
     crate::soon(text, async {
         while !server.log().contains(text) {
