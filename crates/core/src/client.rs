@@ -226,13 +226,18 @@ impl Client {
     }
 }
 
-fn decode<O: Contract>(response: Result<Message, BridgeError>) -> Result<O, InvokeError> {
-    let mut response = response?;
-    if let Some(error) = InvokeError::of_response(&response) {
-        return Err(error);
+/// Takes the answer out of a response in its place: a message is large.
+fn decode<O: Contract>(mut response: Result<Message, BridgeError>) -> Result<O, InvokeError> {
+    match response {
+        Ok(ref mut message) => {
+            if let Some(error) = InvokeError::of_response(message) {
+                return Err(error);
+            }
+            let payload = std::mem::take(&mut message.payload);
+            payload.take().map_err(|error| InvokeError::undecodable(error, &message.trace_id))
+        }
+        Err(error) => Err(error.into()),
     }
-    let payload = std::mem::take(&mut response.payload);
-    payload.take().map_err(|error| InvokeError::undecodable(error, &response.trace_id))
 }
 
 impl fmt::Debug for Client {

@@ -51,11 +51,19 @@ where
 {
     fn drop(&mut self) {
         if let Some(rest) = self.running.take() {
-            // Without a runtime (the process is going down) there is nobody to run it.
-            if tokio::runtime::Handle::try_current().is_ok() {
-                self.tasks.spawn(rest);
-            }
+            detach(rest, &self.tasks);
         }
+    }
+}
+
+/// Moves the rest of a future to a task, if there is anybody to run it: without a runtime the process is going down.
+pub(crate) fn detach<F>(rest: F, tasks: &TaskTracker)
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    if tokio::runtime::Handle::try_current().is_ok() {
+        tasks.spawn(rest);
     }
 }
 

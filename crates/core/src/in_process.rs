@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
@@ -18,7 +19,7 @@ use crate::bridge::{
     EventBridge, Feed, Outcome, Registration,
 };
 use crate::clock::Clock;
-use crate::detaching::Detaching;
+use crate::detaching::detach;
 use crate::message::{HOPS_MAX, Message, Party};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::subscription::Subscription;
@@ -35,6 +36,10 @@ pub struct InProcessBridge(Arc<Inner>);
 
 pub(crate) struct Inner {
     routing: ArcSwap<Routing>,
+    /// What [`Routing::has_taps`] says of the table.
+    has_taps: AtomicBool,
+    /// Held while the table is changed.
+    changing: Mutex<()>,
     instance: Arc<str>,
     always_encode: bool,
     state: watch::Sender<BridgeState>,
@@ -55,6 +60,8 @@ impl InProcessBridge {
     fn build(always_encode: bool) -> Self {
         Self(Arc::new(Inner {
             routing: ArcSwap::default(),
+            has_taps: AtomicBool::new(false),
+            changing: Mutex::default(),
             instance: Clock::system().id().to_string().into(),
             always_encode,
             state: watch::channel(BridgeState::Connected).0,
@@ -160,12 +167,13 @@ impl InProcessBridge {
 }
 
 impl Inner {
-    /// Changes the table. One change at a time, so that what is known beside the table is of its last state.
-    fn change(&self, change: impl Fn(&Routing) -> Routing) {
+    /// Changes the table and returns what it was. One change at a time, so that what is known beside the table is of its
+    /// last state.
+    fn change(&self, change: impl FnOnce(&Routing) -> Routing) -> Arc<Routing> {
         let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let routing = Arc::new(change(&self.routing.load()));
+        let routing = change(&self.routing.load());
         self.has_taps.store(routing.has_taps(), Ordering::Release);
-        self.routing.store(routing);
+        self.routing.swap(Arc::new(routing))
     }
 
     /// Whether somebody listens to commands or to responses as such; asked twice a command.
@@ -256,8 +264,7 @@ impl EventBridge for InProcessBridge {
         Box::pin(async move {
             self.0.state.send_replace(BridgeState::Closed);
             // Without listeners and servers every queue ends once it is empty, and a paused one at once.
-            let routing = self.0.routing.load_full();
-            self.0.change(|_| Routing::default());
+            let routing = self.0.change(|_| Routing::default());
             self.0.tasks.close();
             let pumps: Vec<_> = routing.all_listeners().map(|listener| Arc::clone(listener.pump())).collect();
             let servers: Vec<_> = routing.all_servers().cloned().collect();

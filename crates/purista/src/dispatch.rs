@@ -70,8 +70,11 @@ impl<S: Send + Sync + 'static, C: Command> Consumer for Served<S, C> {
 /// What a command ended with, before it is committed.
 enum Ran<O> {
     Output { output: O, event_is_recorded: bool },
-    Answered(StoredReply),
+    Answered(Box<StoredReply>),
 }
+
+/// A run that was not cut off at the deadline, and did not panic.
+type RunEnd<O> = Option<std::thread::Result<Result<Ran<O>, HandlerError>>>;
 
 async fn dispatch<S: Send + Sync + 'static, C: Command>(
     serving: Arc<Serving<S, C>>,
@@ -89,25 +92,49 @@ async fn dispatch<S: Send + Sync + 'static, C: Command>(
         UntilDeadline::new(work, deadline).await
     };
     let changes = context.unit().seal();
-    let observed = seen.map(|seen| Observed::of(&seen, changes.as_deref()));
-    let ended: Result<Box<Message>, Failure> = match ran {
-        Some(Ok(Ok(Ran::Output { output, event_is_recorded }))) => {
-            conclude(&serving, &context, output, event_is_recorded, changes, claim.as_ref()).await
+    Outcome::Reply(match ran {
+        // A command that changed nothing has nothing to wait for.
+        Some(Ok(Ok(Ran::Output { output, .. })))
+            if changes.is_none() && claim.is_none() && seen.is_none() =>
+        {
+            reply(&serving, &context, Payload::typed(output), false)
         }
-        Some(Ok(Ok(Ran::Answered(reply)))) => Ok(answered_before(&context, reply)),
+        ran => Box::pin(settle(&serving, &context, ran, changes, claim, seen)).await,
+    })
+}
+
+/// Commits, answers, and tells who observes.
+async fn settle<S: Send + Sync + 'static, C: Command>(
+    serving: &Serving<S, C>,
+    context: &Context<S>,
+    ran: RunEnd<C::Output>,
+    changes: Option<Box<Changes>>,
+    claim: Option<Box<Claim>>,
+    seen: Option<Payload>,
+) -> Box<Message> {
+    let observed = seen.map(|seen| Observed::of(&seen, changes.as_deref()));
+    let mut ended: Result<Box<Message>, Failure> = match ran {
+        Some(Ok(Ok(Ran::Output { output, event_is_recorded }))) => {
+            let payload = Payload::typed(output);
+            let committed = commit_unit(serving, context, &payload, changes, claim.as_deref()).await;
+            committed.map(|()| reply(serving, context, payload, event_is_recorded))
+        }
+        Some(Ok(Ok(Ran::Answered(reply)))) => Ok(answered_before(context, *reply)),
         Some(Ok(Err(error))) => Err(Failure::of_handler(&error)),
         Some(Err(panic)) => Err(Failure::panicked(&*panic)),
         None => Err(Failure::timed_out()),
     };
-    let ended = match (ended, &claim) {
-        (Err(failure), Some(claim)) => Box::pin(kept_reply(&context, claim, failure)).await,
-        (ended, _) => ended,
-    };
+    if let (Err(_), Some(claim)) = (&ended, &claim)
+        // Another process may have answered this key meanwhile: then the loser's own error ("taken") would be a lie.
+        && let Some(reply) = kept_reply(context, claim).await
+    {
+        ended = Ok(answered_before(context, reply));
+    }
     drop(claim);
     if let Some(observed) = observed {
-        observed.settled(&context, ended.as_ref().map_or_else(Failure::ending, |_| Ending::Done));
+        observed.settled(context, ended.as_ref().map_or_else(Failure::ending, |_| Ending::Done));
     }
-    Outcome::Reply(ended.unwrap_or_else(|failure| refused(&context, &failure)))
+    ended.unwrap_or_else(|failure| refused(context, &failure))
 }
 
 /// From the bytes to the output.
@@ -116,7 +143,7 @@ async fn run<S: Send + Sync + 'static, C: Command>(
     context: &Context<S>,
     payload: Payload,
     parameter: Option<Bytes>,
-    claim: &mut Option<Claim>,
+    claim: &mut Option<Box<Claim>>,
 ) -> Result<Ran<C::Output>, HandlerError> {
     let def = &serving.def;
     let mut input: C = decoded(serving, payload, parameter.as_ref())?;
@@ -127,13 +154,17 @@ async fn run<S: Send + Sync + 'static, C: Command>(
     if context.message().idempotency_key.is_some()
         && let Some(reply) = Box::pin(claimed(context, &input, claim)).await?
     {
-        return Ok(Ran::Answered(reply));
+        return Ok(Ran::Answered(Box::new(reply)));
     }
     if !def.before.is_empty() {
         input = Box::pin(guard::pass(&def.before, context, input)).await?;
     }
-    let mut output =
-        (def.handler)(context.clone(), input).instrument(tracing::debug_span!("functionExecution")).await?;
+    let work = (def.handler)(context.clone(), input);
+    let mut output = if tracing::enabled!(tracing::Level::DEBUG) {
+        work.instrument(tracing::debug_span!("functionExecution")).await?
+    } else {
+        work.await?
+    };
     output.check().map_err(|faults| HandlerError::failed(broken_output(&faults)))?;
     if !def.after.is_empty() {
         output = Box::pin(guard::pass(&def.after, context, output)).await?;
@@ -182,7 +213,7 @@ fn broken_output(faults: &[Fault]) -> String {
 async fn claimed<S, C: Command>(
     context: &Context<S>,
     input: &C,
-    claim: &mut Option<Claim>,
+    claim: &mut Option<Box<Claim>>,
 ) -> Result<Option<StoredReply>, HandlerError> {
     let (runtime, message) = (context.runtime(), context.message());
     let Some(key) = &message.idempotency_key else { return Ok(None) };
@@ -201,50 +232,21 @@ async fn claimed<S, C: Command>(
     match runtime.running.claim(&**store, message, key, input).await? {
         Claimed::Answered(reply) => Ok(Some(reply)),
         Claimed::Mine(mine) => {
-            *claim = Some(mine);
+            *claim = Some(Box::new(mine));
             Ok(None)
         }
     }
 }
 
-/// Another process may have answered this key meanwhile: then the loser's own error ("taken") would be a lie.
-async fn kept_reply<S>(
-    context: &Context<S>,
-    claim: &Claim,
-    failure: Failure,
-) -> Result<Box<Message>, Failure> {
-    let Some(store) = &context.runtime().store else { return Err(failure) };
-    match idempotency::answer(&**store, context.message(), &claim.key, claim.fingerprint).await {
-        Ok(Some(reply)) => Ok(answered_before(context, reply)),
-        _ => Err(failure),
-    }
+async fn kept_reply<S>(context: &Context<S>, claim: &Claim) -> Option<StoredReply> {
+    let store = context.runtime().store.as_ref()?;
+    idempotency::answer(&**store, context.message(), &claim.key, claim.fingerprint).await.ok().flatten()
 }
 
-/// Commits, and makes the reply.
-async fn conclude<S, C: Command>(
+/// Commits what the handler wants, and the reply with it when it has a key.
+async fn commit_unit<S, C: Command>(
     serving: &Serving<S, C>,
     context: &Context<S>,
-    output: C::Output,
-    event_is_recorded: bool,
-    changes: Option<Box<Changes>>,
-    claim: Option<&Claim>,
-) -> Result<Box<Message>, Failure> {
-    let event_name = serving.def.success.map(|(name, _)| name);
-    let payload = Payload::typed(output);
-    if changes.is_some() || claim.is_some() {
-        Box::pin(committed(context, event_name, &payload, changes, claim)).await?;
-    }
-    let mut reply = response(context, payload);
-    reply.event_name = event_name.map(Text::known);
-    if event_is_recorded {
-        reply.record = Some(Box::new(routed_by_the_log(context)));
-    }
-    Ok(reply)
-}
-
-async fn committed<S>(
-    context: &Context<S>,
-    event_name: Option<&'static str>,
     payload: &Payload,
     changes: Option<Box<Changes>>,
     claim: Option<&Claim>,
@@ -260,12 +262,27 @@ async fn committed<S>(
             key: claim.key.clone(),
             fingerprint: claim.fingerprint,
             body: payload.bytes().map_err(|error| Failure::of_handler(&error.into()))?,
-            event_name: event_name.map(Into::into),
+            event_name: serving.def.success.map(|(name, _)| name.into()),
         }),
     };
     let beside = Beside { reply, deadline: context.message().deadline, ..Beside::default() };
     let result = commit(context.runtime(), context.message(), changes, beside).await;
     result.map_err(|error: CommitError| Failure::of_commit(&error))
+}
+
+/// The reply to a command that did its work.
+fn reply<S, C: Command>(
+    serving: &Serving<S, C>,
+    context: &Context<S>,
+    payload: Payload,
+    event_is_recorded: bool,
+) -> Box<Message> {
+    let mut reply = response(context, payload);
+    reply.event_name = serving.def.success.map(|(name, _)| Text::known(name));
+    if event_is_recorded {
+        reply.record = Some(Box::new(routed_by_the_log(context)));
+    }
+    reply
 }
 
 fn response<S>(context: &Context<S>, payload: Payload) -> Box<Message> {

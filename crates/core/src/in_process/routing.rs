@@ -211,7 +211,7 @@ impl Feed for ServerFeed {
 
     fn stop(&self) -> BoxFuture<'static, ()> {
         if let Some(bridge) = self.bridge.upgrade() {
-            bridge.routing.rcu(|routing| routing.without_server(&self.address, &self.server));
+            bridge.change(|routing| routing.without_server(&self.address, &self.server));
         }
         let server = self.server.clone();
         Box::pin(async move { server.ended().await })
@@ -243,7 +243,7 @@ impl Feed for ListenerFeed {
 
     fn stop(&self) -> BoxFuture<'static, ()> {
         if let (Some(bridge), Some(listener)) = (self.bridge.upgrade(), self.listener.upgrade()) {
-            bridge.routing.rcu(|routing| routing.without_listener(&listener));
+            bridge.change(|routing| routing.without_listener(&listener));
         }
         let pump = Arc::clone(&self.pump);
         Box::pin(async move {
