@@ -1,6 +1,6 @@
 //! How a store is opened, when the defaults do not fit.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use purista_core::clock::Clock;
@@ -24,6 +24,23 @@ pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an owner that is about to let go of the file is waited for, unless told otherwise.
 pub const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+impl SqliteStore {
+    /// Opens a file with the defaults, see [`Builder::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::builder(path).open()
+    }
+
+    /// Opens a file that exists for reading only, see [`Builder::open_read_only`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::builder(path).open_read_only()
+    }
+
+    /// Options for opening a file.
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        Builder::new(path.as_ref().to_owned())
+    }
+}
 
 /// Options of a [`SqliteStore`], made by [`SqliteStore::builder`].
 #[derive(Debug)]

@@ -12,32 +12,12 @@ use purista_events::store::{Direction, StoreError, StoreErrorKind};
 use rusqlite::{OptionalExtension as _, Statement, params};
 use tokio::time::Instant;
 
+use crate::error::Refusal;
 use crate::event::{self, Place};
 use crate::queue::Job;
 use crate::selection::{self, Drive, Range};
 use crate::statements::Statements;
 use crate::{codec, dead_letter, progress, receipts, state};
-
-/// Why a batch was not written.
-#[derive(Debug)]
-pub(crate) enum Refusal {
-    /// It is refused; nothing of it was written.
-    Refused(StoreError),
-    /// A statement failed; something of it may stand in the transaction.
-    Failed(rusqlite::Error),
-}
-
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Self {
-        Self::Refused(error)
-    }
-}
-
-impl From<rusqlite::Error> for Refusal {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(error)
-    }
-}
 
 /// Commits a batch into the open transaction. `head` is the position of the last event, and moves on.
 pub(crate) fn apply(

@@ -46,3 +46,24 @@ pub(crate) fn read_failed(what: &'static str) -> impl FnOnce(rusqlite::Error) ->
 pub(crate) fn closed() -> StoreError {
     StoreError::new(StoreErrorKind::Closed, "the store is closed")
 }
+
+/// Why a batch was not written.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// It is refused; nothing of it was written.
+    Refused(StoreError),
+    /// A statement failed; something of it may stand in the transaction.
+    Failed(rusqlite::Error),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error)
+    }
+}

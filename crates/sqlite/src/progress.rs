@@ -11,7 +11,7 @@ use purista_events::subscriptions::{
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::codec::Column;
-use crate::commit::Refusal;
+use crate::error::Refusal;
 
 /// Refuses a batch that finishes what is finished.
 pub(crate) fn check_undone(connection: &Connection, batch: &Batch) -> Result<(), Refusal> {

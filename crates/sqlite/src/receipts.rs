@@ -12,7 +12,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Statement, params};
 
 use crate::codec::{self, Column};
-use crate::commit::Refusal;
+use crate::error::Refusal;
 
 /// What was recorded at this time or before is forgotten.
 pub(crate) fn forgotten_before(now: i64) -> i64 {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::Value;
 
 use crate::codec;
-use crate::commit::Refusal;
+use crate::error::Refusal;
 
 /// How long the version of a removed or expired key is remembered, so that its next value has the next version. Later a
 /// new value begins above the versions of all keys that are forgotten: a writer that read the key before must never take

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -23,7 +22,6 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::builder::Builder;
 use crate::error::{closed, read_failed};
 use crate::file::{Known, OpenFile};
 use crate::queue::{Job, Limits, Order, Shared};
@@ -68,21 +66,6 @@ struct Handle {
 }
 
 impl SqliteStore {
-    /// Opens a file with the defaults, see [`Builder::open`].
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::builder(path).open()
-    }
-
-    /// Opens a file that exists for reading only, see [`Builder::open_read_only`].
-    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Self::builder(path).open_read_only()
-    }
-
-    /// Options for opening a file.
-    pub fn builder(path: impl AsRef<Path>) -> Builder {
-        Builder::new(path.as_ref().to_owned())
-    }
-
     /// What the writer did since the store was opened.
     pub fn statistics(&self) -> Statistics {
         self.handle.shared.counters.snapshot()

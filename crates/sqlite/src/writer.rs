@@ -14,8 +14,8 @@ use purista_events::store::{StoreError, StoreErrorKind};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use crate::commit::{self, Refusal};
-use crate::error::{self, Severity};
+use crate::commit;
+use crate::error::{self, Refusal, Severity};
 use crate::lock::Lock;
 use crate::queue::{Answer, Job, Limits, Order, Shared};
 use crate::readers::ReaderThreads;
