@@ -16,7 +16,7 @@ use crate::{process, programs, python};
 const SOAK_PREFIX: &str = "soak_";
 /// Everything that holds tests: libraries and programs are among cargo's `--tests`, benches are not. Cargo would
 /// refuse `--lib` for a single package without one.
-const WITH_TESTS: [&str; 3] = ["--no-fail-fast", "--tests", "--examples"];
+const WITH_TESTS: [&str; 2] = ["--no-fail-fast", "--tests"];
 /// Lines of output in flight between the tests and the terminal.
 const LINES_MAX: usize = 1024;
 /// How long output may come in after cargo ended, before the rest is given up.
@@ -26,6 +26,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// The one test command: installs what is missing, then runs everything but the soak tests.
 pub(crate) fn test(root: &Path, packages: &[String]) -> Result<()> {
     let run = Run::prepare(root, packages)?;
+    run.build_examples(&[])?;
     let mut tally = Tally::default();
     let mut succeeded =
         run.cargo_test(&WITH_TESTS, &["--include-ignored", "--skip", SOAK_PREFIX], &mut tally)?;
@@ -41,6 +42,7 @@ pub(crate) fn test(root: &Path, packages: &[String]) -> Result<()> {
 /// The soak tests, optimised and one after the other, because they measure.
 pub(crate) fn soak(root: &Path, packages: &[String]) -> Result<()> {
     let run = Run::prepare(root, packages)?;
+    run.build_examples(&["--release"])?;
     let mut tally = Tally::default();
     let succeeded = run.cargo_test(
         &["--no-fail-fast", "--release", "--tests"],
@@ -81,16 +83,29 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Runs `cargo test` with these options of cargo and of the test binaries; whether it succeeded.
-    fn cargo_test(&self, options: &[&str], of_tests: &[&str], tally: &mut Tally) -> Result<bool> {
+    /// Builds the programs that some tests run and kill. `--tests` does not, and `cargo test --examples` would build them
+    /// as tests.
+    fn build_examples(&self, options: &[&str]) -> Result<()> {
         let mut command = process::cargo(self.root);
-        command.arg("test");
+        command.arg("build");
+        self.select(&mut command);
+        process::run(command.arg("--examples").args(options))
+    }
+
+    fn select(&self, command: &mut Command) {
         if self.packages.is_empty() {
             command.arg("--workspace");
         }
         for package in self.packages {
             command.args(["--package", package]);
         }
+    }
+
+    /// Runs `cargo test` with these options of cargo and of the test binaries; whether it succeeded.
+    fn cargo_test(&self, options: &[&str], of_tests: &[&str], tally: &mut Tally) -> Result<bool> {
+        let mut command = process::cargo(self.root);
+        command.arg("test");
+        self.select(&mut command);
         command.args(options);
         if !of_tests.is_empty() {
             command.arg("--").args(of_tests);

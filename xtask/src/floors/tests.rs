@@ -41,12 +41,12 @@ fn check_refused(name: &str, dependency: &str, why: &str) {
 fn the_documented_arrows_are_permitted() {
     check_permitted("purista-core", &["serde", "bytes", "schemars", "garde", "jsonschema", "regex", "jiff"]);
     check_permitted("purista-events", &["purista-core", "tokio", "jiff", "dev:proptest"]);
-    check_permitted("purista", &["purista-core", "purista-events", "backon", "config", "dev:trybuild"]);
+    check_permitted("purista", &["purista-core", "purista-events", "secrecy", "config", "dev:trybuild"]);
     check_permitted(
         "purista-telemetry",
         &["purista-core", "opentelemetry_sdk", "metrics-exporter-prometheus"],
     );
-    check_permitted("purista-http", &["purista-core", "axum", "tower-http", "hyper-util", "jsonwebtoken"]);
+    check_permitted("purista-http", &["purista-core", "hyper", "hyper-util", "jsonwebtoken", "subtle"]);
     check_permitted("purista-nats", &["purista-core", "async-nats", "dev:purista-conformance"]);
     check_permitted("purista-sqlite", &["purista-core", "purista-events", "rusqlite", "jiff"]);
     check_permitted("purista-conformance", &["purista-core", "purista-events", "proptest"]);
