@@ -22,8 +22,9 @@ use crate::readers::ReaderThreads;
 use crate::statements::Statements;
 use crate::{codec, prune};
 
-/// How long a group waits for as many as the last one had: those that were answered together come back together.
-const GATHERED_FOR: Duration = Duration::from_micros(200);
+/// How long a group waits for as many as the last one had: those that were answered together come back together. It is what a
+/// sync costs, so that a busy machine, on which they come back late, does not pay a sync for each few of them.
+const GATHERED_FOR: Duration = Duration::from_millis(1);
 
 /// When the write-ahead log has grown by this many times the checkpoint's threshold, new readers are held back for a
 /// moment, so that it can begin anew.
