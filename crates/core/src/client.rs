@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,10 +100,11 @@ impl Client {
             Ok(permit) => permit,
             Err(_) => self.wait_for_permit(deadline).await?,
         };
-        let message = self.entering(Address::known(C::ADDRESS), Payload::command(command), None, deadline);
-        let response = self.bridge.request(message).await;
+        let (receiver, payload) = (Address::known(C::ADDRESS), Payload::command(command));
+        let asking = self.bridge.request(self.entering(receiver, payload, None, deadline));
+        let output = decoded(asking).await;
         drop(permit);
-        decode(response)
+        output
     }
 
     /// Asks with a tenant, a principal, a trace, a key or a time-out.
@@ -193,7 +195,7 @@ impl Client {
             idempotency_key,
             ..cause.causes(self.clock.id(), MessageType::Command, self.clock.now_ms(), sender)
         };
-        decode(self.bridge.request(message).await)
+        decoded(self.bridge.request(message)).await
     }
 
     /// Publishes an event from outside of any handler. It is not recorded: the first that knows of it is who listens.
@@ -226,18 +228,23 @@ impl Client {
     }
 }
 
-/// Takes the answer out of a response in its place: a message is large.
-fn decode<O: Contract>(mut response: Result<Message, BridgeError>) -> Result<O, InvokeError> {
-    match response {
-        Ok(ref mut message) => {
-            if let Some(error) = InvokeError::of_response(message) {
-                return Err(error);
-            }
-            let payload = std::mem::take(&mut message.payload);
-            payload.take().map_err(|error| InvokeError::undecodable(error, &message.trace_id))
-        }
-        Err(error) => Err(error.into()),
+/// Waits for a response, and decodes it where the bridge has put it: a message is large.
+fn decoded<O: Contract>(
+    mut asking: BoxFuture<'_, Result<Message, BridgeError>>,
+) -> impl Future<Output = Result<O, InvokeError>> + Send {
+    std::future::poll_fn(move |cx| match asking.as_mut().poll(cx) {
+        Poll::Ready(Ok(ref mut response)) => Poll::Ready(decode(response)),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        Poll::Pending => Poll::Pending,
+    })
+}
+
+fn decode<O: Contract>(response: &mut Message) -> Result<O, InvokeError> {
+    if let Some(error) = InvokeError::of_response(response) {
+        return Err(error);
     }
+    let payload = std::mem::take(&mut response.payload);
+    payload.take().map_err(|error| InvokeError::undecodable(error, &response.trace_id))
 }
 
 impl fmt::Debug for Client {
@@ -291,6 +298,6 @@ impl<C: Command> Call<'_, C> {
 
     /// Sends, and waits for the answer. Dropping the future does not stop the handler.
     pub async fn send(self) -> Result<C::Output, InvokeError> {
-        decode(self.client.request(self.request).await)
+        decode(&mut self.client.request(self.request).await?)
     }
 }

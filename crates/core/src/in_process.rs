@@ -2,31 +2,29 @@
 //! listens. Nothing survives the process; what must, is recorded (see `purista-events`).
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::bridge::{
     BridgeError, BridgeErrorKind, BridgeState, COMMAND_TIMEOUT, Capabilities, Consumer, Delivery,
     EventBridge, Feed, Outcome, Registration,
 };
 use crate::clock::Clock;
-use crate::detaching::detach;
 use crate::message::{HOPS_MAX, Message, Party};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::subscription::Subscription;
 
+mod calling;
 mod listener;
 mod routing;
 
+use calling::{Answering, Calling};
 pub use listener::QUEUE_MAX;
 use routing::{Routing, Server};
 
@@ -100,6 +98,17 @@ impl InProcessBridge {
         Ok(())
     }
 
+    /// A command that is encoded, or that others listen to.
+    async fn request_heard(&self, mut command: Message) -> Result<Message, BridgeError> {
+        if self.0.always_encode {
+            encode_payload(&mut command)?;
+        }
+        if self.0.has_taps() {
+            Box::pin(self.deliver(command.clone())).await?;
+        }
+        Answering::new(self, self.route(command)?).await
+    }
+
     /// Hands a command to who serves it. Nothing runs before the call is polled.
     fn route(&self, command: Message) -> Result<Calling, BridgeError> {
         if command.hops > HOPS_MAX {
@@ -117,22 +126,22 @@ impl InProcessBridge {
             if !server.calls.is_closed() {
                 let deadline = command.deadline;
                 let consuming = server.consumer.consume(Delivery { message: command, attempt: 1 });
-                return Ok(Calling { consuming: Some(consuming), deadline, token });
+                return Ok(Calling::new(consuming, deadline, token));
             }
         }
     }
 
-    /// Waits for the reply to a call, and shows it to who listens.
-    async fn answer(&self, mut calling: Calling) -> Result<Message, BridgeError> {
-        let deadline = calling.deadline;
-        let outcome = match futures_util::poll!(&mut calling) {
-            Poll::Ready(outcome) => outcome,
-            // Only who waits needs a timer. A call that is dropped at its deadline runs on by itself.
-            Poll::Pending => {
-                let deadline = deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
-                tokio::time::timeout_at(deadline, calling).await.map_err(|_| too_late())?
-            }
-        };
+    /// Waits for the reply to a call that was not there at once. Only who waits needs a timer; a call that is dropped at
+    /// its deadline runs on by itself.
+    async fn wait(&self, calling: Calling) -> Result<Message, BridgeError> {
+        let deadline = calling.deadline();
+        let until = deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        let outcome = tokio::time::timeout_at(until, calling).await.map_err(|_| too_late())?;
+        self.conclude(outcome, deadline).await
+    }
+
+    /// Shows a reply to who listens.
+    async fn conclude(&self, outcome: Outcome, deadline: Option<Instant>) -> Result<Message, BridgeError> {
         match outcome {
             Outcome::Reply(mut reply) => {
                 if self.0.always_encode {
@@ -217,21 +226,13 @@ impl EventBridge for InProcessBridge {
         })
     }
 
-    fn request(&self, mut command: Message) -> BoxFuture<'_, Result<Message, BridgeError>> {
+    fn request(&self, command: Message) -> BoxFuture<'_, Result<Message, BridgeError>> {
         if self.0.always_encode || self.0.has_taps() {
-            return Box::pin(async move {
-                if self.0.always_encode {
-                    encode_payload(&mut command)?;
-                }
-                if self.0.has_taps() {
-                    Box::pin(self.deliver(command.clone())).await?;
-                }
-                self.answer(self.route(command)?).await
-            });
+            return Box::pin(self.request_heard(command));
         }
         // A message is large: here it goes to who serves it by way of no future of ours, which would be copied with it.
         match self.route(command) {
-            Ok(calling) => Box::pin(self.answer(calling)),
+            Ok(calling) => Box::pin(Answering::new(self, calling)),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
@@ -283,35 +284,6 @@ impl EventBridge for InProcessBridge {
 
 fn too_late() -> BridgeError {
     BridgeError::new(BridgeErrorKind::Timeout, "no reply came before the deadline")
-}
-
-/// A call in the hands of a consumer; who stops the consumer waits for it. It runs on its caller's task; when the caller
-/// goes away, the rest moves to a task, so that nothing changes for the handler.
-struct Calling {
-    consuming: Option<BoxFuture<'static, Outcome>>,
-    deadline: Option<Instant>,
-    token: TaskTrackerToken,
-}
-
-impl Future for Calling {
-    type Output = Outcome;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let Some(consuming) = self.consuming.as_mut() else { return Poll::Pending };
-        let polled = consuming.as_mut().poll(cx);
-        if polled.is_ready() {
-            self.consuming = None;
-        }
-        polled
-    }
-}
-
-impl Drop for Calling {
-    fn drop(&mut self) {
-        if let Some(rest) = self.consuming.take() {
-            detach(rest, self.token.task_tracker());
-        }
-    }
 }
 
 fn encode_payload(message: &mut Message) -> Result<(), BridgeError> {

@@ -197,6 +197,28 @@ impl Message {
         }
     }
 
+    /// Turns this command into a response to itself, as [`Message::response`] makes one, in its place: for who has no
+    /// more use for the command.
+    pub fn turn_into_response(
+        &mut self,
+        kind: MessageType,
+        timestamp_ms: u64,
+        sender: Party,
+        payload: Payload,
+    ) {
+        self.kind = kind;
+        self.timestamp_ms = timestamp_ms;
+        self.receiver = Some(std::mem::replace(&mut self.sender, sender));
+        self.payload = payload;
+        self.event_name = None;
+        self.content = None;
+        self.is_handled_error = false;
+        self.parameter = None;
+        self.deadline = None;
+        self.idempotency_key = None;
+        self.record = None;
+    }
+
     /// An error response to this command.
     #[must_use]
     pub fn error_response(

@@ -30,6 +30,8 @@ enum Repr {
 
 /// A value of a contract type whose type was erased, with its encoding once somebody asked for it.
 trait Typed: Any + Send + Sync {
+    /// Puts the value into `place` when that is an `Option` of its type; else it gives itself back.
+    fn take(self: Arc<Self>, place: &mut dyn Any) -> Option<Arc<dyn Typed>>;
     fn encoded(&self) -> Result<Bytes, ContractError>;
     fn parameters(&self) -> &'static [&'static str];
 }
@@ -41,6 +43,12 @@ struct Slot<T> {
 }
 
 impl<T: Contract> Typed for Slot<T> {
+    fn take(self: Arc<Self>, place: &mut dyn Any) -> Option<Arc<dyn Typed>> {
+        let Some(place) = place.downcast_mut::<Option<T>>() else { return Some(self) };
+        *place = Some(Arc::try_unwrap(self).map_or_else(|shared| shared.value.clone(), |slot| slot.value));
+        None
+    }
+
     fn encoded(&self) -> Result<Bytes, ContractError> {
         if let Some(bytes) = self.encoded.get() {
             return Ok(bytes.clone());
@@ -116,17 +124,13 @@ impl Payload {
         match self.0 {
             Repr::Empty => T::decode(b"null"),
             Repr::Encoded(bytes) => T::decode(&bytes),
-            // Another Rust type of the same contract, as in two versions of one crate.
-            Repr::Typed(typed) if !(&*typed as &dyn Any).is::<Slot<T>>() => T::decode(&typed.encoded()?),
             Repr::Typed(typed) => {
-                let any: Arc<dyn Any + Send + Sync> = typed;
-                match any.downcast::<Slot<T>>() {
-                    Ok(slot) => {
-                        Ok(Arc::try_unwrap(slot)
-                            .map_or_else(|shared| shared.value.clone(), |slot| slot.value))
-                    }
-                    // Its type was looked at above.
-                    Err(_) => T::decode(b"null"),
+                let mut value: Option<T> = None;
+                match (typed.take(&mut value), value) {
+                    (None, Some(value)) => Ok(value),
+                    // Another Rust type of the same contract, as in two versions of one crate.
+                    (Some(other), _) => T::decode(&other.encoded()?),
+                    (None, None) => T::decode(b"null"),
                 }
             }
         }

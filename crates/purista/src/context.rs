@@ -33,7 +33,8 @@ pub struct Context<S> {
 
 pub(crate) struct Inner<S> {
     place: Arc<Place<S>>,
-    message: Message,
+    /// Boxed, so that it can become the response to itself.
+    message: Box<Message>,
     attempt: u32,
     unit: UnitOfWork,
 }
@@ -55,7 +56,7 @@ impl<S> Clone for Context<S> {
 }
 
 impl<S> Context<S> {
-    pub(crate) fn new(place: Arc<Place<S>>, message: Message, attempt: u32) -> Self {
+    pub(crate) fn new(place: Arc<Place<S>>, message: Box<Message>, attempt: u32) -> Self {
         Self { inner: Arc::new(Inner { place, message, attempt, unit: UnitOfWork::default() }) }
     }
 
@@ -235,6 +236,11 @@ impl<S> Context<S> {
             .client
             .invoke_for(&self.inner.message, place.sender.clone(), command, timeout, key)
             .await
+    }
+
+    /// The message, when no clone of this context lives on, as in a task that outlives its handler.
+    pub(crate) fn into_message(self) -> Result<Box<Message>, Self> {
+        Arc::try_unwrap(self.inner).map(|inner| inner.message).map_err(|inner| Self { inner })
     }
 
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {

@@ -48,14 +48,15 @@ impl<S: Send + Sync + 'static, C: Command> Consumer for Served<S, C> {
     fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
         let serving = Arc::clone(&self.0);
         // The message is large and finds its place here: a future that held it would be copied with it.
-        let Delivery { mut message, attempt } = delivery;
-        let payload = std::mem::take(&mut message.payload);
-        let parameter = message.parameter.take();
+        let attempt = delivery.attempt;
+        let mut message = Box::write(Box::new_uninit(), delivery.message);
+        let given =
+            Given { payload: std::mem::take(&mut message.payload), parameter: message.parameter.take() };
         message.deadline.get_or_insert_with(|| Instant::now() + COMMAND_TIMEOUT);
         let context = Context::new(Arc::clone(&serving.place), message, attempt);
         // A disabled span costs nothing, an entered one a look-up at every poll.
         if !tracing::enabled!(tracing::Level::INFO) {
-            return Box::pin(dispatch(serving, context, payload, parameter));
+            return Box::pin(dispatch(serving, context, given));
         }
         let message = context.message();
         let span = tracing::info_span!(
@@ -63,8 +64,15 @@ impl<S: Send + Sync + 'static, C: Command> Consumer for Served<S, C> {
             trace_id = %message.trace_id, message_id = %message.id, principal_id = message.principal_id.as_deref(),
             tenant_id = message.tenant_id.as_deref()
         );
-        Box::pin(dispatch(serving, context, payload, parameter).instrument(span))
+        Box::pin(dispatch(serving, context, given).instrument(span))
     }
+}
+
+/// The input of a command as its message brought it.
+#[derive(Default)]
+struct Given {
+    payload: Payload,
+    parameter: Option<Bytes>,
 }
 
 /// What a command ended with, before it is committed.
@@ -76,31 +84,32 @@ enum Ran<O> {
 /// A run that was not cut off at the deadline, and did not panic.
 type RunEnd<O> = Option<std::thread::Result<Result<Ran<O>, HandlerError>>>;
 
-async fn dispatch<S: Send + Sync + 'static, C: Command>(
+/// Not an `async fn`, whose future would hold what it is given twice.
+fn dispatch<S: Send + Sync + 'static, C: Command>(
     serving: Arc<Serving<S, C>>,
     context: Context<S>,
-    payload: Payload,
-    parameter: Option<Bytes>,
-) -> Outcome {
-    let seen = serving.place.runtime.observer.is_some().then(|| payload.clone());
-    let deadline = context.deadline().unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+    mut given: Given,
+) -> impl Future<Output = Outcome> + Send + 'static {
+    async move {
+        let seen = serving.place.runtime.observer.is_some().then(|| Box::new(given.payload.clone()));
+        let deadline = context.deadline().unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
 
-    let mut claim = None;
-    let ran = {
-        let work =
-            pin!(AssertUnwindSafe(run(&serving, &context, payload, parameter, &mut claim)).catch_unwind());
-        UntilDeadline::new(work, deadline).await
-    };
-    let changes = context.unit().seal();
-    Outcome::Reply(match ran {
-        // A command that changed nothing has nothing to wait for.
-        Some(Ok(Ok(Ran::Output { output, .. })))
-            if changes.is_none() && claim.is_none() && seen.is_none() =>
-        {
-            reply(&serving, &context, Payload::typed(output), false)
-        }
-        ran => Box::pin(settle(&serving, &context, ran, changes, claim, seen)).await,
-    })
+        let mut claim = None;
+        let ran = {
+            let work = AssertUnwindSafe(run(&serving, &context, &mut given, &mut claim)).catch_unwind();
+            UntilDeadline::new(pin!(work), deadline).await
+        };
+        let changes = context.unit().seal();
+        Outcome::Reply(match ran {
+            // A command that changed nothing has nothing to wait for.
+            Some(Ok(Ok(Ran::Output { output, .. })))
+                if changes.is_none() && claim.is_none() && seen.is_none() =>
+            {
+                plain_reply(&serving, context, Payload::typed(output))
+            }
+            ran => Box::pin(settle(&serving, &context, ran, changes, claim, seen)).await,
+        })
+    }
 }
 
 /// Commits, answers, and tells who observes.
@@ -110,7 +119,7 @@ async fn settle<S: Send + Sync + 'static, C: Command>(
     ran: RunEnd<C::Output>,
     changes: Option<Box<Changes>>,
     claim: Option<Box<Claim>>,
-    seen: Option<Payload>,
+    seen: Option<Box<Payload>>,
 ) -> Box<Message> {
     let observed = seen.map(|seen| Observed::of(&seen, changes.as_deref()));
     let mut ended: Result<Box<Message>, Failure> = match ran {
@@ -141,12 +150,11 @@ async fn settle<S: Send + Sync + 'static, C: Command>(
 async fn run<S: Send + Sync + 'static, C: Command>(
     serving: &Serving<S, C>,
     context: &Context<S>,
-    payload: Payload,
-    parameter: Option<Bytes>,
+    given: &mut Given,
     claim: &mut Option<Box<Claim>>,
 ) -> Result<Ran<C::Output>, HandlerError> {
     let def = &serving.def;
-    let mut input: C = decoded(serving, payload, parameter.as_ref())?;
+    let mut input: C = decoded(serving, std::mem::take(given))?;
     if let Some(transform) = &def.transform_input {
         input = tracing::debug_span!("inputTransformation").in_scope(|| transform(input))?;
     }
@@ -159,12 +167,11 @@ async fn run<S: Send + Sync + 'static, C: Command>(
     if !def.before.is_empty() {
         input = Box::pin(guard::pass(&def.before, context, input)).await?;
     }
-    let work = (def.handler)(context.clone(), input);
-    let mut output = if tracing::enabled!(tracing::Level::DEBUG) {
-        work.instrument(tracing::debug_span!("functionExecution")).await?
-    } else {
-        work.await?
-    };
+    let mut work = (def.handler)(context.clone(), input);
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        work = Box::pin(work.instrument(tracing::debug_span!("functionExecution")));
+    }
+    let mut output = work.await?;
     output.check().map_err(|faults| HandlerError::failed(broken_output(&faults)))?;
     if !def.after.is_empty() {
         output = Box::pin(guard::pass(&def.after, context, output)).await?;
@@ -181,10 +188,9 @@ async fn run<S: Send + Sync + 'static, C: Command>(
 
 fn decoded<S, C: Command>(
     serving: &Serving<S, C>,
-    payload: Payload,
-    parameter: Option<&Bytes>,
+    Given { payload, parameter }: Given,
 ) -> Result<C, HandlerError> {
-    let Some(parameter) = parameter else {
+    let Some(parameter) = &parameter else {
         let json = if payload.is_typed() { None } else { payload.bytes().ok().flatten() };
         return payload.take().map_err(|_| refuse(&serving.inspector, json.as_ref(), Vec::new()));
     };
@@ -268,6 +274,22 @@ async fn commit_unit<S, C: Command>(
     let beside = Beside { reply, deadline: context.message().deadline, ..Beside::default() };
     let result = commit(context.runtime(), context.message(), changes, beside).await;
     result.map_err(|error: CommitError| Failure::of_commit(&error))
+}
+
+/// The reply to a command that changed nothing: usually nobody needs the command any more, and it becomes its own reply.
+fn plain_reply<S, C: Command>(
+    serving: &Serving<S, C>,
+    context: Context<S>,
+    payload: Payload,
+) -> Box<Message> {
+    let mut message = match context.into_message() {
+        Ok(message) => message,
+        Err(context) => return reply(serving, &context, payload, false),
+    };
+    let (place, kind) = (&serving.place, MessageType::CommandSuccessResponse);
+    message.turn_into_response(kind, place.runtime.clock.now_ms(), place.sender.clone(), payload);
+    message.event_name = serving.def.success.map(|(name, _)| Text::known(name));
+    message
 }
 
 /// The reply to a command that did its work.

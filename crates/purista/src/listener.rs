@@ -91,7 +91,7 @@ async fn hear<S: Send + Sync + 'static, T: Contract, R: Contract>(
     message.deadline = Some(deadline);
     let head = message.clone();
     let kept = payload.clone();
-    let context = Context::new(Arc::clone(&listens.place), message, attempt);
+    let context = Context::new(Arc::clone(&listens.place), Box::new(message), attempt);
     let ended = {
         let work = run(&listens, &context, payload, parameter.as_deref());
         UntilDeadline::new(pin!(AssertUnwindSafe(work).catch_unwind()), deadline).await
