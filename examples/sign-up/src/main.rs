@@ -58,12 +58,12 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> anyhow::Result<()> {
     let _logs = logging::init(Logging::from_env()?)?;
-    let store = SqliteStore::open(options.data.join("sign-up.db"))?;
     let mailer = match &options.smtp {
         Some(url) => Mailer::over_smtp(url, options.from)?,
         None => Mailer::into_folder(options.data.join("mail"), options.from)?,
     };
     let mails = mailer.to_string();
+    let store = SqliteStore::open(options.data.join("sign-up.db"))?;
     let gateway = page::add_to(Gateway::listen(options.listen).title("Sign-up"));
     let host = Host::builder()
         .store(store)
