@@ -106,29 +106,28 @@ impl InProcessBridge {
         if self.0.has_taps() {
             Box::pin(self.deliver(command.clone())).await?;
         }
-        Answering::new(self, self.route(command)?).await
+        let delivery = Delivery { message: command, attempt: 1 };
+        Answering::new(self, self.route(delivery)?).await
     }
 
     /// Hands a command to who serves it. Nothing runs before the call is polled.
-    fn route(&self, command: Message) -> Result<Calling, BridgeError> {
+    fn route(&self, delivery: Delivery) -> Result<Calling, BridgeError> {
+        let command = &delivery.message;
         if command.hops > HOPS_MAX {
             let what = format!("more than {HOPS_MAX} messages cause one another");
             return Err(BridgeError::new(BridgeErrorKind::Rejected, what));
         }
-        loop {
-            let routing = self.0.routing.load();
-            let receiver = command.receiver.as_ref();
-            let Some(server) = receiver.and_then(|party| routing.server(&party.address)) else {
-                return Err(self.unserved(receiver));
-            };
-            let token = server.calls.token();
-            // A server that was stopped since the look at the table is no longer in it.
-            if !server.calls.is_closed() {
-                let deadline = command.deadline;
-                let consuming = server.consumer.consume(Delivery { message: command, attempt: 1 });
-                return Ok(Calling::new(consuming, deadline, token));
-            }
+        let routing = self.0.routing.load();
+        let receiver = command.receiver.as_ref();
+        let Some(server) = receiver.and_then(|party| routing.server(&party.address)) else {
+            return Err(self.unserved(receiver));
+        };
+        let (token, deadline) = (server.calls.token(), command.deadline);
+        if server.calls.is_closed() {
+            // It was stopped since the look at the table, and is no longer in it.
+            return self.route(delivery);
         }
+        Ok(Calling::new(server.consumer.consume(delivery), deadline, token))
     }
 
     /// Waits for the reply to a call that was not there at once. Only who waits needs a timer; a call that is dropped at
@@ -231,7 +230,7 @@ impl EventBridge for InProcessBridge {
             return Box::pin(self.request_heard(command));
         }
         // A message is large: here it goes to who serves it by way of no future of ours, which would be copied with it.
-        match self.route(command) {
+        match self.route(Delivery { message: command, attempt: 1 }) {
             Ok(calling) => Box::pin(Answering::new(self, calling)),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }

@@ -50,8 +50,10 @@ impl<S: Send + Sync + 'static, C: Command> Consumer for Served<S, C> {
         // The message is large and finds its place here: a future that held it would be copied with it.
         let attempt = delivery.attempt;
         let mut message = Box::write(Box::new_uninit(), delivery.message);
-        let given =
-            Given { payload: std::mem::take(&mut message.payload), parameter: message.parameter.take() };
+        let given = Given {
+            payload: std::mem::take(&mut message.payload),
+            parameter: message.parameter.take().map(Box::new),
+        };
         message.deadline.get_or_insert_with(|| Instant::now() + COMMAND_TIMEOUT);
         let context = Context::new(Arc::clone(&serving.place), message, attempt);
         // A disabled span costs nothing, an entered one a look-up at every poll.
@@ -72,7 +74,8 @@ impl<S: Send + Sync + 'static, C: Command> Consumer for Served<S, C> {
 #[derive(Default)]
 struct Given {
     payload: Payload,
-    parameter: Option<Bytes>,
+    /// Boxed, since few commands have one.
+    parameter: Option<Box<Bytes>>,
 }
 
 /// What a command ended with, before it is committed.
@@ -84,7 +87,7 @@ enum Ran<O> {
 /// A run that was not cut off at the deadline, and did not panic.
 type RunEnd<O> = Option<std::thread::Result<Result<Ran<O>, HandlerError>>>;
 
-/// Not an `async fn`, whose future would hold what it is given twice.
+/// Neither this nor [`run`] is an `async fn`, whose future would hold what it is given twice.
 fn dispatch<S: Send + Sync + 'static, C: Command>(
     serving: Arc<Serving<S, C>>,
     context: Context<S>,
@@ -96,8 +99,8 @@ fn dispatch<S: Send + Sync + 'static, C: Command>(
 
         let mut claim = None;
         let ran = {
-            let work = AssertUnwindSafe(run(&serving, &context, &mut given, &mut claim)).catch_unwind();
-            UntilDeadline::new(pin!(work), deadline).await
+            let work = run(&serving, &context, &mut given, &mut claim);
+            UntilDeadline::new(pin!(AssertUnwindSafe(work).catch_unwind()), deadline).await
         };
         let changes = context.unit().seal();
         Outcome::Reply(match ran {
@@ -146,36 +149,66 @@ async fn settle<S: Send + Sync + 'static, C: Command>(
     ended.unwrap_or_else(|failure| refused(context, &failure))
 }
 
-/// From the bytes to the output.
-async fn run<S: Send + Sync + 'static, C: Command>(
+/// From the bytes to the output. Input and output are looked at in functions of their own, so that the future holds
+/// neither while it waits.
+fn run<S: Send + Sync + 'static, C: Command>(
     serving: &Serving<S, C>,
     context: &Context<S>,
     given: &mut Given,
     claim: &mut Option<Box<Claim>>,
-) -> Result<Ran<C::Output>, HandlerError> {
-    let def = &serving.def;
-    let mut input: C = decoded(serving, std::mem::take(given))?;
-    if let Some(transform) = &def.transform_input {
+) -> impl Future<Output = Result<Ran<C::Output>, HandlerError>> + Send {
+    async move {
+        let def = &serving.def;
+        let input = prepared(serving, std::mem::take(given))?;
+        let input = if context.message().idempotency_key.is_some() || !def.before.is_empty() {
+            match Box::pin(admitted(def, context, input, claim)).await? {
+                Admitted::Input(input) => input,
+                Admitted::Answered(reply) => return Ok(Ran::Answered(reply)),
+            }
+        } else {
+            input
+        };
+        let work = (def.handler)(context.clone(), input);
+        let work = if tracing::enabled!(tracing::Level::DEBUG) {
+            Box::pin(work.instrument(tracing::debug_span!("functionExecution")))
+        } else {
+            work
+        };
+        let output = checked(work.await?)?;
+        let output = if def.after.is_empty() {
+            output
+        } else {
+            Box::pin(guard::pass(&def.after, context, output)).await?
+        };
+        marked(def, context, output)
+    }
+}
+
+/// Decoded, transformed, and checked against its rules.
+fn prepared<S, C: Command>(serving: &Serving<S, C>, given: Given) -> Result<C, HandlerError> {
+    let mut input: C = decoded(serving, given)?;
+    if let Some(transform) = &serving.def.transform_input {
         input = tracing::debug_span!("inputTransformation").in_scope(|| transform(input))?;
     }
-    input.check().map_err(|found| refuse(&serving.inspector, input.encode().ok().as_ref(), found))?;
-    if context.message().idempotency_key.is_some()
-        && let Some(reply) = Box::pin(claimed(context, &input, claim)).await?
-    {
-        return Ok(Ran::Answered(Box::new(reply)));
+    match input.check() {
+        Ok(()) => Ok(input),
+        Err(found) => Err(refuse(&serving.inspector, input.encode().ok().as_ref(), found)),
     }
-    if !def.before.is_empty() {
-        input = Box::pin(guard::pass(&def.before, context, input)).await?;
+}
+
+fn checked<O: Contract>(output: O) -> Result<O, HandlerError> {
+    match output.check() {
+        Ok(()) => Ok(output),
+        Err(faults) => Err(HandlerError::failed(broken_output(&faults))),
     }
-    let mut work = (def.handler)(context.clone(), input);
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        work = Box::pin(work.instrument(tracing::debug_span!("functionExecution")));
-    }
-    let mut output = work.await?;
-    output.check().map_err(|faults| HandlerError::failed(broken_output(&faults)))?;
-    if !def.after.is_empty() {
-        output = Box::pin(guard::pass(&def.after, context, output)).await?;
-    }
+}
+
+/// Marked with its event, and transformed.
+fn marked<S, C: Command>(
+    def: &CommandDef<S, C>,
+    context: &Context<S>,
+    mut output: C::Output,
+) -> Result<Ran<C::Output>, HandlerError> {
     let event_is_recorded = match def.success {
         Some((_, mark)) => mark(context, &output)?,
         None => false,
@@ -190,7 +223,7 @@ fn decoded<S, C: Command>(
     serving: &Serving<S, C>,
     Given { payload, parameter }: Given,
 ) -> Result<C, HandlerError> {
-    let Some(parameter) = &parameter else {
+    let Some(parameter) = parameter.as_deref() else {
         let json = if payload.is_typed() { None } else { payload.bytes().ok().flatten() };
         return payload.take().map_err(|_| refuse(&serving.inspector, json.as_ref(), Vec::new()));
     };
@@ -213,6 +246,25 @@ fn refuse(inspector: &Inspector, json: Option<&Bytes>, found: Vec<Fault>) -> Han
 fn broken_output(faults: &[Fault]) -> String {
     let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
     format!("the output breaks its own rules: {}", faults.join("; "))
+}
+
+/// What becomes of an input before its handler.
+enum Admitted<C> {
+    Input(C),
+    Answered(Box<StoredReply>),
+}
+
+/// Its key is taken, then its guards are asked; a future of its own, since most commands have neither.
+async fn admitted<S, C: Command>(
+    def: &CommandDef<S, C>,
+    context: &Context<S>,
+    input: C,
+    claim: &mut Option<Box<Claim>>,
+) -> Result<Admitted<C>, HandlerError> {
+    if let Some(reply) = claimed(context, &input, claim).await? {
+        return Ok(Admitted::Answered(Box::new(reply)));
+    }
+    Ok(Admitted::Input(guard::pass(&def.before, context, input).await?))
 }
 
 /// Takes the key of the caller, or finds the answer that it got before.

@@ -94,6 +94,7 @@ impl Future for Calling {
 }
 
 impl Drop for Calling {
+    #[inline]
     fn drop(&mut self) {
         if let Some(rest) = self.consuming.take() {
             detach(rest, self.token.task_tracker());
