@@ -16,8 +16,8 @@ const PROGRAM: &str = "count_command";
 /// Where the figure is stored that later ones are compared with.
 const STORED: &str = "benches/instructions.json";
 const KEY: &str = "command";
-/// No change of the stored figure goes beyond this.
-const ABSOLUTE_MAX: u64 = 4_000;
+/// No change of the stored figure goes beyond this. The goal is 4,000; docs/performance.md says what stands between.
+const ABSOLUTE_MAX: u64 = 4_200;
 /// How far a figure may rise above the stored one before somebody has to say that it may.
 const RISE_PERCENT_MAX: u64 = 5;
 const FEW_COMMANDS: u64 = 2_000;
