@@ -88,6 +88,7 @@ enum Ran<O> {
 type RunEnd<O> = Option<std::thread::Result<Result<Ran<O>, HandlerError>>>;
 
 /// Neither this nor [`run`] is an `async fn`, whose future would hold what it is given twice.
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice: measured in instructions")]
 fn dispatch<S: Send + Sync + 'static, C: Command>(
     serving: Arc<Serving<S, C>>,
     context: Context<S>,
@@ -151,6 +152,7 @@ async fn settle<S: Send + Sync + 'static, C: Command>(
 
 /// From the bytes to the output. Input and output are looked at in functions of their own, so that the future holds
 /// neither while it waits.
+#[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice: measured in instructions")]
 fn run<S: Send + Sync + 'static, C: Command>(
     serving: &Serving<S, C>,
     context: &Context<S>,

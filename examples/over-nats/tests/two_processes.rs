@@ -1,5 +1,12 @@
 //! The sign-up between two processes over a real server, seen by a third party: PURISTA's subjects and bodies.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where something is not as it should be"
+)]
+
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Stdio;
 use std::time::Duration;
