@@ -54,7 +54,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             clock.run(&command, root)
         }),
         Step::new("format", cargo(&["fmt", "--all", "--check"], &[])),
-        Step::new("clippy", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])),
+        Step::new(
+            "clippy",
+            cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"], &[]),
+        ),
         Step::new("doc", cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-Dwarnings")])),
         Step::new("floors", |_: &Clock| floors::check(root)),
         Step::new("tidy", |_: &Clock| tidy::check(root)),

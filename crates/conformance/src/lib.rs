@@ -10,4 +10,5 @@
 )]
 
 pub mod bridge;
+pub mod read_models;
 pub mod store;

@@ -49,8 +49,10 @@ pub mod order;
 pub mod progress;
 pub mod query;
 pub mod repetition;
+pub mod snapshots;
 mod stage;
 pub mod state;
+pub mod survey;
 pub mod tenants;
 #[cfg(test)]
 mod tests;
@@ -58,7 +60,7 @@ mod tests;
 pub use stage::Stage;
 
 /// How long one duty may take before it counts as failed. A disk that syncs slowly needs some of it.
-const DUTY_TIMEOUT: Duration = Duration::from_secs(180);
+const DUTY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// One set of data, empty at first, that can be opened again and again. What it needs goes away when it is dropped.
 pub trait StoreSystem: Send + Sync + 'static {
@@ -175,6 +177,21 @@ macro_rules! store_suite {
             closing_loses_nothing_that_was_committed
             events_come_back_as_they_were
             names_of_any_script_are_told_apart
+        );
+        $crate::store_suite!(@tests $attributes $system snapshots:
+            a_snapshot_is_found_by_its_whole_key
+            a_snapshot_never_goes_back
+            a_view_begins_behind_its_snapshots
+            snapshots_are_counted_and_forgotten
+            a_snapshot_has_a_bound
+        );
+        $crate::store_suite!(@tests $attributes $system survey:
+            a_long_view_is_of_one_moment
+            a_view_begins_after_a_position
+            forms_name_what_is_stored
+            counting_has_a_bound
+            a_place_has_a_time
+            a_dead_letter_is_taken_up_once
         );
         $crate::store_suite!(@tests $attributes $system model:
             model_agrees

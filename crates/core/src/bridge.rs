@@ -8,8 +8,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::id::Id;
 use crate::message::Message;
 use crate::subscription::Subscription;
+
+mod asking;
+pub use asking::{Answer, Asking};
+pub(crate) use asking::{Calling, Concludes, InHand};
 
 /// Carries messages between services, in the process or over a broker.
 ///
@@ -32,13 +37,14 @@ pub trait EventBridge: Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
 
     /// The name of this process among the others, as messages bear it (`instanceId`).
-    fn instance(&self) -> Arc<str>;
+    fn instance(&self) -> Id;
 
     /// Hands a message to whoever listens.
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), BridgeError>>;
 
-    /// Sends a command and waits for its reply, until its deadline ([`COMMAND_TIMEOUT`] when it has none).
-    fn request(&self, command: Message) -> BoxFuture<'_, Result<Message, BridgeError>>;
+    /// Sends a command and waits for its reply, until its deadline ([`COMMAND_TIMEOUT`] when it has none). Both are boxed,
+    /// since a message is large: where the way is short, moving it would be most of the work.
+    fn request(&self, command: Box<Message>) -> Asking<'_>;
 
     /// Feeds `consumer` from now on, until the registration is stopped or the bridge closed.
     fn subscribe(
@@ -68,7 +74,7 @@ pub trait Consumer: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// The message.
-    pub message: Message,
+    pub message: Box<Message>,
     /// Which attempt this is, from 1.
     pub attempt: u32,
 }

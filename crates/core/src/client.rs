@@ -1,17 +1,18 @@
 //! Invokes commands and emits events over a bridge: what doors, tests and programs outside of handlers use.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use tokio::sync::Semaphore;
+use futures_util::future::{BoxFuture, select_ok};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::address::Address;
-use crate::bridge::{BridgeError, BridgeErrorKind, COMMAND_TIMEOUT, EventBridge};
+use crate::bridge::{Answer, Asking, BridgeError, BridgeErrorKind, COMMAND_TIMEOUT, EventBridge};
 use crate::clock::Clock;
 use crate::contract::{Command, Contract};
 use crate::event::Event;
@@ -19,6 +20,7 @@ use crate::id::Id;
 use crate::invoke_error::{InvokeError, InvokeErrorKind};
 use crate::message::{HOPS_MAX, Message, MessageType, Party, Record};
 use crate::payload::Payload;
+use crate::sharded::{Sharded, shards};
 use crate::status::Status;
 use crate::text::Text;
 use crate::trace::TraceContext;
@@ -37,9 +39,15 @@ pub const CALLS_IN_FLIGHT_DEFAULT: usize = 1024;
 #[derive(Clone)]
 pub struct Client {
     bridge: Arc<dyn EventBridge>,
-    sender: Party,
     clock: Clock,
-    permits: Arc<Semaphore>,
+    entrances: Arc<Sharded<Entrance>>,
+}
+
+/// What every call takes, a part of it for every few threads.
+struct Entrance {
+    sender: Party,
+    /// The places among the calls under way.
+    places: Semaphore,
 }
 
 /// One command as it enters the house, before anybody has decoded it.
@@ -89,21 +97,29 @@ impl Client {
     /// A client that calls itself `sender` in its messages. At most `calls_in_flight` of its calls are under way at a time.
     pub fn new(bridge: Arc<dyn EventBridge>, sender: Address, clock: Clock, calls_in_flight: usize) -> Self {
         let sender = Party { address: sender, instance: Some(bridge.instance()) };
-        Self { bridge, sender, clock, permits: Arc::new(Semaphore::new(calls_in_flight.max(1))) }
+        let places = calls_in_flight.max(1);
+        let entrances = shards().min(places);
+        let entrance = |nth: usize| Entrance {
+            sender: sender.clone(),
+            places: Semaphore::new(places / entrances + usize::from(nth < places % entrances)),
+        };
+        Self { bridge, clock, entrances: Arc::new(Sharded::of((0..entrances).map(entrance))) }
     }
 
     /// Asks, and waits for the answer, at most [`COMMAND_TIMEOUT`]. Dropping the future does not stop the handler.
     pub async fn invoke<C: Command>(&self, command: C) -> Result<C::Output, InvokeError> {
         // Written out, and not by way of a `Request`: every step that hands on a large value by a future copies it.
         let deadline = Instant::now() + COMMAND_TIMEOUT;
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) => self.wait_for_permit(deadline).await?,
+        let entrance = self.entrances.mine();
+        let place = match entrance.places.try_acquire() {
+            Ok(place) => place,
+            Err(_) => self.wait_for_place(deadline).await?,
         };
         let (receiver, payload) = (Address::known(C::ADDRESS), Payload::command(command));
-        let asking = self.bridge.request(self.entering(receiver, payload, None, deadline));
+        let sender = entrance.sender.clone();
+        let asking = self.bridge.request(self.entering(sender, receiver, payload, None, deadline));
         let output = decoded(asking).await;
-        drop(permit);
+        drop(place);
         output
     }
 
@@ -115,25 +131,24 @@ impl Client {
 
     /// Sends a command that nobody has decoded yet and returns its response, of success or of error. Waits for a free
     /// place among the calls under way, at most until the deadline: then it never happened.
-    pub async fn request(&self, request: Request) -> Result<Message, BridgeError> {
+    pub async fn request(&self, request: Request) -> Answer {
         let deadline = Instant::now() + request.timeout.unwrap_or(COMMAND_TIMEOUT);
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) => self.wait_for_permit(deadline).await?,
+        let place = match self.entrances.mine().places.try_acquire() {
+            Ok(place) => place,
+            Err(_) => self.wait_for_place(deadline).await?,
         };
         let response = self.bridge.request(self.command(request, deadline)).await;
-        drop(permit);
+        drop(place);
         response
     }
 
+    /// The first place that is free at any entrance.
     #[cold]
-    fn wait_for_permit(
-        &self,
-        deadline: Instant,
-    ) -> BoxFuture<'_, Result<tokio::sync::SemaphorePermit<'_>, BridgeError>> {
+    fn wait_for_place(&self, deadline: Instant) -> BoxFuture<'_, Result<SemaphorePermit<'_>, BridgeError>> {
         Box::pin(async move {
-            match tokio::time::timeout_at(deadline, self.permits.acquire()).await {
-                Ok(Ok(permit)) => Ok(permit),
+            let waits = self.entrances.all().map(|entrance| Box::pin(entrance.places.acquire()));
+            match tokio::time::timeout_at(deadline, select_ok(waits)).await {
+                Ok(Ok((place, _))) => Ok(place),
                 _ => Err(BridgeError::new(BridgeErrorKind::Rejected, "too many calls are under way")),
             }
         })
@@ -142,27 +157,30 @@ impl Client {
     /// A command as it enters the house, with nothing but what every command has.
     fn entering(
         &self,
+        sender: Party,
         receiver: Address,
         payload: Payload,
         trace_id: Option<Id>,
         deadline: Instant,
-    ) -> Message {
+    ) -> Box<Message> {
         let id = self.clock.id();
         let trace_id = trace_id.unwrap_or_else(|| self.clock.id());
-        Message {
+        Box::new(Message {
             receiver: Some(Party::anywhere(receiver)),
             correlation_id: Some(self.clock.id()),
             payload,
             deadline: Some(deadline),
-            ..Message::new(id, MessageType::Command, self.clock.now_ms(), self.sender.clone(), trace_id)
-        }
+            ..Message::new(id, MessageType::Command, self.clock.now_ms(), sender, trace_id)
+        })
     }
 
-    fn command(&self, request: Request, deadline: Instant) -> Message {
-        let mut message = self.entering(request.receiver, request.payload, request.trace_id, deadline);
+    fn command(&self, request: Request, deadline: Instant) -> Box<Message> {
+        let mut sender = self.sender().clone();
         if let Some(address) = request.sender {
-            message.sender.address = address;
+            sender.address = address;
         }
+        let mut message =
+            self.entering(sender, request.receiver, request.payload, request.trace_id, deadline);
         message.trace = request.trace;
         message.principal_id = request.principal_id;
         message.tenant_id = request.tenant_id;
@@ -195,7 +213,7 @@ impl Client {
             idempotency_key,
             ..cause.causes(self.clock.id(), MessageType::Command, self.clock.now_ms(), sender)
         };
-        decoded(self.bridge.request(message)).await
+        decoded(self.bridge.request(Box::new(message))).await
     }
 
     /// Publishes an event from outside of any handler. It is not recorded: the first that knows of it is who listens.
@@ -212,7 +230,13 @@ impl Client {
             event_name: Some(Text::known(E::NAME)),
             payload: Payload::typed(event),
             record,
-            ..Message::new(id, MessageType::CustomMessage, self.clock.now_ms(), self.sender.clone(), trace_id)
+            ..Message::new(
+                id,
+                MessageType::CustomMessage,
+                self.clock.now_ms(),
+                self.sender().clone(),
+                trace_id,
+            )
         };
         Ok(self.bridge.publish(message).await?)
     }
@@ -224,15 +248,17 @@ impl Client {
 
     /// How many calls may begin now.
     pub fn free_places(&self) -> usize {
-        self.permits.available_permits()
+        self.entrances.all().map(|entrance| entrance.places.available_permits()).sum()
+    }
+
+    fn sender(&self) -> &Party {
+        &self.entrances.mine().sender
     }
 }
 
-/// Waits for a response, and decodes it where the bridge has put it: a message is large.
-fn decoded<O: Contract>(
-    mut asking: BoxFuture<'_, Result<Message, BridgeError>>,
-) -> impl Future<Output = Result<O, InvokeError>> + Send {
-    std::future::poll_fn(move |cx| match asking.as_mut().poll(cx) {
+/// Waits for a response, and decodes it.
+fn decoded<O: Contract>(mut asking: Asking<'_>) -> impl Future<Output = Result<O, InvokeError>> + Send {
+    std::future::poll_fn(move |cx| match Pin::new(&mut asking).poll(cx) {
         Poll::Ready(Ok(ref mut response)) => Poll::Ready(decode(response)),
         Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
         Poll::Pending => Poll::Pending,
@@ -250,7 +276,7 @@ fn decode<O: Contract>(response: &mut Message) -> Result<O, InvokeError> {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("sender", &self.sender.address)
+            .field("sender", &self.sender().address)
             .field("free_places", &self.free_places())
             .finish()
     }
@@ -298,6 +324,6 @@ impl<C: Command> Call<'_, C> {
 
     /// Sends, and waits for the answer. Dropping the future does not stop the handler.
     pub async fn send(self) -> Result<C::Output, InvokeError> {
-        decode(&mut self.client.request(self.request).await?)
+        decode(&mut *self.client.request(self.request).await?)
     }
 }

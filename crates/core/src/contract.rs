@@ -1,5 +1,7 @@
 //! What may travel in a message, and what a command is.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use garde::Validate;
 use schemars::JsonSchema;
@@ -38,7 +40,14 @@ where
     T: Serialize + DeserializeOwned + JsonSchema + Validate<Context = ()> + Clone + Send + Sync + 'static,
 {
     fn encode(&self) -> Result<Bytes, ContractError> {
-        serde_json::to_vec(self).map(Bytes::from).map_err(ContractError)
+        let mut scratch = SCRATCH.take();
+        scratch.clear();
+        serde_json::to_writer(&mut scratch, self)?;
+        let bytes = Bytes::copy_from_slice(&scratch);
+        if scratch.capacity() <= SCRATCH_BYTES_MAX {
+            SCRATCH.set(scratch);
+        }
+        Ok(bytes)
     }
 
     fn decode(json: &[u8]) -> Result<Self, ContractError> {
@@ -52,6 +61,14 @@ where
     fn schema() -> schemars::Schema {
         schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>()
     }
+}
+
+/// The most that a thread keeps of what it wrote JSON into.
+const SCRATCH_BYTES_MAX: usize = 64 * 1024;
+
+thread_local! {
+    /// JSON is written here and copied to where it just fits: cheaper than to grow and to trim.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// A value could not be written as JSON, or JSON is not this value.

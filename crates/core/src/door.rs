@@ -13,6 +13,7 @@ use crate::catalogue::Catalogue;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::health::Health;
+use crate::lag::Lags;
 
 /// What a host hands to its doors.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct House {
     pub catalogue: Arc<Catalogue>,
     /// How the host is.
     pub health: Health,
+    /// How far those who follow its log are behind.
+    pub lags: Lags,
     /// Cancelled when the door shall take no more and finish what it has.
     pub stop: CancellationToken,
     /// Owns every task of the door.

@@ -33,6 +33,8 @@ pub struct PartHealth {
     pub condition: Condition,
     /// Why, when it is not up. It is shown to whoever may ask; it holds no secret.
     pub detail: Option<String>,
+    /// How many events of the log it has not taken in yet, at most; `None` for what follows no log.
+    pub events_behind: Option<u64>,
 }
 
 /// How a host is.

@@ -12,19 +12,18 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::bridge::{
-    BridgeError, BridgeErrorKind, BridgeState, COMMAND_TIMEOUT, Capabilities, Consumer, Delivery,
-    EventBridge, Feed, Outcome, Registration,
+    Answer, Asking, BridgeError, BridgeErrorKind, BridgeState, COMMAND_TIMEOUT, Calling, Capabilities,
+    Concludes, Consumer, Delivery, EventBridge, Feed, Outcome, Registration,
 };
 use crate::clock::Clock;
+use crate::id::Id;
 use crate::message::{HOPS_MAX, Message, Party};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::subscription::Subscription;
 
-mod calling;
 mod listener;
 mod routing;
 
-use calling::{Answering, Calling};
 pub use listener::QUEUE_MAX;
 use routing::{Routing, Server};
 
@@ -38,7 +37,7 @@ pub(crate) struct Inner {
     has_taps: AtomicBool,
     /// Held while the table is changed.
     changing: Mutex<()>,
-    instance: Arc<str>,
+    instance: Id,
     always_encode: bool,
     state: watch::Sender<BridgeState>,
     tasks: TaskTracker,
@@ -60,7 +59,7 @@ impl InProcessBridge {
             routing: ArcSwap::default(),
             has_taps: AtomicBool::new(false),
             changing: Mutex::default(),
-            instance: Clock::system().id().to_string().into(),
+            instance: Clock::system().id(),
             always_encode,
             state: watch::channel(BridgeState::Connected).0,
             tasks: TaskTracker::new(),
@@ -98,16 +97,11 @@ impl InProcessBridge {
         Ok(())
     }
 
-    /// A command that is encoded, or that others listen to.
-    async fn request_heard(&self, mut command: Message) -> Result<Message, BridgeError> {
-        if self.0.always_encode {
-            encode_payload(&mut command)?;
-        }
-        if self.0.has_taps() {
-            Box::pin(self.deliver(command.clone())).await?;
-        }
+    /// A command that others listen to.
+    async fn request_heard(&self, command: Box<Message>) -> Answer {
+        Box::pin(self.deliver(Message::clone(&command))).await?;
         let delivery = Delivery { message: command, attempt: 1 };
-        Answering::new(self, self.route(delivery)?).await
+        Asking::calling(self.route(delivery)?, self).await
     }
 
     /// Hands a command to who serves it. Nothing runs before the call is polled.
@@ -122,34 +116,16 @@ impl InProcessBridge {
         let Some(server) = receiver.and_then(|party| routing.server(&party.address)) else {
             return Err(self.unserved(receiver));
         };
-        let (token, deadline) = (server.calls.token(), command.deadline);
-        if server.calls.is_closed() {
-            // It was stopped since the look at the table, and is no longer in it.
-            return self.route(delivery);
-        }
-        Ok(Calling::new(server.consumer.consume(delivery), deadline, token))
+        let (in_hand, deadline) = (Arc::clone(server.calls.mine()), command.deadline);
+        Ok(Calling::new(server.consumer.consume(delivery), deadline, in_hand))
     }
 
-    /// Waits for the reply to a call that was not there at once. Only who waits needs a timer; a call that is dropped at
-    /// its deadline runs on by itself.
-    async fn wait(&self, calling: Calling) -> Result<Message, BridgeError> {
-        let deadline = calling.deadline();
-        let until = deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
-        let outcome = tokio::time::timeout_at(until, calling).await.map_err(|_| too_late())?;
-        self.conclude(outcome, deadline).await
-    }
-
-    /// Shows a reply to who listens.
-    async fn conclude(&self, outcome: Outcome, deadline: Option<Instant>) -> Result<Message, BridgeError> {
+    /// Shows a reply to those who listen to it, as [`Concludes::at_once`] has found that somebody does.
+    async fn show(&self, outcome: Outcome, deadline: Option<Instant>) -> Answer {
         match outcome {
-            Outcome::Reply(mut reply) => {
-                if self.0.always_encode {
-                    encode_payload(&mut reply)?;
-                }
-                if self.is_heard(&reply) {
-                    Box::pin(self.deliver(Message::clone(&reply))).await?;
-                }
-                Ok(*reply)
+            Outcome::Reply(reply) => {
+                Box::pin(self.deliver(Message::clone(&reply))).await?;
+                Ok(reply)
             }
             _ if deadline.is_some_and(|deadline| Instant::now() >= deadline) => Err(too_late()),
             _ => Err(BridgeError::new(BridgeErrorKind::Unknown, "the consumer gave no reply")),
@@ -196,6 +172,35 @@ impl Default for InProcessBridge {
     }
 }
 
+impl Concludes for InProcessBridge {
+    fn at_once(&self, outcome: Outcome) -> Result<Answer, Outcome> {
+        let Outcome::Reply(mut reply) = outcome else { return Err(outcome) };
+        if self.0.always_encode
+            && let Err(error) = encode_payload(&mut reply)
+        {
+            return Ok(Err(error));
+        }
+        if self.is_heard(&reply) { Err(Outcome::Reply(reply)) } else { Ok(Ok(reply)) }
+    }
+
+    fn conclude(&self, outcome: Outcome, deadline: Option<Instant>) -> BoxFuture<'_, Answer> {
+        Box::pin(self.show(outcome, deadline))
+    }
+
+    /// Only who waits needs a timer; a call that is dropped at its deadline runs on by itself.
+    fn wait(&self, calling: Calling) -> BoxFuture<'_, Answer> {
+        Box::pin(async move {
+            let deadline = calling.deadline;
+            let until = deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+            let outcome = tokio::time::timeout_at(until, calling).await.map_err(|_| too_late())?;
+            match self.at_once(outcome) {
+                Ok(answer) => answer,
+                Err(outcome) => self.show(outcome, deadline).await,
+            }
+        })
+    }
+}
+
 impl EventBridge for InProcessBridge {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
@@ -211,8 +216,8 @@ impl EventBridge for InProcessBridge {
         }
     }
 
-    fn instance(&self) -> Arc<str> {
-        Arc::clone(&self.0.instance)
+    fn instance(&self) -> Id {
+        self.0.instance.clone()
     }
 
     fn publish(&self, mut message: Message) -> BoxFuture<'_, Result<(), BridgeError>> {
@@ -225,14 +230,14 @@ impl EventBridge for InProcessBridge {
         })
     }
 
-    fn request(&self, command: Message) -> BoxFuture<'_, Result<Message, BridgeError>> {
-        if self.0.always_encode || self.0.has_taps() {
-            return Box::pin(self.request_heard(command));
+    fn request(&self, mut command: Box<Message>) -> Asking<'_> {
+        let encoded = if self.0.always_encode { encode_payload(&mut command) } else { Ok(()) };
+        if encoded.is_ok() && self.0.has_taps() {
+            return Asking::new(self.request_heard(command));
         }
-        // A message is large: here it goes to who serves it by way of no future of ours, which would be copied with it.
-        match self.route(Delivery { message: command, attempt: 1 }) {
-            Ok(calling) => Box::pin(Answering::new(self, calling)),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
+        match encoded.and_then(|()| self.route(Delivery { message: command, attempt: 1 })) {
+            Ok(calling) => Asking::calling(calling, self),
+            Err(error) => Asking::new(std::future::ready(Err(error))),
         }
     }
 
@@ -245,9 +250,9 @@ impl EventBridge for InProcessBridge {
             self.check_open()?;
             let bridge = Arc::downgrade(&self.0);
             if subscription.answers {
-                let server = Server { consumer, calls: TaskTracker::new() };
+                let server = Server::new(consumer, &self.0.tasks);
                 self.0.change(|routing| routing.with_server(&subscription.address, &server));
-                let feed = routing::ServerFeed::new(subscription.address, server, bridge);
+                let feed = routing::ServerFeed::new(subscription.address, &server, bridge);
                 return Ok(Registration::new(Arc::new(feed)));
             }
             let listener = listener::start(&subscription, consumer, &self.0.tasks);
@@ -267,13 +272,13 @@ impl EventBridge for InProcessBridge {
             let routing = self.0.change(|_| Routing::default());
             self.0.tasks.close();
             let pumps: Vec<_> = routing.all_listeners().map(|listener| Arc::clone(listener.pump())).collect();
-            let servers: Vec<_> = routing.all_servers().cloned().collect();
+            let servers: Vec<_> = routing.all_servers().map(Server::ended).collect();
             drop(routing);
             for pump in pumps.iter().filter(|pump| pump.paused().is_some()) {
                 pump.stop().await;
             }
             for server in servers {
-                server.ended().await;
+                server.cancelled().await;
             }
             self.0.tasks.wait().await;
             Ok(())
@@ -286,12 +291,13 @@ fn too_late() -> BridgeError {
 }
 
 fn encode_payload(message: &mut Message) -> Result<(), BridgeError> {
-    let bytes = message.payload.bytes().map_err(|error| {
+    if !message.payload.is_typed() {
+        return Ok(());
+    }
+    let bytes = std::mem::take(&mut message.payload).into_bytes().map_err(|error| {
         BridgeError::new(BridgeErrorKind::Rejected, "the payload cannot be encoded").with_source(error)
     })?;
-    if let Some(bytes) = bytes {
-        message.payload = Payload::encoded(bytes);
-    }
+    message.payload = bytes.map_or(Payload::empty(), Payload::encoded);
     Ok(())
 }
 

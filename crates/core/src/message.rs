@@ -71,7 +71,7 @@ pub struct Party {
     /// Service, version and target.
     pub address: Address,
     /// The instance of the bridge, when it is known: a command names the service it wants, not the process.
-    pub instance: Option<Arc<str>>,
+    pub instance: Option<Id>,
 }
 
 impl Party {

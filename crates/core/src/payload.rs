@@ -33,6 +33,8 @@ trait Typed: Any + Send + Sync {
     /// Puts the value into `place` when that is an `Option` of its type; else it gives itself back.
     fn take(self: Arc<Self>, place: &mut dyn Any) -> Option<Arc<dyn Typed>>;
     fn encoded(&self) -> Result<Bytes, ContractError>;
+    /// The same for once: nobody else will ask.
+    fn encode(&self) -> Result<Bytes, ContractError>;
     fn parameters(&self) -> &'static [&'static str];
 }
 
@@ -55,6 +57,10 @@ impl<T: Contract> Typed for Slot<T> {
         }
         let bytes = self.value.encode()?;
         Ok(self.encoded.get_or_init(|| bytes).clone())
+    }
+
+    fn encode(&self) -> Result<Bytes, ContractError> {
+        self.encoded.get().map_or_else(|| self.value.encode(), |bytes| Ok(bytes.clone()))
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -115,6 +121,15 @@ impl Payload {
             Repr::Empty => Ok(None),
             Repr::Encoded(bytes) => Ok(Some(bytes.clone())),
             Repr::Typed(typed) => typed.encoded().map(Some),
+        }
+    }
+
+    /// The JSON, `None` when there is no payload. Cheaper than [`Payload::bytes`] for who has no more use for the payload.
+    pub fn into_bytes(self) -> Result<Option<Bytes>, ContractError> {
+        match self.0 {
+            Repr::Encoded(bytes) => Ok(Some(bytes)),
+            Repr::Typed(typed) if Arc::strong_count(&typed) == 1 => typed.encode().map(Some),
+            other => Self(other).bytes(),
         }
     }
 

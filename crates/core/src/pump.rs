@@ -16,6 +16,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::bridge::{Consumer, Delivery, Feed, Outcome, Registration};
 
+/// How many messages are pulled at most before the pump looks at what else there is to do.
+const BURST_MAX: usize = 32;
+
 /// One message pulled from a carrier, and the way to tell the carrier what became of it.
 #[derive(Debug)]
 pub struct Pulled<K> {
@@ -133,6 +136,19 @@ async fn run<S, K>(
     let mut paused = control.paused.subscribe();
     let mut has_ended = false;
     loop {
+        let mut burst = 0;
+        // What is there is pulled without setting up what would wake it.
+        while burst < BURST_MAX
+            && running.len() < in_flight
+            && !(has_ended || control.stop.is_cancelled() || *paused.borrow())
+        {
+            let Poll::Ready(pulled) = futures_util::poll!(source.next()) else { break };
+            burst += 1;
+            match pulled {
+                Some(pulled) => running.extend(taken(pulled, &*consumer, &control).await),
+                None => has_ended = true,
+            }
+        }
         let is_paused = *paused.borrow_and_update();
         // A paused feed never sees the end of its source: it ends with its bridge.
         let is_stopping = has_ended || control.stop.is_cancelled() || (is_paused && tasks.is_closed());
@@ -145,23 +161,27 @@ async fn run<S, K>(
             Some(()) = running.next(), if !running.is_empty() => {}
             () = control.stop.cancelled(), if !is_stopping => {}
             _ = paused.changed() => {}
-            pulled = source.next(), if may_pull => {
-                let Some(Pulled { delivery, settle }) = pulled else {
-                    has_ended = true;
-                    continue;
-                };
-                let mut consuming = consume(&*consumer, delivery);
-                // Most are done at once; only what waits is kept.
-                let outcome = match futures_util::poll!(&mut consuming) {
-                    Poll::Ready(ended) => Some(outcome_of(ended)),
-                    Poll::Pending => None,
-                };
-                if !outcome.as_ref().is_some_and(|outcome| settle.nothing_to_tell(outcome)) {
-                    running.push(finish(outcome, consuming, settle, Arc::clone(&control)));
-                }
+            pulled = source.next(), if may_pull => match pulled {
+                Some(pulled) => running.extend(taken(pulled, &*consumer, &control).await),
+                None => has_ended = true,
             }
         }
     }
+}
+
+/// Hands one message to the consumer. Most are done at once; what waits, or has to be told, is returned.
+async fn taken<K: Settle>(
+    Pulled { delivery, settle }: Pulled<K>,
+    consumer: &dyn Consumer,
+    control: &Arc<Control>,
+) -> Option<impl Future<Output = ()> + use<K>> {
+    let mut consuming = consume(consumer, delivery);
+    let outcome = match futures_util::poll!(&mut consuming) {
+        Poll::Ready(ended) => Some(outcome_of(ended)),
+        Poll::Pending => None,
+    };
+    let is_settled = outcome.as_ref().is_some_and(|outcome| settle.nothing_to_tell(outcome));
+    (!is_settled).then(|| finish(outcome, consuming, settle, Arc::clone(control)))
 }
 
 /// A consumer catches the panics of handlers; one of its own, made before its future or in it, must not end the feed.

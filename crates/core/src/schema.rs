@@ -6,8 +6,8 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use jsonschema::Validator;
-use jsonschema::error::ValidationErrorKind;
+use jsonschema::error::{TypeKind, ValidationErrorKind};
+use jsonschema::{JsonType, Validator};
 use serde_json::Value;
 
 use crate::contract::Contract;
@@ -80,7 +80,16 @@ fn fault_of(error: &jsonschema::ValidationError<'_>) -> Fault {
             path.push(property.as_str().unwrap_or_default().to_owned());
             "required".to_owned()
         }
+        ValidationErrorKind::Format { format } if format == "date-time" => {
+            "not a valid date-time, as 2026-03-01T00:00:00Z".to_owned()
+        }
         ValidationErrorKind::Format { format } => format!("not a valid {format}"),
+        // That a field may be left out says nothing of what is there.
+        ValidationErrorKind::Type { kind: TypeKind::Multiple(types) } => {
+            let types = types.remove(JsonType::Null);
+            let names: Vec<_> = types.iter().map(JsonType::as_str).collect();
+            format!("the value is not of type \"{}\"", names.join("\" or \""))
+        }
         _ => error.masked_with("the value").to_string(),
     };
     Fault { message, path }
@@ -142,6 +151,24 @@ mod tests {
         assert_eq!(faults(r#"{"email":"a@b.de","fullName":""}"#).len(), 1);
         assert_eq!(faults("{"), [": not valid JSON"]);
         assert_eq!(faults("[]").len(), 1);
+    }
+
+    #[test]
+    fn a_field_that_may_be_left_out_is_asked_for_in_the_words_of_one_that_may_not() {
+        #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+        #[garde(allow_unvalidated)]
+        struct Page {
+            limit: Option<u32>,
+            at: Option<jiff::Timestamp>,
+        }
+        let found = Inspector::of::<Page>().inspect(br#"{"limit":"x","at":"yesterday"}"#, Vec::new());
+        let mut faults: Vec<_> = found.iter().map(ToString::to_string).collect();
+        faults.sort();
+        let expect = [
+            "at: not a valid date-time, as 2026-03-01T00:00:00Z",
+            "limit: the value is not of type \"integer\"",
+        ];
+        assert_eq!(faults, expect);
     }
 
     #[test]

@@ -55,7 +55,9 @@ impl PartyFilter {
         holds(self.service.as_ref(), Some(address.service()))
             && holds(self.version.as_ref(), Some(address.version()))
             && holds(self.target.as_ref(), Some(address.target()))
-            && holds(self.instance.as_ref(), party.instance.as_deref())
+            && self.instance.as_ref().is_none_or(|wanted| {
+                party.instance.as_ref().is_some_and(|instance| *instance.text() == **wanted)
+            })
     }
 }
 
@@ -152,7 +154,7 @@ mod tests {
     fn message() -> Message {
         let sender = Party {
             address: Address::of(ServiceId::new("User", "1"), "signUp"),
-            instance: Some("i1".into()),
+            instance: Id::parse("i1").ok(),
         };
         let mut message = Message::new(
             Id::from_random(1),

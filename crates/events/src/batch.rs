@@ -1,6 +1,5 @@
 //! What is committed together.
 
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,10 +11,13 @@ use purista_core::store::{KEY_BYTES_MAX, StateChange};
 use tokio::time::Instant;
 
 use crate::error::{StoreError, StoreErrorKind};
+use crate::fingerprint::Fingerprint;
 use crate::position::{Position, ReadToken};
 use crate::query::Query;
 use crate::recorded::NewEvent;
-use crate::subscriptions::{DeadLetter, HISTORY_MAX, ParkedChange, Pause, ProgressChange, SubscriptionId};
+use crate::subscriptions::{
+    DeadLetter, DeadLetterSource, HISTORY_MAX, Parked, ParkedChange, Pause, ProgressChange, SubscriptionId,
+};
 
 /// The most events of one batch.
 pub const EVENTS_MAX: usize = 1_000;
@@ -49,6 +51,8 @@ pub struct Batch {
     pub pauses: Vec<(SubscriptionId, Option<Pause>)>,
     /// What is given up.
     pub dead_letters: Vec<DeadLetter>,
+    /// Dead letters that go, by their ids: each must be there, so of two who take one up, one does it.
+    pub forgotten_dead_letters: Vec<Id>,
     /// A batch whose deadline passed before its write began is refused; after that the commit wins.
     pub deadline: Option<Instant>,
 }
@@ -70,6 +74,7 @@ impl Batch {
             parked: Vec::new(),
             pauses: Vec::new(),
             dead_letters: Vec::new(),
+            forgotten_dead_letters: Vec::new(),
             deadline: None,
         }
     }
@@ -84,6 +89,26 @@ impl Batch {
             && self.parked.is_empty()
             && self.pauses.is_empty()
             && self.dead_letters.is_empty()
+            && self.forgotten_dead_letters.is_empty()
+    }
+
+    /// Tries a dead letter again, from its first attempt on: in one commit it goes, and its event is parked. `key` is the
+    /// [`crate::recorded::Recorded::order_key`] of that event. For a message of a bridge it goes, and nothing more: whoever
+    /// commits this delivers it again, under its id.
+    pub fn trying_again(id: Id, letter: &DeadLetter, key: Option<String>) -> Self {
+        let mut batch = Self::new(id, None);
+        batch.forgotten_dead_letters.push(letter.id.clone());
+        if let DeadLetterSource::Event(position) = letter.source {
+            batch.parked.push(ParkedChange::Keep(Parked {
+                subscription: letter.subscription.clone(),
+                position,
+                attempts: 0,
+                key,
+                due: None,
+                history: letter.history.clone(),
+            }));
+        }
+        batch
     }
 
     /// Refuses what is larger than its bound, as [`StoreErrorKind::Invalid`]; every engine asks it before it writes.
@@ -153,16 +178,6 @@ pub struct ReplyKey {
     pub scope: Arc<str>,
     /// What the caller gave.
     pub key: Arc<str>,
-}
-
-/// Tells one input from another without keeping it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint(pub [u8; 16]);
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
 }
 
 /// The reply to a command, kept under the key that its caller gave.

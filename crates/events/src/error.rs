@@ -29,6 +29,8 @@ pub enum StoreErrorKind {
     ReadFailed,
     /// What lies in the log is not what was written there.
     Corrupt,
+    /// Another process, or another store of this one, owns the data: it has one writer.
+    InUse,
     /// The answer was lost: it may have been written. Commit the same batch again to know.
     Unknown,
 }
@@ -57,6 +59,16 @@ impl StoreError {
     /// Why.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
+    }
+
+    /// Its cause, when it is of this type; else the error as it was.
+    pub fn into_source<E: Error + 'static>(self) -> Result<E, Self> {
+        let Self { kind, what, source } = self;
+        match source.map(<dyn Error + Send + Sync>::downcast::<E>) {
+            Some(Ok(source)) => Ok(*source),
+            Some(Err(source)) => Err(Self { kind, what, source: Some(source) }),
+            None => Err(Self { kind, what, source: None }),
+        }
     }
 
     /// Whether it may have happened all the same.

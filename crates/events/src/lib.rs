@@ -10,9 +10,25 @@
 
 pub mod batch;
 pub mod error;
+pub mod fingerprint;
+pub mod following;
+pub mod form;
+pub mod lag;
 pub mod memory;
 pub mod position;
+pub mod projection;
+pub mod projector;
 pub mod query;
+pub mod read_models;
+pub mod readers;
+pub mod reading;
 pub mod recorded;
+pub mod snapshot;
 pub mod store;
 pub mod subscriptions;
+pub mod upcast;
+pub mod view;
+pub mod view_read;
+
+#[cfg(test)]
+mod samples;

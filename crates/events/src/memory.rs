@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream;
 use jiff::Timestamp;
 use purista_core::clock::Clock;
 use purista_core::id::Id;
@@ -12,16 +14,21 @@ use purista_core::store::Versioned;
 use tokio::sync::watch;
 
 use crate::batch::{Batch, Receipt, ReplyKey, StoredReply};
+use crate::form::{Counted, Form};
 use crate::position::{Position, ReadToken};
 use crate::query::Query;
 use crate::recorded::Recorded;
+use crate::snapshot::{Snapshot, SnapshotGroup, SnapshotKey};
 use crate::store::{Direction, EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
 use crate::subscriptions::{DeadLetter, SubscriptionId, SubscriptionRecord};
+use crate::view_read::ViewRead;
 
 pub mod clock;
 mod commit;
 mod log;
 mod read;
+mod read_models;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -132,11 +139,7 @@ impl MemoryStore {
 
     fn commit_now(&self, batch: Batch) -> Result<Receipt, StoreError> {
         let mut content = self.content();
-        if let Some(reason) = self.open.poison.get() {
-            let what = format!("the store takes no commits since a write failed: {reason}");
-            return Err(StoreError::new(StoreErrorKind::Closed, what));
-        }
-        self.check_open()?;
+        self.check_writable()?;
         let fault = content.commit_faults.pop_front();
         if let Some(Fault::Refuse(kind)) = fault {
             return Err(StoreError::new(
@@ -164,6 +167,21 @@ impl MemoryStore {
         }
         content.log.let_time_pass(self.medium.clock.now());
         Ok(read(&content.log))
+    }
+
+    /// Changes what is kept beside the log, and is no part of a batch.
+    fn change<T>(&self, change: impl FnOnce(&mut Log) -> T) -> Result<T, StoreError> {
+        let mut content = self.content();
+        self.check_writable()?;
+        Ok(change(&mut content.log))
+    }
+
+    fn check_writable(&self) -> Result<(), StoreError> {
+        if let Some(reason) = self.open.poison.get() {
+            let what = format!("the store takes no commits since a write failed: {reason}");
+            return Err(StoreError::new(StoreErrorKind::Closed, what));
+        }
+        self.check_open()
     }
 
     fn check_open(&self) -> Result<(), StoreError> {
@@ -199,12 +217,26 @@ impl EventStore for MemoryStore {
     fn read_view<'a>(
         &'a self,
         query: &'a Query,
-    ) -> BoxFuture<'a, Result<(Vec<Recorded>, ReadToken), StoreError>> {
+        after: Position,
+    ) -> BoxFuture<'a, Result<ViewRead, StoreError>> {
         Box::pin(async move {
-            self.look(|log| {
-                let events = log.page(query, Position::START, Direction::Forwards, usize::MAX);
-                (events, ReadToken::seen_up_to(log.head()))
-            })
+            let read = |log: &Log| (log.head(), log.page(query, after, Direction::Forwards, PAGE_MAX));
+            let (head, first) = self.look(read)?;
+            // What is recorded stays as it is: everything up to the head is of that moment, whenever it is read.
+            let last = first.last().map(|event| event.position).filter(|_| first.len() == PAGE_MAX);
+            let rest = last.map(|last| {
+                let (store, query) = (self.clone(), query.clone());
+                stream::try_unfold(last, move |last| {
+                    let read = |log: &Log| log.page(&query, last, Direction::Forwards, PAGE_MAX);
+                    let page = store.look(read).map(|mut page| {
+                        page.retain(|event| event.position <= head);
+                        page.last().map(|event| event.position).map(|last| (page, last))
+                    });
+                    std::future::ready(page)
+                })
+                .boxed()
+            });
+            Ok(ViewRead::new(ReadToken::seen_up_to(head), first, rest))
         })
     }
 
@@ -233,6 +265,54 @@ impl EventStore for MemoryStore {
 
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
         Box::pin(async move { self.look(|log| log.position_at(time)) })
+    }
+
+    fn recorded_at(&self, position: Position) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        Box::pin(async move { self.look(|log| log.recorded_at(position)) })
+    }
+
+    fn count<'a>(
+        &'a self,
+        query: &'a Query,
+        after: Position,
+        up_to: Position,
+        at_most: u64,
+    ) -> BoxFuture<'a, Result<Counted, StoreError>> {
+        Box::pin(async move { self.look(|log| log.count(query, after, up_to, at_most)) })
+    }
+
+    fn forms(&self) -> BoxFuture<'_, Result<Vec<Form>, StoreError>> {
+        Box::pin(async move { self.look(Log::forms) })
+    }
+
+    fn snapshot<'a>(&'a self, key: &'a SnapshotKey) -> BoxFuture<'a, Result<Option<Snapshot>, StoreError>> {
+        Box::pin(async move { self.look(|log| log.snapshots.get(key).cloned()) })
+    }
+
+    fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            snapshot.check_bounds()?;
+            self.change(|log| {
+                let kept = log.snapshots.get(&snapshot.key);
+                if kept.is_none_or(|kept| kept.position < snapshot.position) {
+                    log.snapshots.insert(snapshot.key.clone(), snapshot);
+                }
+            })
+        })
+    }
+
+    fn forget_snapshots<'a>(&'a self, name: Option<&'a str>) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            self.change(|log| {
+                let before = log.snapshots.len();
+                log.snapshots.retain(|key, _| name.is_some_and(|name| key.name.as_str() != name));
+                u64::try_from(before - log.snapshots.len()).unwrap_or(u64::MAX)
+            })
+        })
+    }
+
+    fn snapshots(&self) -> BoxFuture<'_, Result<Vec<SnapshotGroup>, StoreError>> {
+        Box::pin(async move { self.look(Log::snapshots) })
     }
 
     fn state<'a>(

@@ -10,10 +10,13 @@ use purista_core::store::Versioned;
 use tokio::sync::watch;
 
 use crate::batch::{Batch, Receipt, ReplyKey, StoredReply};
-use crate::position::{Position, ReadToken};
+use crate::form::{Counted, Form};
+use crate::position::Position;
 use crate::query::Query;
 use crate::recorded::Recorded;
+use crate::snapshot::{Snapshot, SnapshotGroup, SnapshotKey, Snapshots};
 use crate::subscriptions::{DeadLetter, SubscriptionId, SubscriptionRecord};
+use crate::view_read::ViewRead;
 
 pub use crate::error::{StoreError, StoreErrorKind};
 
@@ -47,19 +50,44 @@ pub trait EventStore: Send + Sync + 'static {
     ///    was ever committed.
     /// 3. The deadline: `DeadlinePassed`.
     /// 4. What was consumed or finished before: `AlreadyDone`, against the progress as it stood before the batch, and each
-    ///    position once in it. It comes before the conditions, because what is done needs no second decision.
+    ///    position once in it; and dead letters that it forgets and that are not there, each once in it. It comes before the
+    ///    conditions, because what is done needs no second decision.
     /// 5. The key of the reply: `KeyTaken`. It comes before the conditions, so that the loser of a race with its own key
     ///    learns of it.
     /// 6. Conditions, all of them against the log as it stood before the batch: `Conflict`.
     /// 7. State, change after change, each against what those before it leave: `StateConflict`.
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Receipt, StoreError>>;
 
-    /// Everything that the query selects, seen at one moment, for a decision; and the token by which the decision says
-    /// "unless something was added".
+    /// Everything that the query selects strictly after a position, seen at one moment, for a decision; and the token by
+    /// which the decision says "unless something was added". Its first page is read when this returns.
     fn read_view<'a>(
         &'a self,
         query: &'a Query,
-    ) -> BoxFuture<'a, Result<(Vec<Recorded>, ReadToken), StoreError>>;
+        after: Position,
+    ) -> BoxFuture<'a, Result<ViewRead, StoreError>>;
+
+    /// The snapshots of these keys, and everything that the query selects behind the earliest of them, as of one moment: what
+    /// [`EventStore::snapshot`] and [`EventStore::read_view`] give. Where a key has no snapshot, or there is no key, it is
+    /// everything from the start. A snapshot that cannot be read counts as none.
+    ///
+    /// An engine that can do it at once saves its caller a way there and back.
+    fn read_view_behind<'a>(
+        &'a self,
+        query: &'a Query,
+        keys: &'a [SnapshotKey],
+    ) -> BoxFuture<'a, Result<(Snapshots, ViewRead), StoreError>> {
+        Box::pin(async move {
+            let mut snapshots = Vec::with_capacity(keys.len());
+            for key in keys {
+                snapshots.push(self.snapshot(key).await.unwrap_or_else(|error| {
+                    tracing::debug!(name = %key.name, %error, "no snapshot can be read");
+                    None
+                }));
+            }
+            let view = self.read_view(query, Snapshot::earliest(&snapshots)).await?;
+            Ok((snapshots, view))
+        })
+    }
 
     /// One page in either direction, at most `limit` (and [`PAGE_MAX`]) events strictly beyond `from`.
     fn read<'a>(
@@ -83,6 +111,34 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// The last position that was recorded at or before this time.
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>>;
+
+    /// When the event at this position was recorded; `None` where there is none.
+    fn recorded_at(&self, position: Position) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
+
+    /// How many events the query selects after one position and up to another, counted up to `at_most`: its cost grows with
+    /// that, and not with the log.
+    fn count<'a>(
+        &'a self,
+        query: &'a Query,
+        after: Position,
+        up_to: Position,
+        at_most: u64,
+    ) -> BoxFuture<'a, Result<Counted, StoreError>>;
+
+    /// Every form that events of this log have, in order of name and version. It is cheap, whatever the log's length.
+    fn forms(&self) -> BoxFuture<'_, Result<Vec<Form>, StoreError>>;
+
+    /// The snapshot of this key, if there is one. One that is damaged counts as none.
+    fn snapshot<'a>(&'a self, key: &'a SnapshotKey) -> BoxFuture<'a, Result<Option<Snapshot>, StoreError>>;
+
+    /// Keeps a snapshot, unless one of its key is as new or newer. It is a cache: `Ok` does not mean that it is durable.
+    fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Forgets all snapshots of this name, or all. Returns how many there were.
+    fn forget_snapshots<'a>(&'a self, name: Option<&'a str>) -> BoxFuture<'a, Result<u64, StoreError>>;
+
+    /// Which snapshots there are, in order of name and version.
+    fn snapshots(&self) -> BoxFuture<'_, Result<Vec<SnapshotGroup>, StoreError>>;
 
     /// Values of state with their versions; absent and expired keys are left out.
     fn state<'a>(

@@ -11,6 +11,9 @@ use purista_core::id::Id;
 
 use crate::position::Position;
 
+/// Under which the relay keeps its place, beside the subscriptions.
+pub const RELAY: &str = "purista.relay";
+
 /// Names a durable subscription: service, version and the subscription's name. A renamed one is a new one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriptionId(Arc<str>);

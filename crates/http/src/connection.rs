@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::Builder;
@@ -19,6 +20,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::pulse::{Look, Pulse};
 use crate::service::Desk;
+
+/// How long a connection is still read when the gateway stops: what its peer had sent before may lie in the kernel, and a
+/// connection that is idle as far as we know would be closed over it.
+const LAST_CALL: Duration = Duration::from_millis(20);
 
 /// Runs hyper's tasks (HTTP/2 has one a request) under the tracker of the house.
 #[derive(Debug, Clone)]
@@ -42,7 +47,8 @@ pub(crate) async fn serve(stream: TcpStream, protocol: Arc<Builder<Tracked>>, de
     let watched = Watched { stream, pulse: Arc::clone(&pulse) };
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(watched), desk));
     let mut next_look = pin!(tokio::time::sleep(limits.header_time.min(limits.idle_time)));
-    let mut stopping = false;
+    let mut last_call = pin!(tokio::time::sleep(LAST_CALL));
+    let (mut is_stopping, mut is_shut) = (false, false);
     loop {
         tokio::select! {
             biased;
@@ -52,8 +58,12 @@ pub(crate) async fn serve(stream: TcpStream, protocol: Arc<Builder<Tracked>>, de
                 }
                 return;
             }
-            () = site.house.stop.cancelled(), if !stopping => {
-                stopping = true;
+            () = site.house.stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                last_call.as_mut().reset(Instant::now() + LAST_CALL);
+            }
+            () = last_call.as_mut(), if is_stopping && !is_shut => {
+                is_shut = true;
                 connection.as_mut().graceful_shutdown();
             }
             () = next_look.as_mut() => match pulse.look(limits) {

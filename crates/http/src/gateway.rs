@@ -12,6 +12,7 @@ use purista_core::client::Client;
 use purista_core::clock::Clock;
 use purista_core::contract::Command;
 use purista_core::door::{Door, DoorError, House, OpenDoor};
+use purista_core::lag::Lags;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use crate::cors::Cors;
 use crate::endpoint::{self, Endpoint};
 use crate::health;
 use crate::limits::Limits;
+use crate::metrics;
 use crate::openapi;
 use crate::route::{Routes, Taken};
 use crate::served::{Page, Served};
@@ -69,6 +71,7 @@ pub struct Gateway {
     cors: Option<Cors>,
     title: String,
     version: String,
+    shows_metrics: bool,
 }
 
 impl Gateway {
@@ -85,6 +88,7 @@ impl Gateway {
             cors: None,
             title: "API".to_owned(),
             version: "1".to_owned(),
+            shows_metrics: false,
         }
     }
 
@@ -136,6 +140,17 @@ impl Gateway {
         self
     }
 
+    /// Shows at `/metrics`, to anybody and in the text format of Prometheus, how far projections, durable subscriptions and the
+    /// relay are behind the log.
+    ///
+    /// It is off unless asked for: a gateway faces the outside, how much a system has to do is not for strangers, and each
+    /// answer counts events in the store.
+    #[must_use]
+    pub fn metrics(mut self) -> Self {
+        self.shows_metrics = true;
+        self
+    }
+
     /// What the OpenAPI document is called.
     #[must_use]
     pub fn title(mut self, title: impl Into<String>) -> Self {
@@ -166,6 +181,7 @@ impl Gateway {
         let tasks = TaskTracker::new();
         let house = House {
             health: health::of_bridge(&client),
+            lags: Lags::none(),
             client,
             catalogue: Arc::new(Catalogue::default()),
             stop,
@@ -219,6 +235,9 @@ impl Gateway {
     fn add_pages(&self, routes: &mut Routes) -> Result<(), String> {
         add(routes, &Method::GET, health::ALIVE_PATH, Served::Alive)?;
         add(routes, &Method::GET, health::READY_PATH, Served::Ready)?;
+        if self.shows_metrics {
+            add(routes, &Method::GET, metrics::METRICS_PATH, Served::Metrics)?;
+        }
         let policy = HeaderValue::from_str(&self.page_policy)
             .map_err(|_| "the page policy is no value of a header: write it in one line".to_owned())?;
         for (path, media_type, body) in &self.pages {

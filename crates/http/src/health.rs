@@ -26,6 +26,8 @@ struct Part<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
+    #[serde(rename = "eventsBehind", skip_serializing_if = "Option::is_none")]
+    events_behind: Option<u64>,
 }
 
 /// 200 as long as no part is down.
@@ -46,6 +48,7 @@ fn answer(report: &HealthReport, ready: bool, is_well: bool, flow: &Flow) -> Ans
         name: &part.name,
         status: part.condition.as_str(),
         detail: part.detail.as_deref(),
+        events_behind: part.events_behind,
     });
     let shown = Report { status: report.condition().as_str(), ready, parts: parts.collect() };
     let json = serde_json::to_vec(&shown).unwrap_or_default();
@@ -62,7 +65,7 @@ pub(crate) fn of_bridge(client: &Client) -> Health {
             BridgeState::Reconnecting => Condition::Degraded,
             BridgeState::Closed => Condition::Down,
         };
-        let part = PartHealth { name: "bridge".to_owned(), condition, detail: None };
+        let part = PartHealth { name: "bridge".to_owned(), condition, detail: None, events_behind: None };
         HealthReport { is_ready: condition == Condition::Up, parts: vec![part] }
     })
 }

@@ -36,6 +36,7 @@ mod endpoint;
 mod exchange;
 mod form;
 mod health;
+mod metrics;
 mod openapi;
 mod parameter;
 mod pulse;

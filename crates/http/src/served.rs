@@ -18,6 +18,8 @@ pub(crate) enum Served {
     Alive,
     /// Whether it takes work.
     Ready,
+    /// How far those who follow the log are behind.
+    Metrics,
 }
 
 impl Served {
@@ -27,6 +29,7 @@ impl Served {
             Self::Command(endpoint) => endpoint.address.to_string(),
             Self::Page(_) => "a page".to_owned(),
             Self::Document(_) => "the OpenAPI document".to_owned(),
+            Self::Metrics => "the metrics".to_owned(),
             Self::Alive | Self::Ready => "the health of the host".to_owned(),
         }
     }

@@ -16,7 +16,9 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use purista_core::detaching::Detaching;
+use purista_core::lag::Lags;
 use purista_core::trace::TraceContext;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::authenticator::RequestHead;
 use crate::body;
@@ -24,6 +26,7 @@ use crate::cors::Cors;
 use crate::endpoint::Endpoint;
 use crate::exchange::Exchange;
 use crate::health;
+use crate::metrics;
 use crate::parameter;
 use crate::pulse::{Busy, Pulse};
 use crate::response::{self, Answer, Flow, Problem, TRACE_ID, Whole};
@@ -58,6 +61,11 @@ impl hyper::service::Service<Request<Incoming>> for Desk {
                 let tasks = self.site.house.tasks.clone();
                 Step::Answering(Detaching::new(run(command, flow, last_touch), tasks))
             }
+            Ok(Received::Metrics(permit)) => {
+                let house = &self.site.house;
+                let (lags, tasks) = (house.lags.clone(), house.tasks.clone());
+                Step::Answering(Detaching::new(measure(lags, permit, flow, last_touch), tasks))
+            }
             Err(panic) => Step::Answered(Some(last_touch.to(panicked(&*panic, &flow)))),
         };
         Answering { step, _busy: busy }
@@ -68,6 +76,8 @@ impl hyper::service::Service<Request<Incoming>> for Desk {
 enum Found {
     /// A command, with its parameters.
     Command(Arc<Endpoint>, Option<Bytes>),
+    /// The figures, which have to be measured.
+    Metrics,
     /// Something that needs no command.
     Answer(Answer),
 }
@@ -80,12 +90,13 @@ enum Found {
 enum Received {
     Answer(Answer),
     Command(Command),
+    Metrics(OwnedSemaphorePermit),
 }
 
 /// A request for a command, with its place among those under way.
 struct Command {
     exchange: Exchange,
-    permit: tokio::sync::OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 /// Runs a command to its end, also when nobody waits for the answer any more; until then it keeps its place.
@@ -95,6 +106,20 @@ fn run(command: Command, flow: Flow, last_touch: LastTouch) -> BoxFuture<'static
         let answered = AssertUnwindSafe(exchange.answer(&flow)).catch_unwind().await;
         drop(permit);
         last_touch.to(answered.unwrap_or_else(|panic| panicked(&*panic, &flow)))
+    })
+}
+
+/// Measures; it keeps a place among the requests under way, since it reads the log.
+fn measure(
+    lags: Lags,
+    permit: OwnedSemaphorePermit,
+    flow: Flow,
+    last_touch: LastTouch,
+) -> BoxFuture<'static, Answer> {
+    Box::pin(async move {
+        let answer = metrics::answer(&lags, &flow).await;
+        drop(permit);
+        last_touch.to(answer)
     })
 }
 
@@ -112,6 +137,13 @@ impl Desk {
             Ok(Found::Answer(answer)) => {
                 self.leave(&parts.method, body);
                 return Received::Answer(answer);
+            }
+            Ok(Found::Metrics) => {
+                self.leave(&parts.method, body);
+                return match self.admit() {
+                    Ok(permit) => Received::Metrics(permit),
+                    Err(problem) => Received::Answer(problem.into_answer(flow)),
+                };
             }
             Ok(Found::Command(endpoint, parameter)) => {
                 self.admit().map(|permit| (endpoint, parameter, permit))
@@ -138,7 +170,7 @@ impl Desk {
         }
     }
 
-    fn admit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         Arc::clone(&self.site.in_flight).try_acquire_owned().map_err(|_| {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way; try again later")
         })
@@ -167,6 +199,7 @@ impl Desk {
             Some(Served::Document(json)) => {
                 response::api_answer(StatusCode::OK, flow, Some(response::JSON), json.clone())
             }
+            Some(Served::Metrics) => return Ok(Found::Metrics),
             Some(Served::Alive) => health::alive(&self.site.house.health, flow),
             Some(Served::Ready) => {
                 let is_stopping = self.site.house.stop.is_cancelled();

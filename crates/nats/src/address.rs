@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use purista_core::address::Address;
+use purista_core::id::Id;
 use purista_core::message::{Message, Party};
 use purista_core::subscription::{Filter, PartyFilter, Sharing, Subscription};
 
@@ -80,21 +81,23 @@ pub(crate) fn routed_event(message: &Message) -> Option<&str> {
 
 /// The subject on which a message is published.
 pub(crate) fn subject_of(prefix: &str, message: &Message) -> String {
-    let [sender_instance, sender_name, sender_version, sender_target] = party_parts(Some(&message.sender));
-    let receiver = party_parts(message.receiver.as_ref());
-    let [receiver_instance, receiver_name, receiver_version, receiver_target] = receiver;
+    let [sender_name, sender_version, sender_target] = party_parts(Some(&message.sender));
+    let receiver = message.receiver.as_ref();
+    let [receiver_name, receiver_version, receiver_target] = party_parts(receiver);
+    let sender_instance = message.sender.instance.as_ref().map(Id::text);
+    let receiver_instance = receiver.and_then(|party| party.instance.as_ref()).map(Id::text);
     join(
         prefix,
         [
             Some(message.kind.as_str()),
             message.principal_id.as_deref(),
             message.tenant_id.as_deref(),
-            sender_instance,
+            sender_instance.as_deref(),
             sender_name,
             sender_version,
             sender_target,
             routed_event(message),
-            receiver_instance,
+            receiver_instance.as_deref(),
             receiver_name,
             receiver_version,
             receiver_target,
@@ -143,10 +146,10 @@ fn group(prefix: &str, address: &Address) -> String {
     text.to_uppercase().split_whitespace().collect::<Vec<_>>().join("_")
 }
 
-fn party_parts(party: Option<&Party>) -> [Option<&str>; 4] {
-    party.map_or([None; 4], |party| {
+fn party_parts(party: Option<&Party>) -> [Option<&str>; 3] {
+    party.map_or([None; 3], |party| {
         let address = &party.address;
-        [party.instance.as_deref(), Some(address.service()), Some(address.version()), Some(address.target())]
+        [Some(address.service()), Some(address.version()), Some(address.target())]
     })
 }
 
@@ -238,14 +241,15 @@ mod tests {
 
     #[test]
     fn a_command_an_event_and_an_info_have_puristas_subjects() {
-        let caller = Party { address: address("Caller", "main"), instance: Some("callerInstance1".into()) };
+        let caller =
+            Party { address: address("Caller", "main"), instance: Id::parse("callerInstance1").ok() };
         let mut command = message(MessageType::Command, caller);
         command.receiver = Some(Party::anywhere(address("User", "userSignUp")));
         assert_eq!(
             subject_of("purista", &command),
             "purista.command.empty.empty.caller_instance1.caller.1.main.empty.empty.user.1.user_sign_up"
         );
-        let user = Party { address: address("User", ""), instance: Some("userInstance1".into()) };
+        let user = Party { address: address("User", ""), instance: Id::parse("userInstance1").ok() };
         let ready = message(MessageType::InfoServiceReady, user);
         assert_eq!(
             subject_of("purista", &ready),

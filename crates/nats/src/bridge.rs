@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use purista_core::bridge::{
-    BridgeError, BridgeErrorKind, BridgeState, COMMAND_TIMEOUT, Capabilities, Consumer, EventBridge, Feed,
-    Registration,
+    Answer, Asking, BridgeError, BridgeErrorKind, BridgeState, COMMAND_TIMEOUT, Capabilities, Consumer,
+    EventBridge, Feed, Registration,
 };
+use purista_core::id::Id;
 use purista_core::message::{HOPS_MAX, Message};
 use purista_core::subscription::Subscription;
 use tokio::sync::{OnceCell, watch};
@@ -125,7 +126,7 @@ impl Inner {
         self.confirm.read_by_server(&self.link, connects, deadline).await
     }
 
-    async fn request(&self, mut command: Message) -> Result<Message, BridgeError> {
+    async fn request(&self, mut command: Box<Message>) -> Answer {
         let _caller = self.enter()?;
         if command.hops > HOPS_MAX {
             return Err(rejected(format!("more than {HOPS_MAX} messages cause one another")));
@@ -140,7 +141,7 @@ impl Inner {
         let (subject, headers) = (subject_of(&self.link.prefix, &command), wire::headers(&command));
         let reply_to = Some(self.inbox.reply_to(&correlation_id));
         self.link.write(subject, reply_to, headers, encode(&command)?, deadline).await?;
-        pending.until(deadline).await
+        pending.until(deadline).await.map(Box::new)
     }
 
     async fn subscribe(
@@ -235,16 +236,16 @@ impl EventBridge for NatsBridge {
         }
     }
 
-    fn instance(&self) -> Arc<str> {
-        Arc::clone(&self.0.link.instance)
+    fn instance(&self) -> Id {
+        self.0.link.instance.clone()
     }
 
     fn publish(&self, message: Message) -> BoxFuture<'_, Result<(), BridgeError>> {
         Box::pin(self.0.publish(message))
     }
 
-    fn request(&self, command: Message) -> BoxFuture<'_, Result<Message, BridgeError>> {
-        Box::pin(self.0.request(command))
+    fn request(&self, command: Box<Message>) -> Asking<'_> {
+        Asking::new(self.0.request(command))
     }
 
     fn subscribe(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::{ConnectOptions, ServerAddr};
 use purista_core::bridge::BridgeError;
 use purista_core::clock::Clock;
+use purista_core::id::Id;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -121,11 +122,15 @@ impl Builder {
             return Err(rejected("the prefix of subjects is not made of letters, digits, `-`, `_` and dots"));
         }
         let (servers, options) = servers(&self.url, self.options)?;
-        let instance: Arc<str> = self.instance.unwrap_or_else(|| self.clock.id().to_string()).into();
+        let instance = match &self.instance {
+            Some(name) => Id::parse(name)
+                .map_err(|error| rejected("the name of the instance is none").with_source(error))?,
+            None => self.clock.id(),
+        };
         let watch = Arc::new(Watch::default());
         let ended = CancellationToken::new();
         let options = options
-            .name(&instance)
+            .name(instance.text())
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
             .client_capacity(WRITES_MAX)

@@ -8,6 +8,7 @@ use async_nats::{Client, Event, HeaderMap, PublishError};
 use bytes::Bytes;
 use purista_core::bridge::{BridgeError, BridgeErrorKind, BridgeState};
 use purista_core::clock::Clock;
+use purista_core::id::Id;
 use purista_core::message::{Message, Party};
 use purista_core::replies::Replies;
 use tokio::sync::watch;
@@ -168,7 +169,7 @@ pub(crate) struct Link {
     pub(crate) watch: Arc<Watch>,
     pub(crate) clock: Clock,
     pub(crate) prefix: Arc<str>,
-    pub(crate) instance: Arc<str>,
+    pub(crate) instance: Id,
 }
 
 impl Link {
@@ -180,7 +181,7 @@ impl Link {
 
     /// This process, as the party behind an address.
     pub(crate) fn party(&self, address: &purista_core::address::Address) -> Party {
-        Party { address: address.clone(), instance: Some(Arc::clone(&self.instance)) }
+        Party { address: address.clone(), instance: Some(self.instance.clone()) }
     }
 
     /// Hands a message to the client, which writes it; waits while the client's queue is full, until `deadline`. An error

@@ -31,12 +31,12 @@ pub(crate) fn headers(message: &Message) -> HeaderMap {
     put("senderServiceName", Some(sender.address.service()));
     put("senderServiceVersion", Some(sender.address.version()));
     put("senderServiceTarget", Some(sender.address.target()));
-    put("senderInstanceId", sender.instance.as_deref());
+    put("senderInstanceId", sender.instance.as_ref().map(Id::text).as_deref());
     if let Some(receiver) = &message.receiver {
         put("receiverServiceName", Some(receiver.address.service()));
         put("receiverServiceVersion", Some(receiver.address.version()));
         put("receiverServiceTarget", Some(receiver.address.target()));
-        put("receiverInstanceId", receiver.instance.as_deref());
+        put("receiverInstanceId", receiver.instance.as_ref().map(Id::text).as_deref());
     }
     if let Some(trace) = message.trace_context() {
         put(TRACEPARENT, Some(&trace.to_string()));
@@ -73,7 +73,7 @@ pub(crate) fn refusal(body: &Bytes, server: &Party, error: &DecodeError, clock: 
             version: text(sender, "serviceVersion").unwrap_or_default().into(),
             target: text(sender, "serviceTarget").unwrap_or_default().into(),
         }),
-        instance: text(sender, "instanceId").map(Into::into),
+        instance: text(sender, "instanceId").and_then(|text| Id::parse(&text).ok()),
     });
     let sender = caller.clone().unwrap_or_else(|| server.clone());
     let trace_id = id("traceId").unwrap_or_else(|| clock.id());
@@ -125,7 +125,7 @@ mod tests {
 
     fn server() -> Party {
         let parts = AddressParts { service: "User".into(), version: "1".into(), target: "userSignUp".into() };
-        Party { address: parts.into(), instance: Some("userInstance1".into()) }
+        Party { address: parts.into(), instance: Id::parse("userInstance1").ok() }
     }
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(refusal.kind, MessageType::CommandErrorResponse);
         assert_eq!(refusal.correlation_id, Some(Id::parse("c1").unwrap()));
         assert_eq!(refusal.trace_id, Id::parse("t1").unwrap());
-        assert_eq!(refusal.receiver.unwrap().instance.as_deref(), Some("i1"));
+        assert_eq!(refusal.receiver.unwrap().instance, Id::parse("i1").ok());
         let told: ErrorPayload = serde_json::from_slice(&refusal.payload.bytes().unwrap().unwrap()).unwrap();
         assert_eq!(told.status, Status::BAD_REQUEST);
         assert!(told.message.contains("`receiver`"), "{}", told.message);

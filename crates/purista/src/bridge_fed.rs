@@ -17,20 +17,18 @@ use crate::runtime::Runtime;
 use crate::verdict::Verdict;
 
 /// The consumer of one subscription on a bridge.
-pub(crate) struct BridgeFed {
-    pub(crate) listener: Arc<dyn Listener>,
-    pub(crate) runtime: Arc<Runtime>,
-    pub(crate) id: SubscriptionId,
+pub(crate) struct BridgeFed(Arc<Feed>);
+
+impl BridgeFed {
+    pub(crate) fn new(listener: Arc<dyn Listener>, runtime: Arc<Runtime>, id: SubscriptionId) -> Self {
+        let can_delay = runtime.bridge.capabilities().delayed_retry;
+        Self(Arc::new(Feed { listener, runtime, id, can_delay }))
+    }
 }
 
 impl Consumer for BridgeFed {
     fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
-        let feed = Feed {
-            listener: Arc::clone(&self.listener),
-            runtime: Arc::clone(&self.runtime),
-            id: self.id.clone(),
-        };
-        Box::pin(feed.deliver(delivery))
+        Box::pin(Arc::clone(&self.0).deliver(delivery))
     }
 }
 
@@ -38,19 +36,24 @@ struct Feed {
     listener: Arc<dyn Listener>,
     runtime: Arc<Runtime>,
     id: SubscriptionId,
+    /// Whether the bridge brings a message back later.
+    can_delay: bool,
 }
 
 impl Feed {
-    async fn deliver(self, delivery: Delivery) -> Outcome {
+    async fn deliver(self: Arc<Self>, delivery: Delivery) -> Outcome {
         let Delivery { message, mut attempt } = delivery;
         if self.is_durable() && self.was_handled(&message).await {
             return Outcome::Ack;
         }
-        let can_delay = self.runtime.bridge.capabilities().delayed_retry;
+        if self.can_delay {
+            let heard = Arc::clone(&self.listener).hear(message, attempt, None).await;
+            return self.settle(heard, attempt).await;
+        }
         loop {
-            let heard = Arc::clone(&self.listener).hear(message.clone(), attempt).await;
+            let heard = Arc::clone(&self.listener).hear(message.clone(), attempt, None).await;
             match self.settle(heard, attempt).await {
-                Outcome::Retry { after } if !can_delay => {
+                Outcome::Retry { after } => {
                     // The bridge cannot bring it back later, so it waits here, in its place among those in flight.
                     tokio::time::sleep(after).await;
                     attempt = attempt.saturating_add(1);
@@ -78,6 +81,11 @@ impl Feed {
         let result = std::mem::replace(&mut heard.result, Ok(None));
         let error = match result {
             Ok(changes) => {
+                let changes = changes.filter(|changes| changes.commits());
+                if changes.is_none() && !self.is_durable() {
+                    heard.settled(Ending::Done);
+                    return Outcome::Ack;
+                }
                 let consumed = self.is_durable().then(|| (self.id.clone(), heard.message.id.clone()));
                 let consumed = consumed.filter(|_| self.runtime.store.is_some());
                 let beside = Beside { consumed, ..Beside::default() };
@@ -105,7 +113,7 @@ impl Feed {
     /// A store keeps it; without one, the bridge does what it can.
     async fn give_up(&self, heard: Heard, attempt: u32, reason: String) -> Outcome {
         let Some(store) = &self.runtime.store else { return Outcome::DeadLetter { reason } };
-        let message = Message { payload: heard.payload, ..heard.message };
+        let message = Message { payload: heard.payload, ..*heard.message };
         let Ok(bytes) = message.encode(Instant::now()) else { return Outcome::DeadLetter { reason } };
         let now = self.runtime.clock.now();
         let mut batch = Batch::new(self.runtime.clock.id(), message.tenant_id.clone());

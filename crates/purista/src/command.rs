@@ -3,16 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use purista_core::address::{AddressParts, name_is_valid};
+use purista_core::bridge::Consumer;
 use purista_core::catalogue::{CommandEntry, EventEntry};
 use purista_core::contract::{Command, Contract};
 use purista_core::error::HandlerError;
 use purista_core::event::Event;
 
-use crate::context::Context;
+use crate::context::{Context, Place};
+use crate::dispatch;
 use crate::guard::Guard;
-use crate::unit_of_work::EmitError;
+use crate::steps::Steps;
 
 /// What the function of a command returns: a future of its output, or of an error.
 ///
@@ -27,22 +28,18 @@ pub trait Replies<O>: Future<Output = Result<O, HandlerError>> {}
 #[diagnostic::do_not_recommend]
 impl<O, Fut: Future<Output = Result<O, HandlerError>>> Replies<O> for Fut {}
 
-pub(crate) type Handler<S, T, O> =
-    Arc<dyn Fn(Context<S>, T) -> BoxFuture<'static, Result<O, HandlerError>> + Send + Sync>;
-pub(crate) type Transform<T> = Arc<dyn Fn(T) -> Result<T, HandlerError> + Send + Sync>;
-type Mark<S, O> = fn(&Context<S>, &O) -> Result<bool, EmitError>;
+/// Makes a consumer of a handler, whose own type is known only where it is given: so that a call finds it without a pointer,
+/// and its future without an allocation.
+type Serve<S, C> = Box<dyn FnOnce(Steps<S, C>, Place<S>) -> Arc<dyn Consumer> + Send>;
 
 /// A command with its handler, to be given to a service.
 pub struct CommandDef<S, C: Command> {
-    pub(crate) handler: Handler<S, C, C::Output>,
-    pub(crate) transform_input: Option<Transform<C>>,
-    pub(crate) transform_output: Option<Transform<C::Output>>,
-    pub(crate) before: Vec<Guard<S, C>>,
-    pub(crate) after: Vec<Guard<S, C::Output>>,
-    /// Marks the answer with an event, and records it; says whether it was recorded.
-    pub(crate) success: Option<(&'static str, Mark<S, C::Output>)>,
+    pub(crate) serve: Serve<S, C>,
+    pub(crate) steps: Steps<S, C>,
     pub(crate) emits: Vec<EventEntry>,
     pub(crate) invokes: Vec<&'static AddressParts>,
+    /// Whether it decides on what is recorded, which needs a store.
+    pub(crate) decides: bool,
 }
 
 /// Makes a command of an async function `(Context<S>, C) -> Result<C::Output, HandlerError>`; `S` are the resources of the
@@ -80,6 +77,7 @@ pub struct CommandDef<S, C: Command> {
 /// ```
 pub fn command<S, C, F, Fut, O>(handler: F) -> CommandDef<S, C>
 where
+    S: Send + Sync + 'static,
     F: Fn(Context<S>, C) -> Fut + Send + Sync + 'static,
     Fut: Replies<O> + Send + 'static,
     C: Command<Output = O>,
@@ -92,14 +90,11 @@ where
         );
     };
     CommandDef {
-        handler: Arc::new(move |context, input| Box::pin(handler(context, input))),
-        transform_input: None,
-        transform_output: None,
-        before: Vec::new(),
-        after: Vec::new(),
-        success: None,
+        serve: Box::new(move |steps, place| dispatch::serve::<_, _, _, _, false>(handler, steps, place)),
+        steps: Steps::default(),
         emits: Vec::new(),
         invokes: Vec::new(),
+        decides: false,
     }
 }
 
@@ -110,14 +105,10 @@ impl<S: Send + Sync + 'static, C: Command> CommandDef<S, C> {
     where
         C::Output: Event,
     {
-        self.success = Some((<C::Output as Event>::NAME, |context, output| {
-            // Without a log the response itself carries the event.
-            if !C::Output::RECORDED || context.runtime().store.is_none() {
-                return Ok(false);
-            }
-            context.record(output.clone())
-        }));
-        self.emits.push(EventEntry::of::<C::Output>());
+        self.steps.success = Some((<C::Output as Event>::NAME, Context::mark));
+        if !self.emits.iter().any(|entry| entry.name == <C::Output as Event>::NAME) {
+            self.emits.push(EventEntry::of::<C::Output>());
+        }
         self
     }
 
@@ -147,7 +138,7 @@ impl<S: Send + Sync + 'static, C: Command> CommandDef<S, C> {
         mut self,
         transform: impl Fn(C) -> Result<C, HandlerError> + Send + Sync + 'static,
     ) -> Self {
-        self.transform_input = Some(Arc::new(transform));
+        self.steps.transform_input = Some(Arc::new(transform));
         self
     }
 
@@ -157,7 +148,7 @@ impl<S: Send + Sync + 'static, C: Command> CommandDef<S, C> {
         mut self,
         transform: impl Fn(C::Output) -> Result<C::Output, HandlerError> + Send + Sync + 'static,
     ) -> Self {
-        self.transform_output = Some(Arc::new(transform));
+        self.steps.transform_output = Some(Arc::new(transform));
         self
     }
 
@@ -169,7 +160,7 @@ impl<S: Send + Sync + 'static, C: Command> CommandDef<S, C> {
         F: Fn(Context<S>, Arc<C>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.before.push(Guard::new(name, check));
+        self.steps.before.push(Guard::before(name, check));
         self
     }
 
@@ -180,13 +171,13 @@ impl<S: Send + Sync + 'static, C: Command> CommandDef<S, C> {
         F: Fn(Context<S>, Arc<C::Output>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.after.push(Guard::new(name, check));
+        self.steps.after.push(Guard::after(name, check));
         self
     }
 
     pub(crate) fn entry(&self) -> CommandEntry {
         let mut entry = CommandEntry::of::<C>();
-        entry.success_event = self.success.map(|(name, _)| name);
+        entry.success_event = self.steps.success.map(|(name, _)| name);
         entry
     }
 }

@@ -10,13 +10,14 @@ use purista_core::id::Id;
 use purista_core::message::Message;
 use purista_core::store::{KeyValueError, KeyValueErrorKind};
 use purista_events::batch::{Append, Batch, Condition, StoredReply};
+use purista_events::recorded::NewEvent;
 use purista_events::store::{EventStore, StoreError, StoreErrorKind};
 use purista_events::subscriptions::{ParkedChange, ProgressChange, SubscriptionId};
 use tokio::time::Instant;
 
 use crate::runtime::Runtime;
 use crate::state::StateBackend;
-use crate::unit_of_work::Changes;
+use crate::unit_of_work::{Changes, Guarded};
 
 /// How often a commit whose answer was lost is asked for again before it ends as unknown.
 const ASK_AGAIN_MAX: u32 = 5;
@@ -85,9 +86,7 @@ pub(crate) async fn commit(
     match &runtime.store {
         Some(store) => {
             let mut batch = Batch::new(runtime.clock.id(), message.tenant_id.clone());
-            if !changes.recorded.is_empty() {
-                batch.appends.push(Append { events: changes.recorded, condition: Condition::Always });
-            }
+            batch.appends = appends(changes.recorded, changes.guarded);
             batch.state = changes.state.into_values().collect();
             batch.reply = beside.reply;
             batch.consumed = beside.consumed;
@@ -108,6 +107,18 @@ pub(crate) async fn commit(
             .map_err(|error: BridgeError| CommitError::Unknown(chain(&error)))?;
     }
     Ok(())
+}
+
+/// The events under the first condition; the others guard the batch by themselves.
+fn appends(events: Vec<NewEvent>, guarded: Option<Box<Guarded>>) -> Vec<Append> {
+    let conditions = guarded.map(|guarded| guarded.conditions).unwrap_or_default();
+    if events.is_empty() && conditions.is_empty() {
+        return Vec::new();
+    }
+    let mut conditions = conditions.into_iter();
+    let first = Append { events, condition: conditions.next().unwrap_or(Condition::Always) };
+    let others = conditions.map(|condition| Append { events: Vec::new(), condition });
+    std::iter::once(first).chain(others).collect()
 }
 
 /// Commits a batch; when the answer is lost, asks again under the same id.

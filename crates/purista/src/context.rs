@@ -1,5 +1,6 @@
 //! What a handler may touch: its first argument.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,21 +8,24 @@ use std::time::Duration;
 use jiff::Timestamp;
 use purista_core::address::{Address, AddressParts};
 use purista_core::contract::Command;
-use purista_core::event::{Event, TAGS_MAX};
+use purista_core::event::Event;
 use purista_core::id::Id;
 use purista_core::invoke_error::{InvokeError, InvokeErrorKind};
 use purista_core::message::{Message, MessageType, Party, Record};
-use purista_core::payload::{EVENT_BYTES_MAX, Payload};
+use purista_core::payload::Payload;
+use purista_core::recording::{CheckedEvent, RecordError, Recording};
 use purista_core::status::Status;
 use purista_core::text::Text;
+use purista_events::batch::Condition;
 use purista_events::recorded::{Cause, NewEvent};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::gated::{GatedConfig, GatedSecrets};
 use crate::idempotency;
 use crate::runtime::Runtime;
 use crate::state::State;
-use crate::unit_of_work::{EmitError, EmitErrorKind, UnitOfWork};
+use crate::unit_of_work::{Changes, EmitError, EmitErrorKind, UnitClosed, UnitOfWork};
 
 /// What a handler may touch: its service's resources, the message, and the unit of work. Cheap to clone.
 ///
@@ -47,6 +51,23 @@ pub(crate) struct Place<S> {
     pub(crate) sender: Party,
     pub(crate) emits: Vec<&'static str>,
     pub(crate) invokes: Vec<&'static AddressParts>,
+    /// What the way of its messages knows of the handler; only that way looks at it. It lies here because a call then holds
+    /// on to one thing and not to two.
+    pub(crate) handler: Arc<dyn Any + Send + Sync>,
+}
+
+impl<S> Place<S> {
+    /// The same place with counters of its own, for other threads.
+    pub(crate) fn apart(&self) -> Self {
+        Self {
+            resources: Arc::clone(&self.resources),
+            runtime: Arc::clone(&self.runtime),
+            sender: self.sender.clone(),
+            emits: self.emits.clone(),
+            invokes: self.invokes.clone(),
+            handler: Arc::clone(&self.handler),
+        }
+    }
 }
 
 impl<S> Clone for Context<S> {
@@ -58,6 +79,22 @@ impl<S> Clone for Context<S> {
 impl<S> Context<S> {
     pub(crate) fn new(place: Arc<Place<S>>, message: Box<Message>, attempt: u32) -> Self {
         Self { inner: Arc::new(Inner { place, message, attempt, unit: UnitOfWork::default() }) }
+    }
+
+    /// Goes on with a unit that was begun before.
+    pub(crate) fn going_on(
+        place: Arc<Place<S>>,
+        message: Box<Message>,
+        attempt: u32,
+        begun: Option<Box<Changes>>,
+    ) -> Self {
+        let unit = UnitOfWork::begun(begun);
+        Self { inner: Arc::new(Inner { place, message, attempt, unit }) }
+    }
+
+    /// The same message with a unit of work of its own.
+    pub(crate) fn afresh(&self) -> Self {
+        Self::new(Arc::clone(&self.inner.place), self.inner.message.clone(), self.inner.attempt)
     }
 
     /// What the service was built with.
@@ -141,7 +178,7 @@ impl<S> Context<S> {
                 line: format!(".emits::<{}>()", short_type_name::<E>()),
             }));
         }
-        event.check().map_err(|faults| EmitError(EmitErrorKind::Invalid { event: E::NAME, faults }))?;
+        event.check().map_err(RecordError::broken::<E>)?;
         self.record(event).map(drop)
     }
 
@@ -150,33 +187,90 @@ impl<S> Context<S> {
         let _span = tracing::debug_span!("purista.emitEvent", event = E::NAME).entered();
         let id = self.runtime().clock.id();
         if E::RECORDED && self.runtime().store.is_some() {
-            let recorded = NewEvent::of(&event, id, self.cause())
-                .map_err(|source| EmitError(EmitErrorKind::NotEncodable { event: E::NAME, source }))?;
-            check_bounds(E::NAME, &recorded)?;
+            let recorded = NewEvent::of(&event, id, self.cause()).map_err(RecordError::not_encodable::<E>)?;
+            RecordError::check_bounds(E::NAME, recorded.body.len(), recorded.tags.len())?;
             self.change(|changes| changes.recorded.push(recorded))?;
             return Ok(true);
         }
-        let message = Message {
-            event_name: Some(Text::known(E::NAME)),
+        let message = self.unrecorded(E::NAME, E::VERSION, id, Payload::typed(event));
+        self.change(|changes| changes.published.push(message))?;
+        Ok(false)
+    }
+
+    fn unrecorded(&self, name: &'static str, version: u32, id: Id, payload: Payload) -> Message {
+        let record = Record {
+            origin: None,
+            causation_id: Some(self.inner.message.id.clone()),
+            event_version: version,
+        };
+        Message {
+            event_name: Some(Text::known(name)),
             correlation_id: self.inner.message.correlation_id.clone(),
-            record: Some(Box::new(Record {
-                origin: None,
-                causation_id: Some(self.inner.message.id.clone()),
-                event_version: E::VERSION,
-            })),
-            payload: Payload::typed(event),
+            record: Some(Box::new(record)),
+            payload,
             ..self.inner.message.causes(
                 id,
                 MessageType::CustomMessage,
                 self.runtime().clock.now_ms(),
                 self.inner.place.sender.clone(),
             )
-        };
-        self.change(|changes| changes.published.push(message))?;
-        Ok(false)
+        }
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut crate::unit_of_work::Changes) -> T) -> Result<T, EmitError> {
+    /// Adds what was decided, under the condition that its boundary has not changed.
+    pub(crate) fn decided(
+        &self,
+        recording: Recording,
+        condition: Option<Condition>,
+    ) -> Result<(), UnitClosed> {
+        let clock = &self.runtime().clock;
+        self.inner.unit.change(|changes| {
+            let guarded = changes.guarded.get_or_insert_default();
+            guarded.conditions.extend(condition);
+            guarded.has_decided = true;
+            for CheckedEvent { name, version, tags, body, is_recorded } in recording.into_events() {
+                if is_recorded {
+                    let name = Text::known(name);
+                    changes.recorded.push(NewEvent {
+                        id: clock.id(),
+                        name,
+                        version,
+                        tags,
+                        body,
+                        cause: self.cause(),
+                    });
+                } else {
+                    let payload = Payload::encoded(body);
+                    changes.published.push(self.unrecorded(name, version, clock.id(), payload));
+                }
+            }
+        })
+    }
+
+    /// Marks the answer with its event; says whether that event is in the log. What a decision has recorded already is not
+    /// recorded a second time.
+    pub(crate) fn mark<E: Event>(&self, output: &E) -> Result<bool, EmitError> {
+        let is_recorded = E::RECORDED && self.runtime().store.is_some();
+        let has_decided =
+            |changes: &Changes| changes.guarded.as_ref().is_some_and(|guarded| guarded.has_decided);
+        if self.inner.unit.look(has_decided) == Some(true) {
+            let is_there = self.change(|changes| {
+                let is_it = |message: &Message| message.event_name.as_deref() == Some(E::NAME);
+                // The response carries what is not recorded, so it does not leave a second time.
+                if let Some(place) = changes.published.iter().position(is_it) {
+                    changes.published.remove(place);
+                }
+                changes.recorded.iter().any(|event| &*event.name == E::NAME)
+            })?;
+            if is_there {
+                return Ok(true);
+            }
+        }
+        // Without a log the response itself carries the event.
+        if is_recorded { self.record(output.clone()) } else { Ok(false) }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Changes) -> T) -> Result<T, EmitError> {
         self.inner.unit.change(change).map_err(|closed| EmitError(EmitErrorKind::Closed(closed)))
     }
 
@@ -232,39 +326,41 @@ impl<S> Context<S> {
         })?;
         let derived = || idempotency::derived_key(&self.inner.message, C::ADDRESS, input, nth);
         let key = self.runtime().derives_keys.then(derived);
+        let span = tracing::debug_span!("invoke", otel.name = %format_args!("{}.invoke", place.sender.address),
+            receiver = %Address::known(C::ADDRESS));
         self.runtime()
             .client
             .invoke_for(&self.inner.message, place.sender.clone(), command, timeout, key)
+            .instrument(span)
             .await
     }
 
-    /// The message, when no clone of this context lives on, as in a task that outlives its handler.
-    pub(crate) fn into_message(self) -> Result<Box<Message>, Self> {
-        Arc::try_unwrap(self.inner).map(|inner| inner.message).map_err(|inner| Self { inner })
+    /// The message and the place of a unit that changed nothing, when no clone of this context lives on, as in a task that
+    /// outlives its handler.
+    pub(crate) fn untouched(self) -> Result<(Box<Message>, Arc<Place<S>>), Self> {
+        let mut inner = Arc::try_unwrap(self.inner).map_err(|inner| Self { inner })?;
+        if inner.unit.is_untouched() {
+            return Ok((inner.message, inner.place));
+        }
+        Err(Self { inner: Arc::new(inner) })
+    }
+
+    /// The message, moved out when no clone of this context lives on.
+    pub(crate) fn into_message(self) -> Box<Message> {
+        Arc::try_unwrap(self.inner).map_or_else(|inner| inner.message.clone(), |inner| inner.message)
     }
 
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {
         &self.inner.place.runtime
     }
 
-    pub(crate) fn place(&self) -> &Place<S> {
+    pub(crate) fn place(&self) -> &Arc<Place<S>> {
         &self.inner.place
     }
 
     pub(crate) fn unit(&self) -> &UnitOfWork {
         &self.inner.unit
     }
-}
-
-fn check_bounds(event: &'static str, recorded: &NewEvent) -> Result<(), EmitError> {
-    let (bytes, tags) = (recorded.body.len(), recorded.tags.len());
-    if bytes > EVENT_BYTES_MAX {
-        return Err(EmitError(EmitErrorKind::TooLarge { event, bytes, bytes_max: EVENT_BYTES_MAX }));
-    }
-    if tags > TAGS_MAX {
-        return Err(EmitError(EmitErrorKind::TooManyTags { event, tags, tags_max: TAGS_MAX }));
-    }
-    Ok(())
 }
 
 /// The name of a type as it is written after an import.

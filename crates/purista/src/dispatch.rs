@@ -1,6 +1,7 @@
 //! The way of a command, read from the top: receive → deadline → decode → transform → validate → guards → handler →
 //! validate output → guards → transform → commit → reply.
 
+use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,13 +17,13 @@ use purista_core::message::{Message, MessageType, Record};
 use purista_core::parameter::Parameters;
 use purista_core::payload::Payload;
 use purista_core::schema::Inspector;
+use purista_core::sharded::Sharded;
 use purista_core::status::Status;
 use purista_core::text::Text;
 use purista_events::batch::StoredReply;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::command::CommandDef;
 use crate::commit::{Beside, CommitError, commit};
 use crate::context::{Context, Place};
 use crate::deadline::UntilDeadline;
@@ -31,47 +32,86 @@ use crate::guard;
 use crate::idempotency::{self, Claim, Claimed};
 use crate::observation::Ending;
 use crate::observed::Observed;
+use crate::steps::Steps;
 use crate::unit_of_work::Changes;
 
+mod redeciding;
+
 /// One command of a running host.
-pub(crate) struct Serving<S, C: Command> {
-    pub(crate) def: CommandDef<S, C>,
-    pub(crate) place: Arc<Place<S>>,
-    pub(crate) inspector: Inspector,
-    pub(crate) parameters: Parameters,
+struct Serving<S, C: Command, F> {
+    handler: F,
+    steps: Steps<S, C>,
+    inspector: Inspector,
+    parameters: Parameters,
 }
 
-/// Feeds a command from a bridge.
-pub(crate) struct Served<S, C: Command>(pub(crate) Arc<Serving<S, C>>);
+/// What nobody ever reads: a place is made with its handler.
+const NOT_OURS: &str = "the place is another handler's";
 
-impl<S: Send + Sync + 'static, C: Command> Consumer for Served<S, C> {
+/// Feeds a command from a bridge. What a call holds on to is counted in its threads' own place. What only deciders need is
+/// known to the compiler, so that other commands do not ask for it.
+struct Served<S, C, F, const DECIDES: bool> {
+    places: Sharded<Arc<Place<S>>>,
+    serving: PhantomData<fn() -> (C, F)>,
+}
+
+/// Serves a command with this handler at this place.
+pub(crate) fn serve<S, C, F, Fut, const DECIDES: bool>(
+    handler: F,
+    steps: Steps<S, C>,
+    place: Place<S>,
+) -> Arc<dyn Consumer>
+where
+    S: Send + Sync + 'static,
+    C: Command,
+    F: Fn(Context<S>, C) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<C::Output, HandlerError>> + Send + 'static,
+{
+    let (inspector, parameters) = (Inspector::of::<C>(), Parameters::of::<C>());
+    let place = Place { handler: Arc::new(Serving { handler, steps, inspector, parameters }), ..place };
+    let places = Sharded::new(|| Arc::new(place.apart()));
+    Arc::new(Served::<_, _, _, DECIDES> { places, serving: PhantomData::<fn() -> (C, F)> })
+}
+
+impl<S, C, F, Fut, const DECIDES: bool> Consumer for Served<S, C, F, DECIDES>
+where
+    S: Send + Sync + 'static,
+    C: Command,
+    F: Fn(Context<S>, C) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<C::Output, HandlerError>> + Send + 'static,
+{
     fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
-        let serving = Arc::clone(&self.0);
-        // The message is large and finds its place here: a future that held it would be copied with it.
-        let attempt = delivery.attempt;
-        let mut message = Box::write(Box::new_uninit(), delivery.message);
+        let Delivery { mut message, attempt } = delivery;
         let given = Given {
             payload: std::mem::take(&mut message.payload),
             parameter: message.parameter.take().map(Box::new),
         };
         message.deadline.get_or_insert_with(|| Instant::now() + COMMAND_TIMEOUT);
-        let context = Context::new(Arc::clone(&serving.place), message, attempt);
+        let context = Context::new(Arc::clone(self.places.mine()), message, attempt);
         // A disabled span costs nothing, an entered one a look-up at every poll.
         if !tracing::enabled!(tracing::Level::INFO) {
-            return Box::pin(dispatch(serving, context, given));
+            return if DECIDES {
+                Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given))
+            } else {
+                Box::pin(dispatch::<S, C, F, Fut>(context, given))
+            };
         }
         let message = context.message();
         let span = tracing::info_span!(
-            "purista.command.received", otel.name = C::NAME, command = %serving.place.sender.address,
+            "purista.command.received", otel.name = C::NAME, command = %context.place().sender.address,
             trace_id = %message.trace_id, message_id = %message.id, principal_id = message.principal_id.as_deref(),
             tenant_id = message.tenant_id.as_deref()
         );
-        Box::pin(dispatch(serving, context, given).instrument(span))
+        if DECIDES {
+            Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given).instrument(span))
+        } else {
+            Box::pin(dispatch::<S, C, F, Fut>(context, given).instrument(span))
+        }
     }
 }
 
 /// The input of a command as its message brought it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Given {
     payload: Payload,
     /// Boxed, since few commands have one.
@@ -89,36 +129,54 @@ type RunEnd<O> = Option<std::thread::Result<Result<Ran<O>, HandlerError>>>;
 
 /// Neither this nor [`run`] is an `async fn`, whose future would hold what it is given twice.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice: measured in instructions")]
-fn dispatch<S: Send + Sync + 'static, C: Command>(
-    serving: Arc<Serving<S, C>>,
+fn dispatch<S, C, F, Fut>(
     context: Context<S>,
     mut given: Given,
-) -> impl Future<Output = Outcome> + Send + 'static {
+) -> impl Future<Output = Outcome> + Send + 'static
+where
+    S: Send + Sync + 'static,
+    C: Command,
+    F: Fn(Context<S>, C) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<C::Output, HandlerError>> + Send + 'static,
+{
     async move {
-        let seen = serving.place.runtime.observer.is_some().then(|| Box::new(given.payload.clone()));
+        let Some(serving) = serving::<S, C, F>(context.place()) else {
+            return Outcome::DeadLetter { reason: NOT_OURS.to_owned() };
+        };
+        let seen = context.runtime().observer.is_some().then(|| Box::new(given.payload.clone()));
         let deadline = context.deadline().unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
 
         let mut claim = None;
         let ran = {
-            let work = run(&serving, &context, &mut given, &mut claim);
+            let work = run(serving, &context, &mut given, &mut claim);
             UntilDeadline::new(pin!(AssertUnwindSafe(work).catch_unwind()), deadline).await
         };
-        let changes = context.unit().seal();
-        Outcome::Reply(match ran {
-            // A command that changed nothing has nothing to wait for.
-            Some(Ok(Ok(Ran::Output { output, .. })))
-                if changes.is_none() && claim.is_none() && seen.is_none() =>
-            {
-                plain_reply(&serving, context, Payload::typed(output))
+        let event = serving.steps.success.map(|(name, _)| name);
+        let (ran, context) = match ran {
+            Some(Ok(Ok(Ran::Output { output, event_is_recorded }))) if claim.is_none() && seen.is_none() => {
+                match context.untouched() {
+                    // A command that changed nothing has nothing to wait for, and becomes its own reply.
+                    Ok((message, place)) => {
+                        return Outcome::Reply(plain_reply(event, message, &place, Payload::typed(output)));
+                    }
+                    Err(context) => (Some(Ok(Ok(Ran::Output { output, event_is_recorded }))), context),
+                }
             }
-            ran => Box::pin(settle(&serving, &context, ran, changes, claim, seen)).await,
-        })
+            ran => (ran, context),
+        };
+        let changes = context.unit().seal();
+        Outcome::Reply(Box::pin(settle::<S, C>(event, &context, ran, changes, claim, seen)).await)
     }
+}
+
+/// The command whose place this is.
+fn serving<S: 'static, C: Command, F: 'static>(place: &Place<S>) -> Option<&Serving<S, C, F>> {
+    place.handler.downcast_ref()
 }
 
 /// Commits, answers, and tells who observes.
 async fn settle<S: Send + Sync + 'static, C: Command>(
-    serving: &Serving<S, C>,
+    event: Option<&'static str>,
     context: &Context<S>,
     ran: RunEnd<C::Output>,
     changes: Option<Box<Changes>>,
@@ -126,17 +184,38 @@ async fn settle<S: Send + Sync + 'static, C: Command>(
     seen: Option<Box<Payload>>,
 ) -> Box<Message> {
     let observed = seen.map(|seen| Observed::of(&seen, changes.as_deref()));
-    let mut ended: Result<Box<Message>, Failure> = match ran {
+    let ended = committed::<S, C>(event, context, ran, changes, claim.as_deref()).await;
+    answered(context, ended, claim, observed).await
+}
+
+/// Commits what the handler did, and makes its reply.
+async fn committed<S: Send + Sync + 'static, C: Command>(
+    event: Option<&'static str>,
+    context: &Context<S>,
+    ran: RunEnd<C::Output>,
+    changes: Option<Box<Changes>>,
+    claim: Option<&Claim>,
+) -> Result<Box<Message>, Failure> {
+    match ran {
         Some(Ok(Ok(Ran::Output { output, event_is_recorded }))) => {
             let payload = Payload::typed(output);
-            let committed = commit_unit(serving, context, &payload, changes, claim.as_deref()).await;
-            committed.map(|()| reply(serving, context, payload, event_is_recorded))
+            commit_unit(event, context, &payload, changes, claim).await?;
+            Ok(reply(event, context, payload, event_is_recorded))
         }
         Some(Ok(Ok(Ran::Answered(reply)))) => Ok(answered_before(context, *reply)),
         Some(Ok(Err(error))) => Err(Failure::of_handler(&error)),
         Some(Err(panic)) => Err(Failure::panicked(&*panic)),
         None => Err(Failure::timed_out()),
-    };
+    }
+}
+
+/// The answer that leaves, and what observers are told.
+async fn answered<S: Send + Sync + 'static>(
+    context: &Context<S>,
+    mut ended: Result<Box<Message>, Failure>,
+    claim: Option<Box<Claim>>,
+    observed: Option<Observed>,
+) -> Box<Message> {
     if let (Err(_), Some(claim)) = (&ended, &claim)
         // Another process may have answered this key meanwhile: then the loser's own error ("taken") would be a lie.
         && let Some(reply) = kept_reply(context, claim).await
@@ -153,53 +232,54 @@ async fn settle<S: Send + Sync + 'static, C: Command>(
 /// From the bytes to the output. Input and output are looked at in functions of their own, so that the future holds
 /// neither while it waits.
 #[expect(clippy::manual_async_fn, reason = "an async fn holds its arguments twice: measured in instructions")]
-fn run<S: Send + Sync + 'static, C: Command>(
-    serving: &Serving<S, C>,
+fn run<S, C, F, Fut>(
+    serving: &Serving<S, C, F>,
     context: &Context<S>,
     given: &mut Given,
     claim: &mut Option<Box<Claim>>,
-) -> impl Future<Output = Result<Ran<C::Output>, HandlerError>> + Send {
+) -> impl Future<Output = Result<Ran<C::Output>, HandlerError>> + Send
+where
+    S: Send + Sync + 'static,
+    C: Command,
+    F: Fn(Context<S>, C) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<C::Output, HandlerError>> + Send + 'static,
+{
     async move {
-        let def = &serving.def;
+        let steps = &serving.steps;
         let input = prepared(serving, std::mem::take(given))?;
-        let input = if context.message().idempotency_key.is_some() || !def.before.is_empty() {
-            match Box::pin(admitted(def, context, input, claim)).await? {
+        let input = if context.message().idempotency_key.is_some() || !steps.before.is_empty() {
+            match Box::pin(admitted(steps, context, input, claim)).await? {
                 Admitted::Input(input) => input,
                 Admitted::Answered(reply) => return Ok(Ran::Answered(reply)),
             }
         } else {
             input
         };
-        let work = (def.handler)(context.clone(), input);
-        let work = if tracing::enabled!(tracing::Level::DEBUG) {
-            Box::pin(work.instrument(tracing::debug_span!("functionExecution")))
-        } else {
-            work
-        };
-        let output = checked(work.await?)?;
-        let output = if def.after.is_empty() {
+        let work = (serving.handler)(context.clone(), input);
+        let output = checked(work.instrument(tracing::debug_span!("functionExecution")).await?)?;
+        let output = if steps.after.is_empty() {
             output
         } else {
-            Box::pin(guard::pass(&def.after, context, output)).await?
+            Box::pin(guard::pass(&steps.after, context, output)).await?
         };
-        marked(def, context, output)
+        marked(steps, context, output)
     }
 }
 
 /// Decoded, transformed, and checked against its rules.
-fn prepared<S, C: Command>(serving: &Serving<S, C>, given: Given) -> Result<C, HandlerError> {
+fn prepared<S, C: Command, F>(serving: &Serving<S, C, F>, given: Given) -> Result<C, HandlerError> {
     let mut input: C = decoded(serving, given)?;
-    if let Some(transform) = &serving.def.transform_input {
+    if let Some(transform) = &serving.steps.transform_input {
         input = tracing::debug_span!("inputTransformation").in_scope(|| transform(input))?;
     }
-    match input.check() {
+    match tracing::debug_span!("validatePayload").in_scope(|| input.check()) {
         Ok(()) => Ok(input),
         Err(found) => Err(refuse(&serving.inspector, input.encode().ok().as_ref(), found)),
     }
 }
 
 fn checked<O: Contract>(output: O) -> Result<O, HandlerError> {
-    match output.check() {
+    match tracing::debug_span!("outputValidation").in_scope(|| output.check()) {
         Ok(()) => Ok(output),
         Err(faults) => Err(HandlerError::failed(broken_output(&faults))),
     }
@@ -207,27 +287,30 @@ fn checked<O: Contract>(output: O) -> Result<O, HandlerError> {
 
 /// Marked with its event, and transformed.
 fn marked<S, C: Command>(
-    def: &CommandDef<S, C>,
+    steps: &Steps<S, C>,
     context: &Context<S>,
     mut output: C::Output,
 ) -> Result<Ran<C::Output>, HandlerError> {
-    let event_is_recorded = match def.success {
+    let event_is_recorded = match steps.success {
         Some((_, mark)) => mark(context, &output)?,
         None => false,
     };
-    if let Some(transform) = &def.transform_output {
+    if let Some(transform) = &steps.transform_output {
         output = tracing::debug_span!("outputTransformation").in_scope(|| transform(output))?;
     }
     Ok(Ran::Output { output, event_is_recorded })
 }
 
-fn decoded<S, C: Command>(
-    serving: &Serving<S, C>,
+fn decoded<S, C: Command, F>(
+    serving: &Serving<S, C, F>,
     Given { payload, parameter }: Given,
 ) -> Result<C, HandlerError> {
     let Some(parameter) = parameter.as_deref() else {
-        let json = if payload.is_typed() { None } else { payload.bytes().ok().flatten() };
-        return payload.take().map_err(|_| refuse(&serving.inspector, json.as_ref(), Vec::new()));
+        if payload.is_typed() {
+            return payload.take().map_err(|_| refuse(&serving.inspector, None, Vec::new()));
+        }
+        let json = payload.into_bytes()?.unwrap_or_else(|| Bytes::from_static(b"null"));
+        return C::decode(&json).map_err(|_| refuse(&serving.inspector, Some(&json), Vec::new()));
     };
     let json = payload.bytes()?.unwrap_or_else(|| Bytes::from_static(b"null"));
     let json = serving
@@ -258,7 +341,7 @@ enum Admitted<C> {
 
 /// Its key is taken, then its guards are asked; a future of its own, since most commands have neither.
 async fn admitted<S, C: Command>(
-    def: &CommandDef<S, C>,
+    steps: &Steps<S, C>,
     context: &Context<S>,
     input: C,
     claim: &mut Option<Box<Claim>>,
@@ -266,7 +349,7 @@ async fn admitted<S, C: Command>(
     if let Some(reply) = claimed(context, &input, claim).await? {
         return Ok(Admitted::Answered(Box::new(reply)));
     }
-    Ok(Admitted::Input(guard::pass(&def.before, context, input).await?))
+    Ok(Admitted::Input(guard::pass(&steps.before, context, input).await?))
 }
 
 /// Takes the key of the caller, or finds the answer that it got before.
@@ -276,7 +359,8 @@ async fn claimed<S, C: Command>(
     claim: &mut Option<Box<Claim>>,
 ) -> Result<Option<StoredReply>, HandlerError> {
     let (runtime, message) = (context.runtime(), context.message());
-    let Some(key) = &message.idempotency_key else { return Ok(None) };
+    // Who decides again has it already.
+    let (Some(key), None) = (&message.idempotency_key, &claim) else { return Ok(None) };
     let Some(store) = &runtime.store else {
         if idempotency::is_derived(key) {
             return Ok(None);
@@ -304,8 +388,8 @@ async fn kept_reply<S>(context: &Context<S>, claim: &Claim) -> Option<StoredRepl
 }
 
 /// Commits what the handler wants, and the reply with it when it has a key.
-async fn commit_unit<S, C: Command>(
-    serving: &Serving<S, C>,
+async fn commit_unit<S>(
+    event: Option<&'static str>,
     context: &Context<S>,
     payload: &Payload,
     changes: Option<Box<Changes>>,
@@ -322,7 +406,7 @@ async fn commit_unit<S, C: Command>(
             key: claim.key.clone(),
             fingerprint: claim.fingerprint,
             body: payload.bytes().map_err(|error| Failure::of_handler(&error.into()))?,
-            event_name: serving.def.success.map(|(name, _)| name.into()),
+            event_name: event.map(Into::into),
         }),
     };
     let beside = Beside { reply, deadline: context.message().deadline, ..Beside::default() };
@@ -330,31 +414,28 @@ async fn commit_unit<S, C: Command>(
     result.map_err(|error: CommitError| Failure::of_commit(&error))
 }
 
-/// The reply to a command that changed nothing: usually nobody needs the command any more, and it becomes its own reply.
-fn plain_reply<S, C: Command>(
-    serving: &Serving<S, C>,
-    context: Context<S>,
+/// The reply to a command that changed nothing.
+fn plain_reply<S>(
+    event: Option<&'static str>,
+    mut message: Box<Message>,
+    place: &Place<S>,
     payload: Payload,
 ) -> Box<Message> {
-    let mut message = match context.into_message() {
-        Ok(message) => message,
-        Err(context) => return reply(serving, &context, payload, false),
-    };
-    let (place, kind) = (&serving.place, MessageType::CommandSuccessResponse);
+    let kind = MessageType::CommandSuccessResponse;
     message.turn_into_response(kind, place.runtime.clock.now_ms(), place.sender.clone(), payload);
-    message.event_name = serving.def.success.map(|(name, _)| Text::known(name));
+    message.event_name = event.map(Text::known);
     message
 }
 
 /// The reply to a command that did its work.
-fn reply<S, C: Command>(
-    serving: &Serving<S, C>,
+fn reply<S>(
+    event: Option<&'static str>,
     context: &Context<S>,
     payload: Payload,
     event_is_recorded: bool,
 ) -> Box<Message> {
     let mut reply = response(context, payload);
-    reply.event_name = serving.def.success.map(|(name, _)| Text::known(name));
+    reply.event_name = event.map(Text::known);
     if event_is_recorded {
         reply.record = Some(Box::new(routed_by_the_log(context)));
     }

@@ -4,6 +4,7 @@
 //! as attempts end. Whatever changes the store does so in one commit with the progress that it makes, so an effect in our
 //! store happens once, also after a crash at any point.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,12 +17,14 @@ use purista_events::query::{Query, QueryItem, TenantScope};
 use purista_events::recorded::Recorded;
 use purista_events::store::{Direction, EventStore, FollowPage, StoreError};
 use purista_events::subscriptions::{ProgressChange, SubscriptionId, SubscriptionRecord};
+use purista_events::upcast::Upcasters;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::settled;
 use crate::listener::Listener;
 use crate::runtime::Runtime;
+use crate::subscription::Listening;
 
 mod attempt;
 mod ledger;
@@ -52,24 +55,58 @@ pub(crate) enum DurableState {
 /// The handle of one durable subscription.
 pub(crate) struct DurableControl {
     pub(crate) id: SubscriptionId,
+    /// The events that it hears.
+    pub(crate) query: Query,
     state: Mutex<DurableState>,
     resume: Notify,
+    /// Somebody parked an event for it.
+    parked_anew: Notify,
+    /// How many attempts have ended.
+    ended: AtomicU64,
+    /// How many are under way.
+    under_way: AtomicUsize,
+    /// How many events it has fetched and not finished, and up to where it has fetched.
+    held: AtomicUsize,
+    fetched_up_to: AtomicU64,
     /// Up to where everything is finished and nothing waits; `None` while something is under way.
     pub(crate) settled_up_to: watch::Sender<Option<Position>>,
 }
 
 impl DurableControl {
-    pub(crate) fn new(id: SubscriptionId) -> Self {
+    pub(crate) fn new(id: SubscriptionId, query: Query) -> Self {
         Self {
             id,
+            query,
             state: Mutex::new(DurableState::Running),
             resume: Notify::new(),
+            parked_anew: Notify::new(),
+            ended: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            fetched_up_to: AtomicU64::new(0),
             settled_up_to: watch::channel(None).0,
         }
     }
 
     pub(crate) fn state(&self) -> DurableState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many attempts have ended since it was started.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether an attempt is under way.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many events it has not finished, at most: events of others may be among those that it has not fetched.
+    pub(crate) fn left(&self, head: Position) -> u64 {
+        let fetched = u64::try_from(self.held.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        let beyond = head.number().saturating_sub(self.fetched_up_to.load(Ordering::Relaxed));
+        fetched.saturating_add(beyond)
     }
 
     fn set(&self, state: DurableState) {
@@ -89,6 +126,13 @@ impl DurableControl {
 
     pub(crate) fn resume(&self) {
         self.resume.notify_one();
+    }
+
+    /// Tells it that something was parked for it in the store.
+    pub(crate) fn look_again(&self) {
+        // Whoever waits for it to settle does not take what it says now for the answer.
+        self.settled_up_to.send_replace(None);
+        self.parked_anew.notify_one();
     }
 }
 
@@ -166,11 +210,12 @@ impl Durable {
     }
 
     async fn serve(&self, record: SubscriptionRecord) -> End {
+        self.control.fetched_up_to.store(record.progress.low.number(), Ordering::Relaxed);
         if let Some(pause) = &record.pause {
             return self.wait_for_resume(pause.reason.clone()).await.unwrap_or_else(End::Failed);
         }
         self.control.set(DurableState::Running);
-        let query = self.query();
+        let query = &self.control.query;
         let in_flight = self.listener.listening().terms.in_flight;
         let mut ledger = Ledger::new(record);
         let mut running: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
@@ -193,13 +238,16 @@ impl Durable {
             {
                 return end;
             }
+            self.control.under_way.store(running.len(), Ordering::Relaxed);
+            self.control.held.store(ledger.window(), Ordering::Relaxed);
+            self.control.fetched_up_to.store(ledger.cursor().number(), Ordering::Relaxed);
             let seen = *head.borrow_and_update();
             let is_full = ledger.parked() >= PARKED_MAX;
             self.control.set(if is_full { DurableState::Full } else { DurableState::Running });
             let has_more = ledger.cursor() < seen;
             if fetching.is_none() && has_more && !is_full && leaving.is_none() && ledger.window() < WINDOW_MAX
             {
-                fetching = Some(self.store.follow(&query, ledger.cursor(), WINDOW_MAX));
+                fetching = Some(self.store.follow(query, ledger.cursor(), WINDOW_MAX));
             }
             let is_settled = running.is_empty() && saving.is_none() && ledger.is_empty() && !has_more;
             self.control.settled_up_to.send_replace(is_settled.then(|| ledger.cursor()));
@@ -207,6 +255,7 @@ impl Durable {
             tokio::select! {
                 biased;
                 Some(ended) = running.next(), if !running.is_empty() => {
+                    self.control.ended.fetch_add(1, Ordering::Relaxed);
                     leaving = leaving.or(Self::after(&mut ledger, ended));
                 }
                 (saved, result) = under_way(&mut saving) => {
@@ -224,18 +273,17 @@ impl Durable {
                         Err(error) => leaving = Some(End::Failed(error)),
                     }
                 }
+                () = self.control.parked_anew.notified(), if leaving.is_none() => {
+                    // Nothing else goes on meanwhile, so what ends in the store is not taken for new.
+                    match self.load().await {
+                        Ok(record) => ledger.take_up(record.parked),
+                        Err(error) => leaving = Some(End::Failed(error)),
+                    }
+                }
                 () = until(due, &self.runtime) => {}
                 _ = head.changed(), if fetching.is_none() && leaving.is_none() => {}
             }
         }
-    }
-
-    fn query(&self) -> Query {
-        let filter = &self.listener.listening().terms.filter;
-        let item = QueryItem { types: filter.event_names.clone(), tags: Vec::new() };
-        let tenants =
-            filter.tenant_id.clone().map_or(TenantScope::All, |tenant| TenantScope::Only(Some(tenant)));
-        Query { tenants, items: vec![item] }
     }
 
     fn begin(&self, job: Job) -> BoxFuture<'static, Ended> {
@@ -272,6 +320,19 @@ impl Durable {
         }
         None
     }
+}
+
+/// The events that a subscription hears, and those of older names that become them.
+pub(crate) fn query(listening: &Listening, upcasters: &Upcasters) -> Query {
+    let filter = &listening.terms.filter;
+    let names = filter.event_names.iter().cloned();
+    let types = match listening.terms.version {
+        Some(_) => upcasters.stored_names(names),
+        None => names.collect(),
+    };
+    let item = QueryItem { types, tags: Vec::new() };
+    let tenants = filter.tenant_id.clone().map_or(TenantScope::All, |tenant| TenantScope::Only(Some(tenant)));
+    Query { tenants, items: vec![item] }
 }
 
 /// What is under way; never ends when nothing is.

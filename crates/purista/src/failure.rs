@@ -15,6 +15,8 @@ use crate::observation::Ending;
 pub(crate) struct Failure {
     status: Status,
     is_handled: bool,
+    /// Nothing was written, because somebody else was faster.
+    is_lost_race: bool,
     message: String,
     data: Option<Value>,
     /// For the log only.
@@ -23,7 +25,14 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn hidden(status: Status, report: String) -> Self {
-        Self { status, is_handled: false, message: status.text().to_owned(), data: None, report }
+        Self {
+            status,
+            is_handled: false,
+            is_lost_race: false,
+            message: status.text().to_owned(),
+            data: None,
+            report,
+        }
     }
 
     /// The deadline came before the handler had ended: nothing of it was kept.
@@ -39,6 +48,7 @@ impl Failure {
         Self {
             status: error.status(),
             is_handled: error.is_handled(),
+            is_lost_race: false,
             message: error.public_message().to_owned(),
             data: error.data().cloned(),
             report: error.report(),
@@ -51,6 +61,7 @@ impl Failure {
             CommitError::LostRace(_) => Self {
                 status: Status::CONFLICT,
                 is_handled: true,
+                is_lost_race: true,
                 message: "somebody else changed the same thing at the same time: try again".to_owned(),
                 data: None,
                 report,
@@ -71,6 +82,10 @@ impl Failure {
 
     pub(crate) fn is_handled(&self) -> bool {
         self.is_handled
+    }
+
+    pub(crate) fn is_lost_race(&self) -> bool {
+        self.is_lost_race
     }
 
     pub(crate) fn report(&self) -> &str {

@@ -8,6 +8,7 @@ use purista_core::store::{ConfigStore, Gate, KeyValueError, KeyValueErrorKind, S
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tracing::{Instrument, debug_span};
 
 fn open(is_open: bool, what: &str, key: &str) -> Result<(), KeyValueError> {
     KeyValueError::check_key(key)?;
@@ -34,7 +35,12 @@ impl GatedConfig {
     /// One value, `None` when it is absent. A value of another form is an error that names the key.
     pub async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, KeyValueError> {
         open(self.gate.get, "read", key)?;
-        let value = self.store.get(&[key.to_owned()]).await?.remove(key);
+        let value = self
+            .store
+            .get(&[key.to_owned()])
+            .instrument(debug_span!("purista.configStore.getValue", key))
+            .await?
+            .remove(key);
         value.map(serde_json::from_value).transpose().map_err(|error| {
             let what = format!("the configuration `{key}` has another form than the one asked for");
             KeyValueError::new(KeyValueErrorKind::Rejected, what).with_source(error)
@@ -44,19 +50,25 @@ impl GatedConfig {
     /// Several values at once; absent keys are left out.
     pub async fn get_many(&self, keys: &[String]) -> Result<BTreeMap<String, Value>, KeyValueError> {
         keys.iter().try_for_each(|key| open(self.gate.get, "read", key))?;
-        self.store.get(keys).await
+        self.store.get(keys).instrument(debug_span!("purista.configStore.getValue", keys = keys.len())).await
     }
 
     /// Sets a value, at once and outside of the unit of work.
     pub async fn set(&self, key: &str, value: Value) -> Result<(), KeyValueError> {
         open(self.gate.set, "set", key)?;
-        self.store.set(key.to_owned(), Some(value)).await
+        self.store
+            .set(key.to_owned(), Some(value))
+            .instrument(debug_span!("purista.configStore.setValue", key))
+            .await
     }
 
     /// Removes a value, at once and outside of the unit of work.
     pub async fn remove(&self, key: &str) -> Result<(), KeyValueError> {
         open(self.gate.remove, "remove", key)?;
-        self.store.set(key.to_owned(), None).await
+        self.store
+            .set(key.to_owned(), None)
+            .instrument(debug_span!("purista.configStore.removeValue", key))
+            .await
     }
 }
 
@@ -81,19 +93,30 @@ impl GatedSecrets {
     /// One secret, `None` when it is absent.
     pub async fn get(&self, key: &str) -> Result<Option<SecretString>, KeyValueError> {
         open(self.gate.get, "read", key)?;
-        Ok(self.store.get(&[key.to_owned()]).await?.remove(key))
+        Ok(self
+            .store
+            .get(&[key.to_owned()])
+            .instrument(debug_span!("purista.secretStore.getValue", key))
+            .await?
+            .remove(key))
     }
 
     /// Sets a secret, at once and outside of the unit of work.
     pub async fn set(&self, key: &str, value: SecretString) -> Result<(), KeyValueError> {
         open(self.gate.set, "set", key)?;
-        self.store.set(key.to_owned(), Some(value)).await
+        self.store
+            .set(key.to_owned(), Some(value))
+            .instrument(debug_span!("purista.secretStore.setValue", key))
+            .await
     }
 
     /// Removes a secret, at once and outside of the unit of work.
     pub async fn remove(&self, key: &str) -> Result<(), KeyValueError> {
         open(self.gate.remove, "remove", key)?;
-        self.store.set(key.to_owned(), None).await
+        self.store
+            .set(key.to_owned(), None)
+            .instrument(debug_span!("purista.secretStore.removeValue", key))
+            .await
     }
 }
 

@@ -13,17 +13,36 @@ type Check<S, T> =
 
 /// One named check of a value.
 pub(crate) struct Guard<S, T> {
-    name: &'static str,
+    /// The name of its span, as PURISTA's `beforeGuardHook.isAdmin`.
+    span: String,
     check: Check<S, T>,
 }
 
 impl<S, T> Guard<S, T> {
-    pub(crate) fn new<F, Fut>(name: &'static str, check: F) -> Self
+    /// A check before a handler.
+    pub(crate) fn before<F, Fut>(name: &str, check: F) -> Self
     where
         F: Fn(Context<S>, Arc<T>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        Self { name, check: Arc::new(move |context, value| Box::pin(check(context, value))) }
+        Self::new(format!("beforeGuardHook.{name}"), check)
+    }
+
+    /// A check after a handler.
+    pub(crate) fn after<F, Fut>(name: &str, check: F) -> Self
+    where
+        F: Fn(Context<S>, Arc<T>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        Self::new(format!("afterGuardHook.{name}"), check)
+    }
+
+    fn new<F, Fut>(span: String, check: F) -> Self
+    where
+        F: Fn(Context<S>, Arc<T>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        Self { span, check: Arc::new(move |context, value| Box::pin(check(context, value))) }
     }
 }
 
@@ -39,7 +58,7 @@ pub(crate) async fn pass<S, T: Clone>(
     }
     let shared = Arc::new(value);
     let checks = guards.iter().map(|guard| {
-        let span = tracing::debug_span!("guardHook", otel.name = guard.name);
+        let span = tracing::debug_span!("guardHook", otel.name = guard.span);
         (guard.check)(context.clone(), Arc::clone(&shared)).instrument(span)
     });
     try_join_all(checks).await?;

@@ -5,15 +5,19 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use purista_core::address::{Address, ServiceId};
+use purista_core::address::{Address, AddressParts, ServiceId};
 use purista_core::bridge::EventBridge;
 use purista_core::client::{CALLS_IN_FLIGHT_DEFAULT, Client};
 use purista_core::clock::Clock;
 use purista_core::door::Door;
 use purista_core::in_process::InProcessBridge;
 use purista_core::store::{ConfigStore, Gate, SecretStore, StateStore};
+use purista_events::projector::Projected;
 use purista_events::store::EventStore;
+use purista_events::upcast::Upcasters;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::gated::{GatedConfig, GatedSecrets};
 use crate::idempotency::Running;
@@ -28,9 +32,11 @@ mod announcing;
 mod checks;
 mod drain;
 mod health;
+mod lagging;
 mod running;
 mod signals;
 mod start;
+mod trying_again;
 
 pub use drain::{DrainReport, RunError};
 pub use running::RunningHost;
@@ -40,6 +46,9 @@ pub use start::StartError;
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 const HOST: ServiceId = ServiceId::new("PuristaHost", "1");
+
+/// How the host calls itself in the messages of its client.
+static CLIENT: AddressParts = AddressParts::known(HOST, "client");
 
 /// Runs services. It owns everything that it runs: two hosts fit in one process.
 ///
@@ -60,10 +69,12 @@ impl Host {
         HostBuilder {
             bridge: Arc::new(InProcessBridge::new()),
             store: None,
+            upcasters: Upcasters::new(),
             state: None,
             config: (Arc::new(MemoryConfigStore::default()), Gate::READ_ONLY),
             secrets: (Arc::new(MemorySecretStore::default()), Gate::READ_ONLY),
             services: Vec::new(),
+            projections: Vec::new(),
             doors: Vec::new(),
             clock: Clock::system(),
             observer: None,
@@ -80,10 +91,12 @@ impl Host {
 pub struct HostBuilder {
     bridge: Arc<dyn EventBridge>,
     store: Option<Arc<dyn EventStore>>,
+    upcasters: Upcasters,
     state: Option<Arc<dyn StateStore>>,
     config: (Arc<dyn ConfigStore>, Gate),
     secrets: (Arc<dyn SecretStore>, Gate),
     services: Vec<Service>,
+    projections: Vec<Projected>,
     doors: Vec<Box<dyn Door>>,
     clock: Clock,
     observer: Option<Arc<dyn Observer>>,
@@ -103,6 +116,12 @@ impl HostBuilder {
     /// Keeps events, state, replies, progress and dead letters here. Without a store nothing is recorded.
     pub fn store(mut self, store: impl EventStore) -> Self {
         self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Reads events of older forms through these: in views, decisions and durable subscriptions.
+    pub fn upcasters(mut self, upcasters: Upcasters) -> Self {
+        self.upcasters = upcasters;
         self
     }
 
@@ -127,6 +146,12 @@ impl HostBuilder {
     /// Runs a service.
     pub fn service(mut self, service: Service) -> Self {
         self.services.push(service);
+        self
+    }
+
+    /// Follows the log into a read model: `store.projected(..)` of the store that the host is given.
+    pub fn projection(mut self, projected: Projected) -> Self {
+        self.projections.push(projected);
         self
     }
 
@@ -197,12 +222,12 @@ impl HostBuilder {
         reason = "the future is named `Send` here, so that the error is shown here"
     )]
     pub fn start(self) -> impl Future<Output = Result<RunningHost, StartError>> + Send {
-        async move { start::start(self).await }
+        async move { start::start(self).instrument(tracing::debug_span!("purista.start")).await }
     }
 
     fn runtime(&self, stop: &CancellationToken) -> Arc<Runtime> {
         let (clock, bridge) = (self.clock.clone(), Arc::clone(&self.bridge));
-        let sender = Address::of(HOST, "client");
+        let sender = Address::known(&CLIENT);
         let state = match &self.store {
             Some(store) => StateBackend::Events(Arc::clone(store)),
             None => StateBackend::Apart(
@@ -216,10 +241,12 @@ impl HostBuilder {
             bridge,
             clock,
             store: self.store.clone(),
+            upcasters: self.upcasters.clone(),
             state,
             config: GatedConfig::new(Arc::clone(&self.config.0), self.config.1),
             secrets: GatedSecrets::new(Arc::clone(&self.secrets.0), self.secrets.1),
             stop: stop.clone(),
+            tasks: TaskTracker::new(),
             running: Running::default(),
             observer: self.observer.clone(),
         })

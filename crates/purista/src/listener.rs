@@ -27,8 +27,13 @@ use crate::unit_of_work::Changes;
 
 /// A subscription of a running host.
 pub(crate) trait Listener: Send + Sync + 'static {
-    /// Runs the handler once. Nothing is committed yet.
-    fn hear(self: Arc<Self>, message: Message, attempt: u32) -> BoxFuture<'static, Heard>;
+    /// Runs the handler once. Nothing is committed yet; `begun` is what was changed before for the same delivery.
+    fn hear(
+        self: Arc<Self>,
+        message: Box<Message>,
+        attempt: u32,
+        begun: Option<Box<Changes>>,
+    ) -> BoxFuture<'static, Heard>;
 
     fn listening(&self) -> &Listening;
 }
@@ -36,15 +41,21 @@ pub(crate) trait Listener: Send + Sync + 'static {
 /// What one attempt came to.
 pub(crate) struct Heard {
     /// The message, without its payload.
-    pub(crate) message: Message,
+    pub(crate) message: Box<Message>,
     /// What it was, for a dead letter.
     pub(crate) payload: Payload,
-    /// What the handler wants to commit, when it succeeded.
+    /// What the handler did, when it succeeded; it may be nothing to commit.
     pub(crate) result: Result<Option<Box<Changes>>, HandlerError>,
     report: Option<Box<dyn FnOnce(Ending) + Send + Sync>>,
 }
 
 impl Heard {
+    /// A message that no handler can be given.
+    pub(crate) fn unreadable(mut message: Box<Message>) -> Self {
+        let payload = std::mem::take(&mut message.payload);
+        Self { message, payload, result: Ok(None), report: None }
+    }
+
     /// Tells the observer how it was settled.
     pub(crate) fn settled(&mut self, ending: Ending) {
         if let Some(report) = self.report.take() {
@@ -62,9 +73,14 @@ pub(crate) struct Listens<S, T: Contract, R: Contract> {
 }
 
 impl<S: Send + Sync + 'static, T: Contract, R: Contract> Listener for Listens<S, T, R> {
-    fn hear(self: Arc<Self>, message: Message, attempt: u32) -> BoxFuture<'static, Heard> {
+    fn hear(
+        self: Arc<Self>,
+        message: Box<Message>,
+        attempt: u32,
+        begun: Option<Box<Changes>>,
+    ) -> BoxFuture<'static, Heard> {
         if !tracing::enabled!(tracing::Level::INFO) {
-            return Box::pin(hear(self, message, attempt));
+            return Box::pin(hear(self, message, attempt, begun));
         }
         // A subscription begins a trace of its own and is linked to the one that it heard of.
         let span = tracing::info_span!(
@@ -72,7 +88,7 @@ impl<S: Send + Sync + 'static, T: Contract, R: Contract> Listener for Listens<S,
             subscription = %self.listening.address, trace_id = %message.trace_id, message_id = %message.id, attempt,
             principal_id = message.principal_id.as_deref(), tenant_id = message.tenant_id.as_deref()
         );
-        Box::pin(hear(self, message, attempt).instrument(span))
+        Box::pin(hear(self, message, attempt, begun).instrument(span))
     }
 
     fn listening(&self) -> &Listening {
@@ -82,16 +98,16 @@ impl<S: Send + Sync + 'static, T: Contract, R: Contract> Listener for Listens<S,
 
 async fn hear<S: Send + Sync + 'static, T: Contract, R: Contract>(
     listens: Arc<Listens<S, T, R>>,
-    mut message: Message,
+    mut message: Box<Message>,
     attempt: u32,
+    begun: Option<Box<Changes>>,
 ) -> Heard {
     let payload = std::mem::take(&mut message.payload);
     let parameter = message.parameter.take();
     let deadline = Instant::now() + listens.listening.terms.timeout;
     message.deadline = Some(deadline);
-    let head = message.clone();
     let kept = payload.clone();
-    let context = Context::new(Arc::clone(&listens.place), Box::new(message), attempt);
+    let context = Context::going_on(Arc::clone(&listens.place), message, attempt, begun);
     let ended = {
         let work = run(&listens, &context, payload, parameter.as_deref());
         UntilDeadline::new(pin!(AssertUnwindSafe(work).catch_unwind()), deadline).await
@@ -99,15 +115,17 @@ async fn hear<S: Send + Sync + 'static, T: Contract, R: Contract>(
     let changes = context.unit().seal();
     let observed = context.runtime().observer.is_some().then(|| Observed::of(&kept, changes.as_deref()));
     let result = match ended {
-        Some(Ok(Ok(()))) => Ok(changes.filter(|changes| changes.commits())),
+        Some(Ok(Ok(()))) => Ok(changes),
         Some(Ok(Err(error))) => Err(error),
         Some(Err(panic)) => Err(HandlerError::failed(panic_text(&*panic))),
         None => Err(HandlerError::failed("the handler did not end before the deadline")),
     };
-    let report = observed.map(|observed| -> Box<dyn FnOnce(Ending) + Send + Sync> {
-        Box::new(move |ending| observed.settled(&context, ending))
-    });
-    Heard { message: head, payload: kept, result, report }
+    let Some(observed) = observed else {
+        return Heard { message: context.into_message(), payload: kept, result, report: None };
+    };
+    let message = Box::new(context.message().clone());
+    let report = Box::new(move |ending| observed.settled(&context, ending));
+    Heard { message, payload: kept, result, report: Some(report) }
 }
 
 async fn run<S: Send + Sync + 'static, T: Contract, R: Contract>(
@@ -119,13 +137,14 @@ async fn run<S: Send + Sync + 'static, T: Contract, R: Contract>(
     let def = &listens.def;
     let mut input: T = decoded(&listens.inspector, context, payload, parameter)?;
     if let Some(transform) = &def.transform_input {
-        input = transform(input)?;
+        input = tracing::debug_span!("inputTransformation").in_scope(|| transform(input))?;
     }
-    input.check().map_err(|found| unreadable(&listens.inspector, input.encode().ok().as_deref(), found))?;
+    let checked = tracing::debug_span!("validatePayload").in_scope(|| input.check());
+    checked.map_err(|found| unreadable(&listens.inspector, input.encode().ok().as_deref(), found))?;
     let input = guard::pass(&def.before, context, input).await?;
     let result =
         (def.handler)(context.clone(), input).instrument(tracing::debug_span!("functionExecution")).await?;
-    result.check().map_err(|faults| {
+    tracing::debug_span!("outputValidation").in_scope(|| result.check()).map_err(|faults| {
         HandlerError::failed(format!("the result breaks its own rules: {}", text(&faults)))
     })?;
     let result = guard::pass(&def.after, context, result).await?;

@@ -8,7 +8,7 @@ use purista_events::batch::Batch;
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::store::{EventStore, StoreError};
-use purista_events::subscriptions::{ProgressChange, SubscriptionId};
+use purista_events::subscriptions::{ProgressChange, RELAY, SubscriptionId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ pub(crate) struct Relay {
 
 impl Relay {
     fn id() -> SubscriptionId {
-        SubscriptionId::new("purista.relay")
+        SubscriptionId::new(RELAY)
     }
 
     /// Where it begins; the first time at the head.

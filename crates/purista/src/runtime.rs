@@ -5,8 +5,11 @@ use std::sync::Arc;
 use purista_core::bridge::EventBridge;
 use purista_core::client::Client;
 use purista_core::clock::Clock;
+use purista_core::id::Id;
 use purista_events::store::EventStore;
+use purista_events::upcast::Upcasters;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::gated::{GatedConfig, GatedSecrets};
 use crate::idempotency::Running;
@@ -18,13 +21,17 @@ pub(crate) struct Runtime {
     pub(crate) client: Client,
     pub(crate) bridge: Arc<dyn EventBridge>,
     pub(crate) clock: Clock,
-    pub(crate) instance: Arc<str>,
+    pub(crate) instance: Id,
     pub(crate) store: Option<Arc<dyn EventStore>>,
     pub(crate) state: StateBackend,
+    /// How events of older forms are read.
+    pub(crate) upcasters: Upcasters,
     pub(crate) config: GatedConfig,
     pub(crate) secrets: GatedSecrets,
     /// Cancelled when the host stops: handlers that wait for something endless listen to it.
     pub(crate) stop: CancellationToken,
+    /// What runs beside handlers; the host waits for it when it stops.
+    pub(crate) tasks: TaskTracker,
     /// Keyed commands under way in this process.
     pub(crate) running: Running,
     /// Told of everything that a handler did; tests set it.

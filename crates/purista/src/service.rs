@@ -8,12 +8,10 @@ use purista_core::bridge::Consumer;
 use purista_core::catalogue::{CommandEntry, ServiceEntry, SubscriptionEntry};
 use purista_core::contract::{Command, Contract};
 use purista_core::message::Party;
-use purista_core::parameter::Parameters;
 use purista_core::schema::Inspector;
 
 use crate::command::CommandDef;
 use crate::context::Place;
-use crate::dispatch::{Served, Serving};
 use crate::listener::{Listener, Listens};
 use crate::runtime::Runtime;
 use crate::subscription::{Listening, SubscriptionDef};
@@ -34,6 +32,8 @@ pub(crate) struct CommandPart {
     pub(crate) entry: CommandEntry,
     /// The service that the contract names.
     pub(crate) belongs_to: ServiceId,
+    /// Whether it decides on what is recorded.
+    pub(crate) decides: bool,
     pub(crate) bind: Bind<dyn Consumer>,
 }
 
@@ -92,25 +92,26 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
     /// Serves a command.
     #[must_use]
     pub fn command<C: Command>(mut self, def: CommandDef<S, C>) -> Self {
-        let entry = def.entry();
+        let (entry, decides) = (def.entry(), def.decides);
         self.service.entry.commands.push(entry.clone());
         self.service.entry.events.extend(def.emits.iter().cloned());
         let resources = Arc::clone(&self.resources);
         let bind = move |runtime: &Arc<Runtime>| -> Arc<dyn Consumer> {
-            let place = Arc::new(Place {
+            let place = Place {
                 resources,
                 runtime: Arc::clone(runtime),
                 sender: Party {
                     address: Address::known(C::ADDRESS),
-                    instance: Some(Arc::clone(&runtime.instance)),
+                    instance: Some(runtime.instance.clone()),
                 },
                 emits: def.emits.iter().map(|event| event.name).collect(),
-                invokes: def.invokes.clone(),
-            });
-            let (inspector, parameters) = (Inspector::of::<C>(), Parameters::of::<C>());
-            Arc::new(Served(Arc::new(Serving { def, place, inspector, parameters })))
+                invokes: def.invokes,
+                handler: Arc::new(()),
+            };
+            (def.serve)(def.steps, place)
         };
-        self.service.commands.push(CommandPart { entry, belongs_to: C::SERVICE, bind: Box::new(bind) });
+        let part = CommandPart { entry, belongs_to: C::SERVICE, decides, bind: Box::new(bind) };
+        self.service.commands.push(part);
         self
     }
 
@@ -130,9 +131,10 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
             let place = Arc::new(Place {
                 resources,
                 runtime: Arc::clone(runtime),
-                sender: Party { address, instance: Some(Arc::clone(&runtime.instance)) },
+                sender: Party { address, instance: Some(runtime.instance.clone()) },
                 emits: def.emits.iter().map(|event| event.name).collect(),
                 invokes: def.invokes.clone(),
+                handler: Arc::new(()),
             });
             Arc::new(Listens { def, listening: heard, place, inspector: Inspector::of::<T>() })
         };

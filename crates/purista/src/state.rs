@@ -10,6 +10,7 @@ use purista_events::store::EventStore;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tracing::Instrument;
 
 use crate::unit_of_work::{UnitClosed, UnitOfWork};
 
@@ -72,7 +73,8 @@ impl State<'_> {
         if missing.is_empty() {
             return Ok(found);
         }
-        let read = self.backend.get(self.tenant, &missing).await?;
+        let span = tracing::debug_span!("purista.stateStore.getValue", keys = missing.len());
+        let read = self.backend.get(self.tenant, &missing).instrument(span).await?;
         // A closed unit writes nothing any more, so it need not remember what was read.
         let _ = self.unit.change(|changes| {
             for key in &missing {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use purista_core::address::{Address, AddressParts};
 use purista_core::bridge::COMMAND_TIMEOUT;
 use purista_core::catalogue::EventEntry;
@@ -13,12 +14,14 @@ use purista_core::event::Event;
 use purista_core::subscription::{Filter, IN_FLIGHT_DEFAULT, Sharing};
 use purista_core::text::Text;
 
-use crate::command::{Handler, Transform};
 use crate::context::Context;
 use crate::guard::Guard;
 use crate::retry::Retry;
+use crate::steps::Transform;
 use crate::unit_of_work::EmitError;
 
+type Handler<S, T, R> =
+    Arc<dyn Fn(Context<S>, T) -> BoxFuture<'static, Result<R, HandlerError>> + Send + Sync>;
 type Mark<S, R> = fn(&Context<S>, R) -> Result<bool, EmitError>;
 
 /// A subscription with its handler, to be given to a service. `T` is what it hears, `R` what it answers with.
@@ -46,10 +49,12 @@ pub(crate) struct Terms {
     pub(crate) timeout: Duration,
     /// Whether hosts with a store record what it listens to.
     pub(crate) hears_recorded: bool,
+    /// The version of the form that it reads; `None` reads every event as it is stored.
+    pub(crate) version: Option<u32>,
 }
 
 impl Terms {
-    fn new(name: &'static str, filter: Filter, hears_recorded: bool) -> Self {
+    fn new(name: &'static str, filter: Filter, hears_recorded: bool, version: Option<u32>) -> Self {
         Self {
             name,
             filter,
@@ -60,6 +65,7 @@ impl Terms {
             retry: Retry::default(),
             timeout: COMMAND_TIMEOUT,
             hears_recorded,
+            version,
         }
     }
 }
@@ -75,7 +81,8 @@ where
     F: Fn(Context<S>, E) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<R, HandlerError>> + Send + 'static,
 {
-    SubscriptionDef::new(Terms::new(name, Filter::event(Text::known(E::NAME)), E::RECORDED), handler)
+    let filter = Filter::event(Text::known(E::NAME));
+    SubscriptionDef::new(Terms::new(name, filter, E::RECORDED, Some(E::VERSION)), handler)
 }
 
 /// Makes a subscription on whatever passes a filter: commands and responses on their way, or events of several names with
@@ -88,7 +95,7 @@ where
     Fut: Future<Output = Result<R, HandlerError>> + Send + 'static,
 {
     let hears_events = !filter.event_names.is_empty();
-    SubscriptionDef::new(Terms::new(name, filter, hears_events), handler)
+    SubscriptionDef::new(Terms::new(name, filter, hears_events, None), handler)
 }
 
 impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
@@ -219,7 +226,7 @@ impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
         F: Fn(Context<S>, Arc<T>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.before.push(Guard::new(name, check));
+        self.before.push(Guard::before(name, check));
         self
     }
 
@@ -230,7 +237,7 @@ impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
         F: Fn(Context<S>, Arc<R>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.after.push(Guard::new(name, check));
+        self.after.push(Guard::after(name, check));
         self
     }
 }

@@ -25,6 +25,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use purista_core::clock::Clock;
@@ -40,8 +41,10 @@ use crate::host::{DrainReport, Host, HostBuilder, RunningHost};
 use crate::observation::{Ending, Observation, Observer};
 use crate::service::Service;
 
+mod given;
 mod settling;
 
+pub use given::{Given, Then, given};
 use settling::SettlingBridge;
 
 /// The time of day at which every test begins.
@@ -98,6 +101,11 @@ impl TestHost {
         let result = self.host.client().emit(event).await;
         self.settled().await;
         result
+    }
+
+    /// Lets this much of the test's time pass, and runs whatever becomes due in it. It takes no real time.
+    pub async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
     }
 
     /// Waits until nothing is under way or parked, retries in the future included; a paused subscription counts as settled.

@@ -5,10 +5,10 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use purista_core::address::Address;
-use purista_core::contract::ContractError;
-use purista_core::fault::Fault;
 use purista_core::message::Message;
+use purista_core::recording::RecordError;
 use purista_core::store::{Expect, StateChange};
+use purista_events::batch::Condition;
 use purista_events::recorded::NewEvent;
 
 /// The collected changes of one handler.
@@ -24,9 +24,24 @@ pub(crate) struct Changes {
     pub(crate) seen: BTreeMap<String, u64>,
     /// The commands that were called, and how often with the same input: a caller that runs again gets the first answers.
     pub(crate) invoked: Vec<(Address, u128)>,
+    /// What the log must still say at the commit. Boxed, since few handlers ask for it.
+    pub(crate) guarded: Option<Box<Guarded>>,
+}
+
+/// What the log must still say when a unit is committed.
+#[derive(Debug, Default)]
+pub(crate) struct Guarded {
+    pub(crate) conditions: Vec<Condition>,
+    /// Whether a decision recorded the events.
+    pub(crate) has_decided: bool,
 }
 
 impl Changes {
+    /// Adds a condition on the log.
+    pub(crate) fn guard(&mut self, condition: Condition) {
+        self.guarded.get_or_insert_default().conditions.push(condition);
+    }
+
     /// Adds a write of state; one that follows a read happens only if nobody wrote in between.
     pub(crate) fn write(&mut self, mut change: StateChange) {
         if change.expect == Expect::Any {
@@ -65,6 +80,11 @@ enum Unit {
 }
 
 impl UnitOfWork {
+    /// A unit that was begun before.
+    pub(crate) fn begun(changes: Option<Box<Changes>>) -> Self {
+        Self(Mutex::new(changes.map_or(Unit::Untouched, Unit::Open)))
+    }
+
     /// Changes the unit, unless the handler has returned.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Changes) -> T) -> Result<T, UnitClosed> {
         let mut unit = self.lock();
@@ -93,6 +113,11 @@ impl UnitOfWork {
         }
     }
 
+    /// Whether nothing was changed.
+    pub(crate) fn is_untouched(&mut self) -> bool {
+        matches!(self.0.get_mut().unwrap_or_else(PoisonError::into_inner), Unit::Untouched)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Unit> {
         // A handler that panicked loses its unit anyway.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -112,11 +137,14 @@ pub struct EmitError(pub(crate) EmitErrorKind);
 #[derive(Debug)]
 pub(crate) enum EmitErrorKind {
     Undeclared { handler: String, event: &'static str, line: String },
-    Invalid { event: &'static str, faults: Vec<Fault> },
-    TooLarge { event: &'static str, bytes: usize, bytes_max: usize },
-    TooManyTags { event: &'static str, tags: usize, tags_max: usize },
-    NotEncodable { event: &'static str, source: ContractError },
+    Refused(RecordError),
     Closed(UnitClosed),
+}
+
+impl From<RecordError> for EmitError {
+    fn from(error: RecordError) -> Self {
+        Self(EmitErrorKind::Refused(error))
+    }
 }
 
 impl fmt::Display for EmitError {
@@ -128,17 +156,7 @@ impl fmt::Display for EmitError {
                     "{handler} does not declare that it emits {event}: add `{line}` where it is registered"
                 )
             }
-            EmitErrorKind::Invalid { event, faults } => {
-                write!(f, "the event {event} breaks its own rules")?;
-                faults.iter().try_for_each(|fault| write!(f, "; {fault}"))
-            }
-            EmitErrorKind::TooLarge { event, bytes, bytes_max } => {
-                write!(f, "the event {event} has {bytes} bytes, at most {bytes_max} are allowed")
-            }
-            EmitErrorKind::TooManyTags { event, tags, tags_max } => {
-                write!(f, "the event {event} bears {tags} tags, at most {tags_max} are allowed")
-            }
-            EmitErrorKind::NotEncodable { event, .. } => write!(f, "the event {event} cannot be encoded"),
+            EmitErrorKind::Refused(error) => fmt::Display::fmt(error, f),
             EmitErrorKind::Closed(closed) => fmt::Display::fmt(closed, f),
         }
     }
@@ -147,7 +165,7 @@ impl fmt::Display for EmitError {
 impl std::error::Error for EmitError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0 {
-            EmitErrorKind::NotEncodable { source, .. } => Some(source),
+            EmitErrorKind::Refused(error) => error.source(),
             _ => None,
         }
     }

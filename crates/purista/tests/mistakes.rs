@@ -20,6 +20,9 @@ fn every_message_names_the_type_and_is_short() {
         ("input_is_no_command", "`NewUser` is not a command"),
         ("heard_is_no_event", "`Plain` is not an event"),
         ("bad_service_name", "a service name is a letter"),
+        ("decision_without_reply", "the decision returns `SignedUp`, but its command answers with `Welcome`"),
+        ("boundary_is_no_view", "`bool` is not a boundary"),
+        ("state_is_another", "type mismatch in function arguments"),
     ];
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ui");
     let told = std::fs::read_dir(folder).unwrap().filter(|entry| {

@@ -5,25 +5,32 @@
 //!
 //! Each batch of a task brings one to five events of the task's stream, on the condition that the stream is as the task
 //! left it, and a state that names the batch. For each acknowledged batch one line goes out: `ok <task> <batch>`; for
-//! each other `failed <task> <batch> <kind>`, after which the task ends.
+//! each other `failed <task> <batch> <kind>`, after which the task ends. Beside them a projection counts the events of each
+//! task; the program ends when it has counted all of them.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use garde::Validate;
 use purista_core::address::{Address, ServiceId};
 use purista_core::clock::Clock;
-use purista_core::event::Tags;
+use purista_core::event::{Event, Tags};
 use purista_core::message::Party;
 use purista_core::store::{Expect, StateChange};
 use purista_core::text::Text;
 use purista_events::batch::{Append, Batch, Condition};
-use purista_events::recorded::{Cause, NewEvent};
+use purista_events::projector::ProjectionHandle;
+use purista_events::recorded::{Cause, NewEvent, Recorded};
 use purista_events::store::EventStore;
+use purista_sqlite::read_models::projection;
 use purista_sqlite::store::SqliteStore;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 const WRITER: ServiceId = ServiceId::new("Writer", "1");
 
@@ -49,6 +56,7 @@ fn main() -> ExitCode {
 #[tokio::main(worker_threads = 2)]
 async fn run(path: &str, tasks: u64, batches: u64, is_loud: bool) -> Result<(), Box<dyn std::error::Error>> {
     let store = SqliteStore::open(path)?;
+    let (projecting, counted) = is_loud.then(|| project(&store)).unzip();
     let started = Instant::now();
     let mut running = JoinSet::new();
     for task in 0..tasks {
@@ -62,12 +70,54 @@ async fn run(path: &str, tasks: u64, batches: u64, is_loud: bool) -> Result<(), 
     if let Some(reason) = store.poisoned() {
         say(&format!("poisoned {reason}"));
     }
+    if let (Some((task, stop)), Some(counted)) = (projecting, counted) {
+        if store.poisoned().is_none() {
+            let head = *store.head().borrow();
+            counted.reached(head, Duration::from_secs(60)).await?;
+        }
+        stop.cancel();
+        task.join_all().await;
+    }
     let statistics = store.statistics();
     store.close().await?;
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let rate = committed as f64 / took.as_secs_f64();
     eprintln!("{committed} commits in {took:?}: {rate:.0} a second; {statistics:?}");
     Ok(())
+}
+
+/// What the projection reads of an event.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[garde(allow_unvalidated)]
+struct Written {
+    batch: i64,
+}
+
+impl Event for Written {
+    const NAME: &'static str = "written";
+}
+
+/// Counts the events of each task.
+fn project(store: &SqliteStore) -> ((JoinSet<()>, CancellationToken), ProjectionHandle) {
+    let counting = projection("counted", 1)
+        .set_up(|tx| {
+            tx.create_table(
+                "counted",
+                "task TEXT PRIMARY KEY, count INTEGER NOT NULL, batches INTEGER NOT NULL",
+            )
+        })
+        .on(|tx, event: Recorded<Written>| {
+            let task = event.tags.first().map_or("", |(_, task)| task);
+            let sql = "INSERT INTO {counted} (task, count, batches) VALUES (?1, 1, ?2) \
+                       ON CONFLICT (task) DO UPDATE SET count = count + 1, batches = excluded.batches";
+            tx.execute(sql, (task, event.body.batch))?;
+            Ok(())
+        });
+    let (projected, stop) = (store.projected(counting), CancellationToken::new());
+    let handle = projected.handle();
+    let mut task = JoinSet::new();
+    task.spawn(projected.run(stop.clone(), Clock::system()));
+    ((task, stop), handle)
 }
 
 async fn write(store: SqliteStore, task: u64, batches: u64, is_loud: bool) -> u64 {

@@ -101,7 +101,7 @@ impl Builder {
     /// Opens the file, and makes it with its folder when it does not exist. It blocks while the disk works, and at
     /// most [`Builder::lock_wait`] for the file's lock.
     ///
-    /// It fails with `Closed` when another store has the file open, with `Invalid` when the file is no store or of a
+    /// It fails with `InUse` when another store has the file open, with `Invalid` when the file is no store or of a
     /// newer version, else with `ReadFailed` or `Corrupt`.
     pub fn open(self) -> Result<SqliteStore, StoreError> {
         SqliteStore::start(self.opening.open(&self.path)?, self.opening.clock, self.limits)
@@ -112,6 +112,7 @@ impl Builder {
     ///
     /// The errors are those of [`Builder::open`]; no lock is taken.
     pub fn open_read_only(self) -> Result<SqliteStore, StoreError> {
-        SqliteStore::start_read_only(self.opening.open_read_only(&self.path)?, self.opening.clock)
+        let file = self.opening.open_read_only(&self.path)?;
+        SqliteStore::start_read_only(self.path, file, self.opening.clock)
     }
 }

@@ -37,6 +37,7 @@ pub(crate) fn apply(
     let tenant = codec::tenant_key(batch.tenant.as_deref());
     receipts::check_consumed(connection, batch, now)?;
     progress::check_undone(connection, batch)?;
+    dead_letter::check_present(connection, batch)?;
     receipts::check_key(connection, &tenant, batch, now)?;
     let mut streams = Streams { tenant: &tenant, known: HashMap::new() };
     for append in &batch.appends {
@@ -48,6 +49,7 @@ pub(crate) fn apply(
     state::write(connection, &tenant, &state)?;
     receipts::write(connection, &tenant, batch, now)?;
     progress::write(connection, batch)?;
+    batch.forgotten_dead_letters.iter().try_for_each(|id| dead_letter::forget(connection, id))?;
     batch.dead_letters.iter().try_for_each(|letter| dead_letter::write(connection, letter))?;
     let receipt = Receipt {
         id: batch.id.clone(),
@@ -167,6 +169,7 @@ fn write_events<'b>(
         for (name, value) in event.tags.iter() {
             statements.insert_tag.execute(params![name, value, tenant, position])?;
         }
+        statements.forms_added.add(&event.name, event.version, position);
         *head = position;
         positions.push(codec::position(position));
     }

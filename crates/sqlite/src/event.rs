@@ -1,8 +1,10 @@
 //! How an event lies in its row.
 
+use std::cell::RefCell;
+use std::ffi::c_int;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use purista_core::address::{Address, AddressParts};
 use purista_core::event::Tags;
 use purista_core::id::Id;
@@ -10,8 +12,9 @@ use purista_core::message::Party;
 use purista_core::text::Text;
 use purista_events::recorded::{Cause, NewEvent, Recorded};
 use purista_events::store::{StoreError, StoreErrorKind};
+use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
-use rusqlite::{Row, Statement};
+use rusqlite::{Connection, Statement};
 
 use crate::checksum;
 use crate::codec::{self, Column};
@@ -28,15 +31,76 @@ const COLUMNS: usize = 18;
 
 pub(crate) const INSERT: &str =
     concat!("INSERT INTO events (", columns!(), ", checksum) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
-pub(crate) const SELECT_ONE: &str =
-    concat!("SELECT ", columns!(), ", checksum FROM events WHERE position = ?1");
-pub(crate) const SELECT_AFTER: &str =
-    concat!("SELECT ", columns!(), ", checksum FROM events WHERE position > ?1 ORDER BY position LIMIT ?2");
-pub(crate) const SELECT_BEFORE: &str = concat!(
-    "SELECT ",
-    columns!(),
-    ", checksum FROM events WHERE position < ?1 ORDER BY position DESC LIMIT ?2"
-);
+/// Reads the event of a row, in the place of its columns, where the table of events is `e`. It is a function of ours, which
+/// SQLite hands all columns at once: asking for them one by one costs more than finding the row. It gives NULL for no row,
+/// 1 for an event that lies in [`taken`] then, and 0 for one that is not what was written.
+pub(crate) const READ_EVENT: &str = "purista_event(e.position, e.name, e.tenant, e.recorded_at, e.id, e.version, e.stream_version, \
+     e.tags, e.sender_service, e.sender_version, e.sender_target, e.sender_instance, e.principal, e.trace_id, \
+     e.correlation_id, e.causation_id, e.hops, e.body, e.checksum)";
+
+thread_local! {
+    /// What [`READ_EVENT`] read on this thread.
+    static READING: RefCell<Reading> = RefCell::default();
+}
+
+/// Makes [`READ_EVENT`] known to a connection.
+pub(crate) fn make_readable(connection: &Connection) -> rusqlite::Result<()> {
+    let arguments = c_int::try_from(COLUMNS + 1).unwrap_or(-1);
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
+    connection.create_scalar_function("purista_event", arguments, flags, |context| {
+        if context.get_raw(0) == ValueRef::Null {
+            return Ok(None);
+        }
+        Ok(Some(READING.with_borrow_mut(|reading| reading.read(context))))
+    })
+}
+
+/// Forgets what was read on this thread, before the next events are.
+pub(crate) fn forget() {
+    READING.take();
+}
+
+/// The events that were read on this thread; and what is wrong with the one behind them, where something is.
+pub(crate) fn taken() -> (Vec<Recorded>, Option<StoreError>) {
+    let Reading { events, damage, .. } = READING.take();
+    (events, damage)
+}
+
+/// How much memory the first events that are read share, and the most that any do. Whoever keeps one of them keeps it all.
+const SHARED_BYTES: [usize; 2] = [2 * 1024, 32 * 1024];
+
+/// Events that are read one after the other share what they have in common, and the memory of what they have not.
+#[derive(Debug, Default)]
+struct Reading {
+    events: Vec<Recorded>,
+    damage: Option<StoreError>,
+    memory: BytesMut,
+    size: usize,
+}
+
+impl Reading {
+    /// Reads one event's row; whether it is what was written.
+    fn read(&mut self, row: &Context<'_>) -> bool {
+        match decode(row, self) {
+            Ok(event) => self.events.push(event),
+            Err(error) => self.damage = Some(error),
+        }
+        self.damage.is_none()
+    }
+
+    fn copied(&mut self, bytes: &[u8]) -> Bytes {
+        let [least, most] = SHARED_BYTES;
+        if bytes.len() > most {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.memory.capacity() < bytes.len() {
+            self.size = (self.size * 2).clamp(least, most);
+            self.memory = BytesMut::with_capacity(self.size.max(bytes.len()));
+        }
+        self.memory.extend_from_slice(bytes);
+        self.memory.split().freeze()
+    }
+}
 
 /// Where an event comes to lie.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +134,7 @@ pub(crate) fn insert(
         text(sender.address.service()),
         text(sender.address.version()),
         text(sender.address.target()),
-        optional(sender.instance.as_deref().map(text)),
+        optional(sender.instance.as_ref().map(codec::id)),
         optional(principal_id.as_deref().map(text)),
         codec::id(trace_id),
         optional(correlation_id.as_ref().map(codec::id)),
@@ -101,30 +165,21 @@ fn optional(column: Option<ToSqlOutput<'_>>) -> ToSqlOutput<'_> {
 
 /// Reads one event's row, and refuses it when it is not what was written. Names that the event before has, too, are
 /// shared with it.
-pub(crate) fn decode(row: &Row<'_>, before: Option<&Recorded>) -> Result<Recorded, StoreError> {
-    let corrupt = |error: Option<rusqlite::Error>| {
-        let position = row.get_ref(0).ok().and_then(|value| value.as_i64().ok()).unwrap_or_default();
+fn decode(row: &Context<'_>, reading: &mut Reading) -> Result<Recorded, StoreError> {
+    let columns: [ValueRef<'_>; COLUMNS] = std::array::from_fn(|index| row.get_raw(index));
+    let [position, ..] = columns;
+    let corrupt = || {
+        let position = position.as_i64().unwrap_or_default();
         let what = format!("the event at {position} is not what was written there");
-        let corrupt = StoreError::new(StoreErrorKind::Corrupt, what);
-        match error {
-            Some(error) => corrupt.with_source(error),
-            None => corrupt,
-        }
+        StoreError::new(StoreErrorKind::Corrupt, what)
     };
-    let found = |error| corrupt(Some(error));
-    let mut columns = [ValueRef::Null; COLUMNS];
-    for (index, column) in columns.iter_mut().enumerate() {
-        *column = row.get_ref(index).map_err(found)?;
+    if row.get_raw(COLUMNS) != ValueRef::Integer(checksum::of_columns(columns).into()) {
+        return Err(corrupt());
     }
-    let checksum: u32 = row.get(COLUMNS).map_err(found)?;
-    if checksum != checksum::of_columns(columns) {
-        return Err(corrupt(None));
-    }
-    decoded(&columns, before)
-        .map_err(|error| corrupt(Some(rusqlite::Error::ToSqlConversionFailure(error.into()))))
+    decoded(&columns, reading).map_err(|error| corrupt().with_source(error))
 }
 
-fn decoded(columns: &[ValueRef<'_>; COLUMNS], before: Option<&Recorded>) -> FromSqlResult<Recorded> {
+fn decoded(columns: &[ValueRef<'_>; COLUMNS], reading: &mut Reading) -> FromSqlResult<Recorded> {
     let &[
         position,
         name,
@@ -145,9 +200,8 @@ fn decoded(columns: &[ValueRef<'_>; COLUMNS], before: Option<&Recorded>) -> From
         hops,
         body,
     ] = columns;
-    let pairs: Vec<(String, String)> =
-        serde_json::from_str(tags.as_str()?).map_err(rusqlite::types::FromSqlError::other)?;
-    let tags = pairs.into_iter().fold(Tags::new(), |tags, (name, value)| tags.with(name, value));
+    let (tags, body) = (reading.copied(tags.as_bytes()?), reading.copied(body.as_bytes()?));
+    let before = reading.events.last();
     let shared = |value: ValueRef<'_>, known: Option<&Arc<str>>| -> FromSqlResult<Option<Arc<str>>> {
         let Some(text) = value.as_str_or_null()? else { return Ok(None) };
         Ok(Some(known.filter(|known| ***known == *text).map_or_else(|| text.into(), Arc::clone)))
@@ -168,23 +222,20 @@ fn decoded(columns: &[ValueRef<'_>; COLUMNS], before: Option<&Recorded>) -> From
         id: required::<Id>(id)?,
         name: known_name.cloned().unwrap_or_else(|| Text::from(name)),
         version: FromSql::column_result(version)?,
-        tags,
+        tags: Tags::stored(tags),
         stream_version: Option::<i64>::column_result(stream_version)?
             .and_then(|version| u64::try_from(version).ok()),
         recorded_at: codec::timestamp(recorded_at.as_i64()?),
         tenant_id,
         cause: Cause {
-            sender: Party {
-                address,
-                instance: shared(instance, cause_before.and_then(|cause| cause.sender.instance.as_ref()))?,
-            },
+            sender: Party { address, instance: absent_or(instance)? },
             principal_id: shared(principal, cause_before.and_then(|cause| cause.principal_id.as_ref()))?,
             trace_id: required::<Id>(trace_id)?,
             correlation_id: absent_or(correlation_id)?,
             causation_id: absent_or(causation_id)?,
             hops: FromSql::column_result(hops)?,
         },
-        body: required::<Bytes>(body)?,
+        body,
     })
 }
 

@@ -1,16 +1,20 @@
 //! Reading events: pages, views, and what can be followed.
 
 use jiff::Timestamp;
+use purista_events::form::Counted;
 use purista_events::position::{Position, ReadToken};
 use purista_events::query::Query;
 use purista_events::recorded::Recorded;
-use purista_events::store::{Direction, FollowPage, StoreError, StoreErrorKind};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use purista_events::snapshot::{Snapshot, SnapshotKey, Snapshots};
+use purista_events::store::{Direction, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use crate::codec;
 use crate::error::read_failed;
 use crate::event;
 use crate::selection::{self, Drive, Range};
+use crate::snapshot;
 
 /// How many positions one page of a search through the log itself looks at.
 const SCANNED_MAX: i64 = 50_000;
@@ -22,23 +26,65 @@ pub(crate) fn head(connection: &Connection) -> rusqlite::Result<i64> {
         .query_row([], |row| row.get(0))
 }
 
-/// Everything that the query selects, and the head, at one moment.
+/// The snapshots of these keys, the first page of what the query selects behind the earliest of them and after a position,
+/// and the head, at one moment.
 pub(crate) fn view(
     connection: &mut Connection,
     query: &Query,
-) -> Result<(Vec<Recorded>, ReadToken), StoreError> {
-    snapshot(connection, "read of a view", |connection| {
+    after: Position,
+    keys: &[SnapshotKey],
+) -> Result<(Snapshots, Vec<Recorded>, ReadToken), StoreError> {
+    at_one_moment(connection, "read of a view", |connection| {
         let head = head(connection).map_err(read_failed("read of the head"))?;
-        let range = Range {
-            from: 0,
-            up_to: i64::MAX,
-            direction: Direction::Forwards,
-            limit: None,
-            drive: Drive::Index,
-        };
-        let events = events(connection, query, range, &mut Vec::new())?;
-        Ok((events, ReadToken::seen_up_to(codec::position(head))))
+        // One that cannot be read counts as none.
+        let kept = keys.iter().map(|key| snapshot::read(connection, key).unwrap_or_default());
+        let kept: Snapshots = kept.collect();
+        let range = view_range(after.max(Snapshot::earliest(&kept)), head);
+        let events = events(connection, query, range)?;
+        Ok((kept, events, ReadToken::seen_up_to(codec::position(head))))
     })
+}
+
+/// The page after a position of a view whose moment had this head.
+pub(crate) fn rest(
+    connection: &mut Connection,
+    query: &Query,
+    after: Position,
+    head: Position,
+) -> Result<Vec<Recorded>, StoreError> {
+    let range = view_range(after, codec::signed(head.number()));
+    at_one_moment(connection, "read of a view", |connection| events(connection, query, range))
+}
+
+fn view_range(after: Position, up_to: i64) -> Range {
+    let from = codec::signed(after.number());
+    Range { from, up_to, direction: Direction::Forwards, limit: Some(PAGE_MAX), drive: Drive::Index }
+}
+
+/// When the event at a position was recorded.
+pub(crate) fn recorded_at(
+    connection: &Connection,
+    position: Position,
+) -> rusqlite::Result<Option<Timestamp>> {
+    connection
+        .prepare_cached("SELECT recorded_at FROM events WHERE position = ?1")?
+        .query_row([codec::Column(position)], |row| row.get(0).map(codec::timestamp))
+        .optional()
+}
+
+/// How many events are selected after the first position and up to the second, looked for up to a bound.
+pub(crate) fn count(
+    connection: &Connection,
+    query: &Query,
+    [after, up_to]: [Position; 2],
+    at_most: u64,
+) -> rusqlite::Result<Counted> {
+    let [from, up_to] = [after, up_to].map(|position| codec::signed(position.number()));
+    let limit = usize::try_from(at_most.saturating_add(1)).unwrap_or(usize::MAX);
+    let range =
+        Range { from, up_to, direction: Direction::Forwards, limit: Some(limit), drive: Drive::Index };
+    let found = selection::positions(connection, query, range)?.len();
+    Ok(Counted::up_to(u64::try_from(found).unwrap_or(u64::MAX), at_most))
 }
 
 /// One page in either direction.
@@ -51,7 +97,7 @@ pub(crate) fn page(
 ) -> Result<Vec<Recorded>, StoreError> {
     let from = codec::signed(from.number());
     let range = Range { from, up_to: i64::MAX, direction, limit: Some(limit), drive: Drive::Index };
-    snapshot(connection, "read of a page", |connection| events(connection, query, range, &mut Vec::new()))
+    at_one_moment(connection, "read of a page", |connection| events(connection, query, range))
 }
 
 /// The next page of what is followed. A damaged event ends the page before it; the next one fails, naming it.
@@ -61,7 +107,7 @@ pub(crate) fn follow(
     from: Position,
     limit: usize,
 ) -> Result<FollowPage, StoreError> {
-    snapshot(connection, "read of what follows", |connection| {
+    at_one_moment(connection, "read of what follows", |connection| {
         let head = head(connection).map_err(read_failed("read of the head"))?;
         let start = codec::signed(from.number());
         if limit == 0 || start >= head {
@@ -71,14 +117,13 @@ pub(crate) fn follow(
         let up_to = head.min(start.saturating_add(scanned));
         let direction = Direction::Forwards;
         let range = Range { from: start, up_to, direction, limit: Some(limit), drive: Drive::Log };
-        let mut read = Vec::new();
-        let events = match events(connection, query, range, &mut read) {
-            Ok(events) => events,
-            Err(error) if error.kind() == StoreErrorKind::Corrupt && !read.is_empty() => {
-                let looked_up_to = read.last().map_or(from, |event| event.position);
-                return Ok(FollowPage { events: read, looked_up_to, is_caught_up: false });
+        let events = match read(connection, query, range)? {
+            (events, None) => events,
+            (events, Some(damage)) => {
+                let Some(last) = events.last() else { return Err(damage) };
+                let looked_up_to = last.position;
+                return Ok(FollowPage { events, looked_up_to, is_caught_up: false });
             }
-            Err(error) => return Err(error),
         };
         let looked_up_to = match events.last() {
             // The page is full: what comes after its last event was not looked at.
@@ -95,7 +140,7 @@ pub(crate) fn follow(
 
 /// The last position that was recorded at or before a time. Recorded times never run backwards, so it is found by halves.
 pub(crate) fn position_at(connection: &mut Connection, time: Timestamp) -> Result<Position, StoreError> {
-    snapshot(connection, "search for a time", |connection| {
+    at_one_moment(connection, "search for a time", |connection| {
         let found = halve(connection, codec::nanoseconds(time)).map_err(read_failed("search for a time"))?;
         Ok(codec::position(found))
     })
@@ -120,48 +165,94 @@ fn halve(connection: &Connection, time: i64) -> rusqlite::Result<i64> {
 }
 
 /// Runs several statements on one state of the file.
-fn snapshot<T>(
+fn at_one_moment<T>(
     connection: &mut Connection,
     what: &'static str,
     read: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let transaction = connection.transaction().map_err(read_failed(what))?;
-    let result = read(&transaction)?;
-    transaction.commit().map_err(read_failed(what))?;
+    let moment = Moment::begin(connection).map_err(read_failed(what))?;
+    let result = read(connection)?;
+    drop(moment);
     Ok(result)
 }
 
-/// The events of a range. Those before one that is damaged stay in `read`.
-fn events(
+/// A transaction that only reads, by statements that are prepared once: preparing them costs as much as a small read.
+struct Moment<'c>(&'c Connection);
+
+impl<'c> Moment<'c> {
+    fn begin(connection: &'c Connection) -> rusqlite::Result<Self> {
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        Ok(Self(connection))
+    }
+}
+
+impl Drop for Moment<'_> {
+    fn drop(&mut self) {
+        // It has nothing to lose; and where it cannot end, the next one cannot begin, and says so.
+        let _ = self.0.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
+    }
+}
+
+/// The events of a range, none of them damaged.
+fn events(connection: &Connection, query: &Query, range: Range) -> Result<Vec<Recorded>, StoreError> {
+    match read(connection, query, range)? {
+        (events, None) => Ok(events),
+        (_, Some(damage)) => Err(damage),
+    }
+}
+
+/// The events of a range; or those before one that is damaged or missing, with what is wrong with it.
+fn read(
     connection: &Connection,
     query: &Query,
     range: Range,
-    read: &mut Vec<Recorded>,
-) -> Result<Vec<Recorded>, StoreError> {
+) -> Result<(Vec<Recorded>, Option<StoreError>), StoreError> {
     let what = "read of events";
-    if selection::is_everything(query) {
-        let sql = match range.direction {
-            Direction::Forwards => event::SELECT_AFTER,
-            Direction::Backwards => event::SELECT_BEFORE,
-        };
-        let mut statement = connection.prepare_cached(sql).map_err(read_failed(what))?;
-        let mut rows = statement.query(params![range.from, range.limit()]).map_err(read_failed(what))?;
-        while let Some(row) = rows.next().map_err(read_failed(what))? {
-            let event = event::decode(row, read.last())?;
-            read.push(event);
-        }
-        return Ok(std::mem::take(read));
-    }
-    let positions = selection::positions(connection, query, range).map_err(read_failed(what))?;
-    let mut statement = connection.prepare_cached(event::SELECT_ONE).map_err(read_failed(what))?;
-    for position in positions {
-        let mut rows = statement.query([position]).map_err(read_failed(what))?;
-        let Some(row) = rows.next().map_err(read_failed(what))? else {
+    event::forget();
+    let missing = if let Some((sql, parameters)) = selection::events(query, range) {
+        read_at_once(connection, &sql, parameters)
+    } else {
+        let positions = selection::positions(connection, query, range).map_err(read_failed(what))?;
+        read_one_by_one(connection, &positions)
+    };
+    let (events, damage) = event::taken();
+    let missing = match missing.map_err(read_failed(what)) {
+        Ok(missing) => missing.map(|position| {
             let what = format!("the event at {position} is missing, although the index names it");
-            return Err(StoreError::new(StoreErrorKind::Corrupt, what));
-        };
-        let event = event::decode(row, read.last())?;
-        read.push(event);
+            StoreError::new(StoreErrorKind::Corrupt, what)
+        }),
+        // A page of the file is damaged: what was read before is sound.
+        Err(error) if error.kind() == StoreErrorKind::Corrupt => Some(error),
+        Err(error) => return Err(error),
+    };
+    Ok((events, damage.or(missing)))
+}
+
+/// Ends at the first that is damaged or missing. Returns the position of one that is missing.
+fn read_at_once(connection: &Connection, sql: &str, parameters: Vec<Value>) -> rusqlite::Result<Option<i64>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params_from_iter(parameters))?;
+    while let Some(row) = rows.next()? {
+        match row.get_ref(1)? {
+            ValueRef::Null => return row.get(0),
+            ValueRef::Integer(1) => {}
+            _ => break,
+        }
     }
-    Ok(std::mem::take(read))
+    Ok(None)
+}
+
+/// The same for positions that are known.
+fn read_one_by_one(connection: &Connection, positions: &[i64]) -> rusqlite::Result<Option<i64>> {
+    let sql = format!("SELECT {} FROM events e WHERE e.position = ?", event::READ_EVENT);
+    let mut statement = connection.prepare_cached(&sql)?;
+    for position in positions {
+        let is_sound: Option<bool> = statement.query_row([position], |row| row.get(0)).optional()?;
+        match is_sound {
+            None => return Ok(Some(*position)),
+            Some(true) => {}
+            Some(false) => break,
+        }
+    }
+    Ok(None)
 }

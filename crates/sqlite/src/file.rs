@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::lock::Lock;
-use crate::{error, fetch, schema};
+use crate::{error, event, fetch, schema};
 
 /// How much of the file the writer's connection keeps in memory, in KiB.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
@@ -37,6 +37,7 @@ pub(crate) struct OpenFile {
     pub(crate) writer: Connection,
     pub(crate) readers: Vec<Connection>,
     pub(crate) lock: Lock,
+    pub(crate) path: PathBuf,
     pub(crate) known: Known,
 }
 
@@ -71,7 +72,7 @@ impl Opening {
         make_durable(&writer, &path)?;
         let readers = self.connect_readers(&path)?;
         let known = Known::read(&writer).map_err(failed)?;
-        Ok(OpenFile { writer, readers, lock, known })
+        Ok(OpenFile { writer, readers, lock, path, known })
     }
 
     /// The file as it is, without owning it.
@@ -79,8 +80,17 @@ impl Opening {
         let readers = self.connect_readers(path)?;
         let Some(first) = readers.first() else { return Err(error::closed()) };
         let shown = path.display().to_string();
-        if schema::check(first, &shown)? == 0 {
+        let version = schema::check(first, &shown)?;
+        if version == 0 {
             let what = format!("open `{shown}` failed: it is an empty file, and is opened for reading only");
+            return Err(StoreError::new(StoreErrorKind::Invalid, what));
+        }
+        if version < schema::VERSION {
+            let what = format!(
+                "open `{shown}` failed: it has form {version}, and is opened for reading only; open it for writing once, \
+                 which brings it to form {}",
+                schema::VERSION
+            );
             return Err(StoreError::new(StoreErrorKind::Invalid, what));
         }
         let known = Known::read(first).map_err(error::read_failed("read of the head"))?;
@@ -96,9 +106,14 @@ impl Opening {
             // The writer copies the write-ahead log into the file, and after a failed write nobody does.
             reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             prepare(&reader, READER_CACHE_KIB)?;
+            event::make_readable(&reader)?;
             Ok(reader)
         };
-        let failed = |error| {
+        let failed = |error: rusqlite::Error| {
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) {
+                let what = format!("open `{}` failed: it is no SQLite file", path.display());
+                return StoreError::new(StoreErrorKind::Invalid, what).with_source(error);
+            }
             let what = format!("open `{}` for reading failed", path.display());
             StoreError::new(StoreErrorKind::ReadFailed, what).with_source(error)
         };
@@ -122,6 +137,8 @@ impl Known {
 
 fn prepare(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // A plan follows from its statement alone. Else SQLite prepares a statement anew for each value of `LIMIT ?`.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Negative is KiB, positive would be pages.
     connection.pragma_update(None, "cache_size", -cache_kib)
 }
@@ -181,7 +198,7 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
 }
 
 /// A new name in a folder survives a crash of the machine only when the folder itself is flushed.
-fn sync_folder(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }
 

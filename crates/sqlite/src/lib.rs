@@ -25,14 +25,20 @@
 //! Look first at `writer`, which is the heart: group, commit, poison. `commit` is what one batch does; `schema.sql` says
 //! where everything lies.
 
+mod aside;
+mod backup;
+mod check;
 mod checksum;
 mod codec;
 mod commit;
 mod dead_letter;
+mod details;
 mod error;
 mod event;
 mod fetch;
 mod file;
+mod forms;
+mod guard;
 mod lock;
 mod progress;
 mod prune;
@@ -41,13 +47,19 @@ mod readers;
 mod receipts;
 mod schema;
 mod selection;
+mod snapshot;
 mod state;
 mod statements;
 mod time;
 mod writer;
 
 pub mod builder;
+pub mod read_models;
 pub mod statistics;
 pub mod store;
+pub mod tx;
 
 pub use store::SqliteStore;
+
+/// The crate that handlers of projections write SQL with, in the version that this one uses.
+pub use rusqlite;

@@ -45,24 +45,42 @@ impl Lock {
     }
 }
 
+/// Who has the file open; `None` when nobody has. It makes no lock file, and holds the lock for a moment at most.
+pub(crate) fn owner(path: &Path) -> std::io::Result<Option<String>> {
+    let mut file = match File::open(beside(path)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => Ok(Some(named(&mut file))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     name.into()
 }
 
-fn in_use(path: &Path, file: &mut File) -> StoreError {
+fn named(file: &mut File) -> String {
     let mut owner = String::new();
     let _ = file.rewind().and_then(|()| file.read_to_string(&mut owner));
-    let owner = match owner.trim().parse::<u32>() {
+    match owner.trim().parse::<u32>() {
         Ok(id) if id == std::process::id() => "this process".to_owned(),
         Ok(id) => format!("process {id}"),
         Err(_) => "another process".to_owned(),
-    };
+    }
+}
+
+fn in_use(path: &Path, file: &mut File) -> StoreError {
+    let owner = named(file);
     let what = format!(
         "open `{}` failed: {owner} has it open; a store has one owner, so end that one first, or share its store within \
          the process, or give this one a file of its own",
         path.display(),
     );
-    StoreError::new(StoreErrorKind::Closed, what)
+    StoreError::new(StoreErrorKind::InUse, what)
 }

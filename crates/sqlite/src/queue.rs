@@ -9,10 +9,17 @@ use purista_events::position::Position;
 use purista_events::store::{StoreError, StoreErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
+use crate::aside::Aside;
 use crate::codec;
 use crate::file::Known;
 use crate::statistics::Counters;
 use crate::time::LogTime;
+
+/// The most batches that wait to be written. Each takes at least one unit of the queue.
+pub const QUEUE_MAX: usize = 1_024;
+
+/// How many bytes one unit of the queue holds, so that all waiting batches together hold at most 64 MiB.
+const UNIT_BYTES: usize = 64 * 1024;
 
 pub(crate) type Answer = Result<Receipt, StoreError>;
 
@@ -27,9 +34,9 @@ pub(crate) struct Job {
     pub(crate) _room: OwnedSemaphorePermit,
 }
 
-#[derive(Debug)]
 pub(crate) enum Order {
     Commit(Box<Job>),
+    Aside(Box<dyn Aside>),
     /// Write what came before, then let go of the file.
     Close,
 }
@@ -71,4 +78,13 @@ pub(crate) struct Limits {
     pub(crate) checkpoint_pages: u64,
     /// How long a statement waits for another program that holds the file.
     pub(crate) busy_timeout: Duration,
+}
+
+/// How much of the queue a batch takes.
+pub(crate) fn units(batch: &Batch, state_texts: &[Option<String>]) -> u32 {
+    let state = state_texts.iter().flatten().map(String::len);
+    let events = batch.appends.iter().flat_map(|append| &append.events).map(|event| event.body.len());
+    let reply = batch.reply.iter().filter_map(|reply| reply.body.as_ref()).map(bytes::Bytes::len);
+    let bytes: usize = events.chain(reply).chain(state).sum();
+    u32::try_from((1 + bytes / UNIT_BYTES).min(QUEUE_MAX)).unwrap_or(1)
 }

@@ -5,7 +5,8 @@
 use bytes::Bytes;
 use jiff::SignedDuration;
 use purista_core::id::Id;
-use purista_events::batch::{Batch, Fingerprint, RECEIPTS_KEPT_DAYS, Receipt, ReplyKey, StoredReply};
+use purista_events::batch::{Batch, RECEIPTS_KEPT_DAYS, Receipt, ReplyKey, StoredReply};
+use purista_events::fingerprint::Fingerprint;
 use purista_events::store::{StoreError, StoreErrorKind};
 use purista_events::subscriptions::SubscriptionId;
 use rusqlite::types::Type;

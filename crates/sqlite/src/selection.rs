@@ -1,7 +1,8 @@
 //! From a query to SQL: at which positions the selected events lie.
 //!
-//! Every item becomes one range of an index. One statement gives the positions in order, and the events are then
-//! fetched one by one: an ORDER BY over rows with their bodies would sort the bodies.
+//! Every item becomes one range of an index. Where all of the query is one range, one statement gives its events in the
+//! index's order. Else one gives the positions in order, and the events are then fetched one by one: an ORDER BY over rows
+//! with their bodies would sort the bodies.
 
 use std::fmt::Write as _;
 
@@ -12,7 +13,7 @@ use purista_events::store::Direction;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::codec;
+use crate::{codec, event};
 
 /// How many ranges one statement unites; SQLite's own limit is 500.
 const RANGES_MAX: usize = 400;
@@ -44,11 +45,6 @@ impl Range {
     pub(crate) fn limit(&self) -> i64 {
         self.limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
     }
-}
-
-/// Whether the query selects everything, so that it needs no index.
-pub(crate) fn is_everything(query: &Query) -> bool {
-    query.tenants == TenantScope::All && selects_all(query)
 }
 
 /// Whether [`Drive::Log`] makes a difference to it: a tag is looked for over all tenants.
@@ -90,6 +86,37 @@ pub(crate) fn positions(connection: &Connection, query: &Query, range: Range) ->
     Ok(found)
 }
 
+/// The one statement that reads the selected events in the range's direction, each after the position by which it is
+/// found, with its parameters. `None` where it would have to sort them.
+pub(crate) fn events(query: &Query, range: Range) -> Option<(String, Vec<Value>)> {
+    let mut plan = Plan::new(query, range);
+    plan.gives = Gives::Events;
+    if selects_all(query) {
+        plan.everything();
+    } else {
+        let [item] = query.items.as_slice() else { return None };
+        let is_in_order = if item.tags.is_empty() {
+            item.types.len() == 1
+        } else {
+            plan.tenant.is_some() || range.drive == Drive::Log
+        };
+        if !is_in_order {
+            return None;
+        }
+        plan.item(item);
+    }
+    let select = plan.ranges.pop()?;
+    Some((select.sql, select.parameters))
+}
+
+/// What a statement gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gives {
+    Positions,
+    /// The position by which it was found, and whether the event that lies there could be read.
+    Events,
+}
+
 /// One range of an index, as a SELECT with its own parameters. `?` stands for the next of them.
 struct Select {
     sql: String,
@@ -98,6 +125,7 @@ struct Select {
 
 struct Plan {
     range: Range,
+    gives: Gives,
     /// The key of the tenant, when it matters.
     tenant: Option<Value>,
     ranges: Vec<Select>,
@@ -109,7 +137,7 @@ impl Plan {
             TenantScope::All => None,
             TenantScope::Only(tenant) => Some(Value::Text(codec::tenant_key(tenant.as_deref()).into_owned())),
         };
-        Self { range, tenant, ranges: Vec::new() }
+        Self { range, gives: Gives::Positions, tenant, ranges: Vec::new() }
     }
 
     /// The end of a SELECT over a table of this name: the tenant, the range, the order.
@@ -131,8 +159,16 @@ impl Plan {
         self.ranges.push(Select { sql, parameters });
     }
 
+    /// The beginning of a SELECT over a part of the log.
+    fn of_log(&self, rest: &str) -> String {
+        match self.gives {
+            Gives::Positions => format!("SELECT e.position FROM events e {rest}"),
+            Gives::Events => format!("SELECT e.position, {} FROM events e {rest}", event::READ_EVENT),
+        }
+    }
+
     fn everything(&mut self) {
-        self.finish("SELECT e.position FROM events e WHERE true".to_owned(), Vec::new(), "e");
+        self.finish(self.of_log("WHERE true"), Vec::new(), "e");
     }
 
     fn item(&mut self, item: &QueryItem) {
@@ -143,8 +179,8 @@ impl Plan {
             // No event bears so many.
             tags if tags.len() > TAGS_MAX => {}
             [] => item.types.iter().for_each(|name| {
-                let sql = "SELECT e.position FROM events e INDEXED BY events_by_name WHERE e.name = ?";
-                self.finish(sql.to_owned(), vec![text(name)], "e");
+                let sql = self.of_log("INDEXED BY events_by_name WHERE e.name = ?");
+                self.finish(sql, vec![text(name)], "e");
             }),
             tags if self.tenant.is_none() && self.range.drive == Drive::Log => self.by_log(item, tags),
             _ => self.by_tags(item),
@@ -154,22 +190,33 @@ impl Plan {
     fn by_tags(&mut self, item: &QueryItem) {
         // The first tag as the query has it leads: its author put the one that says most in front.
         let Some((first, others)) = item.tags.split_first() else { return };
-        let mut sql = "SELECT t.position FROM tags t WHERE t.name = ? AND t.value = ?".to_owned();
+        let mut sql = match self.gives {
+            Gives::Positions => "SELECT t.position FROM tags t WHERE t.name = ? AND t.value = ?".to_owned(),
+            // An event that is missing gives a row all the same, so that it is noticed.
+            Gives::Events => format!(
+                "SELECT t.position, {} FROM tags t LEFT JOIN events e ON e.position = t.position \
+                 WHERE t.name = ? AND t.value = ?",
+                event::READ_EVENT
+            ),
+        };
         let mut parameters = vec![text(&first.0), text(&first.1)];
         for (name, value) in others.iter().filter(|tag| *tag != first) {
             push_bears(&mut sql, "t");
             parameters.extend([text(name), text(value)]);
         }
         if !item.types.is_empty() {
-            sql.push_str(" AND (SELECT e.name FROM events e WHERE e.position = t.position) IN (");
+            sql.push_str(match self.gives {
+                Gives::Positions => " AND (SELECT e.name FROM events e WHERE e.position = t.position) IN (",
+                Gives::Events => " AND (e.position IS NULL OR e.name IN (",
+            });
             push_types(&mut sql, &mut parameters, &item.types);
-            sql.push(')');
+            sql.push_str(if self.gives == Gives::Events { "))" } else { ")" });
         }
         self.finish(sql, parameters, "t");
     }
 
     fn by_log(&mut self, item: &QueryItem, tags: &[&(Text, Text)]) {
-        let mut sql = "SELECT e.position FROM events e NOT INDEXED WHERE true".to_owned();
+        let mut sql = self.of_log("NOT INDEXED WHERE true");
         let mut parameters = Vec::new();
         if !item.types.is_empty() {
             sql.push_str(" AND e.name IN (");

@@ -1,13 +1,18 @@
 //! The statements that every batch needs, prepared once: finding them by their text each time costs an eighth of a commit.
 
+use std::rc::Rc;
+
 use rusqlite::{Connection, Statement};
 
+use crate::forms::Added;
 use crate::{event, receipts};
 
 /// The writer's connection with its statements.
 pub(crate) struct Statements<'c> {
     /// For statements that few batches need.
-    pub(crate) connection: &'c Connection,
+    pub(crate) connection: &'c Rc<Connection>,
+    /// What the open transaction adds to the forms of events.
+    pub(crate) forms_added: Added,
     pub(crate) select_receipt: Statement<'c>,
     pub(crate) insert_receipt: Statement<'c>,
     pub(crate) insert_event: Statement<'c>,
@@ -18,9 +23,10 @@ pub(crate) struct Statements<'c> {
 }
 
 impl<'c> Statements<'c> {
-    pub(crate) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+    pub(crate) fn prepare(connection: &'c Rc<Connection>) -> rusqlite::Result<Self> {
         Ok(Self {
             connection,
+            forms_added: Added::default(),
             select_receipt: connection.prepare(receipts::SELECT)?,
             insert_receipt: connection.prepare(receipts::INSERT)?,
             insert_event: connection.prepare(event::INSERT)?,

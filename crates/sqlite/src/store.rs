@@ -1,40 +1,45 @@
 //! The store: a handle that hands batches to the writer and reads to the readers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream;
 use jiff::Timestamp;
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_core::store::Versioned;
 use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
-use purista_events::position::{Position, ReadToken};
+use purista_events::form::{Counted, Form};
+use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::recorded::Recorded;
+use purista_events::snapshot::{Snapshot, SnapshotGroup, SnapshotKey, Snapshots};
 use purista_events::store::{Direction, EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
 use purista_events::subscriptions::{DeadLetter, SubscriptionId, SubscriptionRecord};
+use purista_events::view_read::ViewRead;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::error::{closed, read_failed};
+use crate::aside::Work;
+use crate::error::{Refusal, closed, read_failed};
 use crate::file::{Known, OpenFile};
-use crate::queue::{Job, Limits, Order, Shared};
+use crate::guard::Guard;
+use crate::queue::{Job, Limits, Order, Shared, units};
 use crate::readers::{self, Readers};
 use crate::statistics::Statistics;
 use crate::writer::Writer;
-use crate::{codec, dead_letter, fetch, progress, receipts, state};
+use crate::{codec, dead_letter, fetch, forms, progress, receipts, snapshot, state};
 
-/// The most batches that wait to be written. Each takes at least one unit of the queue.
-pub const QUEUE_MAX: usize = 1_024;
-
-/// How many bytes one unit of the queue holds, so that all waiting batches together hold at most 64 MiB.
-const UNIT_BYTES: usize = 64 * 1024;
+pub use crate::queue::QUEUE_MAX;
 
 /// How long a batch without a deadline waits for room in the queue.
 pub const QUEUE_WAIT: Duration = Duration::from_secs(30);
@@ -55,24 +60,31 @@ pub struct SqliteStore {
     handle: Arc<Handle>,
 }
 
-struct Handle {
+pub(crate) struct Handle {
     origin: Arc<str>,
     orders: SyncSender<Order>,
     room: Arc<Semaphore>,
     readers: Readers,
     shared: Arc<Shared>,
+    pub(crate) guard: Guard,
+    pub(crate) path: PathBuf,
     is_read_only: bool,
     is_closing: AtomicBool,
 }
 
 impl SqliteStore {
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// What the writer did since the store was opened.
     pub fn statistics(&self) -> Statistics {
         self.handle.shared.counters.snapshot()
     }
 
     pub(crate) fn start(file: OpenFile, clock: Clock, limits: Limits) -> Result<Self, StoreError> {
-        let OpenFile { mut writer, readers, lock, known } = file;
+        let OpenFile { mut writer, readers, lock, path, known } = file;
+        let guard = Guard::set(&mut writer);
         let shared = Shared::new(&known, clock);
         let counters = Arc::clone(&shared.counters);
         writer
@@ -85,6 +97,7 @@ impl SqliteStore {
         let (readers, threads) = readers::start(readers).map_err(not_started)?;
         let thread_of_writer = Writer {
             orders: waiting,
+            asides: VecDeque::new(),
             limits,
             shared: Arc::clone(&shared),
             head: known.head,
@@ -96,14 +109,26 @@ impl SqliteStore {
         let thread = std::thread::Builder::new().name("purista-write".to_owned());
         thread.spawn(move || thread_of_writer.run(writer)).map_err(not_started)?;
         let room = Arc::new(Semaphore::new(QUEUE_MAX));
+        let guard = guard.map_err(read_failed("start of the writer"))?;
         let (is_read_only, is_closing) = (false, AtomicBool::new(false));
         let origin = known.origin;
         Ok(Self {
-            handle: Arc::new(Handle { origin, orders, room, readers, shared, is_read_only, is_closing }),
+            handle: Arc::new(Handle {
+                origin,
+                orders,
+                room,
+                readers,
+                shared,
+                guard,
+                path,
+                is_read_only,
+                is_closing,
+            }),
         })
     }
 
     pub(crate) fn start_read_only(
+        path: PathBuf,
         (readers, known): (Vec<Connection>, Known),
         clock: Clock,
     ) -> Result<Self, StoreError> {
@@ -120,10 +145,21 @@ impl SqliteStore {
         };
         thread.spawn(wait).map_err(not_started)?;
         let room = Arc::new(Semaphore::new(0));
+        let guard = Guard::idle();
         let (is_read_only, is_closing) = (true, AtomicBool::new(false));
         let origin = known.origin;
         Ok(Self {
-            handle: Arc::new(Handle { origin, orders, room, readers, shared, is_read_only, is_closing }),
+            handle: Arc::new(Handle {
+                origin,
+                orders,
+                room,
+                readers,
+                shared,
+                guard,
+                path,
+                is_read_only,
+                is_closing,
+            }),
         })
     }
 }
@@ -133,6 +169,14 @@ fn not_started(error: std::io::Error) -> StoreError {
 }
 
 impl Handle {
+    /// Runs a read on one of the readers' connections.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.readers.run(read).await
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Receipt, StoreError> {
         if self.is_read_only {
             return Err(StoreError::new(StoreErrorKind::Closed, "the store was opened for reading only"));
@@ -158,6 +202,28 @@ impl Handle {
             let what = format!("the writer ended without an answer to {id}");
             Err(StoreError::new(StoreErrorKind::Unknown, what))
         })
+    }
+
+    /// Has the writer do something beside batches, in a transaction that is not flushed by itself.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Rc<Connection>) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.is_read_only {
+            return Err(StoreError::new(StoreErrorKind::Closed, "the store was opened for reading only"));
+        }
+        let waiting = tokio::time::timeout(QUEUE_WAIT, Arc::clone(&self.room).acquire_owned());
+        let room = match waiting.await {
+            Ok(Ok(room)) => room,
+            Ok(Err(_)) => return Err(self.refusal()),
+            Err(_) => {
+                return Err(StoreError::new(StoreErrorKind::Overloaded, "too much waits to be written"));
+            }
+        };
+        let (work, answered) = Work::new(work, room);
+        self.orders.try_send(Order::Aside(Box::new(work))).map_err(|_| self.refusal())?;
+        let unanswered = |_| StoreError::new(StoreErrorKind::Unknown, "the writer ended without an answer");
+        answered.await.map_err(unanswered)?
     }
 
     async fn room_for(
@@ -199,15 +265,6 @@ impl Drop for Handle {
     }
 }
 
-/// How much of the queue a batch takes.
-fn units(batch: &Batch, state_texts: &[Option<String>]) -> u32 {
-    let state = state_texts.iter().flatten().map(String::len);
-    let events = batch.appends.iter().flat_map(|append| &append.events).map(|event| event.body.len());
-    let reply = batch.reply.iter().filter_map(|reply| reply.body.as_ref()).map(bytes::Bytes::len);
-    let bytes: usize = events.chain(reply).chain(state).sum();
-    u32::try_from((1 + bytes / UNIT_BYTES).min(QUEUE_MAX)).unwrap_or(1)
-}
-
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = *self.handle.shared.head.borrow();
@@ -227,9 +284,17 @@ impl EventStore for SqliteStore {
     fn read_view<'a>(
         &'a self,
         query: &'a Query,
-    ) -> BoxFuture<'a, Result<(Vec<Recorded>, ReadToken), StoreError>> {
-        let query = query.clone();
-        Box::pin(self.handle.readers.run(move |connection| fetch::view(connection, &query)))
+        after: Position,
+    ) -> BoxFuture<'a, Result<ViewRead, StoreError>> {
+        Box::pin(async move { Ok(self.read_view_from(query.clone(), after, Vec::new()).await?.1) })
+    }
+
+    fn read_view_behind<'a>(
+        &'a self,
+        query: &'a Query,
+        keys: &'a [SnapshotKey],
+    ) -> BoxFuture<'a, Result<(Snapshots, ViewRead), StoreError>> {
+        Box::pin(self.read_view_from(query.clone(), Position::START, keys.to_vec()))
     }
 
     fn read<'a>(
@@ -262,6 +327,55 @@ impl EventStore for SqliteStore {
 
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
         Box::pin(self.handle.readers.run(move |connection| fetch::position_at(connection, time)))
+    }
+
+    fn recorded_at(&self, position: Position) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        Box::pin(self.handle.readers.run(move |connection| {
+            fetch::recorded_at(connection, position).map_err(read_failed("read of a time"))
+        }))
+    }
+
+    fn count<'a>(
+        &'a self,
+        query: &'a Query,
+        after: Position,
+        up_to: Position,
+        at_most: u64,
+    ) -> BoxFuture<'a, Result<Counted, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.handle.readers.run(move |connection| {
+            fetch::count(connection, &query, [after, up_to], at_most).map_err(read_failed("count of events"))
+        }))
+    }
+
+    fn forms(&self) -> BoxFuture<'_, Result<Vec<Form>, StoreError>> {
+        let read = |connection: &mut _| forms::read(connection).map_err(read_failed("read of the forms"));
+        Box::pin(self.handle.readers.run(read))
+    }
+
+    fn snapshot<'a>(&'a self, key: &'a SnapshotKey) -> BoxFuture<'a, Result<Option<Snapshot>, StoreError>> {
+        let key = key.clone();
+        Box::pin(self.handle.readers.run(move |connection| {
+            snapshot::read(connection, &key).map_err(read_failed("read of a snapshot"))
+        }))
+    }
+
+    fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            snapshot.check_bounds()?;
+            self.handle.aside(move |connection| Ok(snapshot::save(connection, &snapshot)?)).await
+        })
+    }
+
+    fn forget_snapshots<'a>(&'a self, name: Option<&'a str>) -> BoxFuture<'a, Result<u64, StoreError>> {
+        let name = name.map(str::to_owned);
+        Box::pin(self.handle.aside(move |connection| Ok(snapshot::forget(connection, name.as_deref())?)))
+    }
+
+    fn snapshots(&self) -> BoxFuture<'_, Result<Vec<SnapshotGroup>, StoreError>> {
+        let read =
+            |connection: &mut _| snapshot::groups(connection).map_err(read_failed("read of snapshots"));
+        Box::pin(self.handle.readers.run(read))
     }
 
     fn state<'a>(
@@ -344,6 +458,35 @@ impl EventStore for SqliteStore {
 }
 
 impl SqliteStore {
+    async fn read_view_from(
+        &self,
+        query: Query,
+        after: Position,
+        keys: Vec<SnapshotKey>,
+    ) -> Result<(Snapshots, ViewRead), StoreError> {
+        let read = {
+            let query = query.clone();
+            move |connection: &mut _| fetch::view(connection, &query, after, &keys)
+        };
+        let (snapshots, first, token) = self.handle.readers.run(read).await?;
+        let last = first.last().map(|event| event.position).filter(|_| first.len() == PAGE_MAX);
+        // What is recorded stays as it is: everything up to the head is of that moment, whenever it is read. So a long view
+        // holds neither a thread nor the write-ahead log between its pages.
+        let (store, head) = (self.clone(), token.position());
+        let rest = last.map(|last| {
+            stream::try_unfold(last, move |last| {
+                let (store, query) = (store.clone(), query.clone());
+                async move {
+                    let read = move |connection: &mut _| fetch::rest(connection, &query, last, head);
+                    let page = store.handle.readers.run(read).await?;
+                    Ok(page.last().map(|event| event.position).map(|last| (page, last)))
+                }
+            })
+            .boxed()
+        });
+        Ok((snapshots, ViewRead::new(token, first, rest)))
+    }
+
     fn now(&self) -> i64 {
         self.handle.shared.time.now()
     }

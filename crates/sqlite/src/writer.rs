@@ -4,16 +4,19 @@
 //! disk holds: the group is answered `Unknown`, and the writer is poisoned: it never writes again in this process, since
 //! a second fsync may succeed without having written what the first one lost.
 
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use purista_events::batch::Batch;
+use purista_events::batch::{Batch, Receipt};
 use purista_events::store::{StoreError, StoreErrorKind};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use crate::aside::Aside;
 use crate::commit;
 use crate::error::{self, Refusal, Severity};
 use crate::lock::Lock;
@@ -36,6 +39,8 @@ const RESTART_WAIT: Duration = Duration::from_millis(50);
 /// The writer's thread.
 pub(crate) struct Writer {
     pub(crate) orders: Receiver<Order>,
+    /// What waits beside the batches.
+    pub(crate) asides: VecDeque<Box<dyn Aside>>,
     pub(crate) limits: Limits,
     pub(crate) shared: Arc<Shared>,
     pub(crate) head: i64,
@@ -51,7 +56,7 @@ impl Writer {
     pub(crate) fn run(self, connection: Connection) {
         let _end = End(Arc::clone(&self.shared));
         // Bound after it, so that they are let go of before it speaks, also in a panic.
-        let (mut writer, connection) = (self, connection);
+        let (mut writer, connection) = (self, Rc::new(connection));
         match Statements::prepare(&connection) {
             Ok(mut statements) => writer.work(&mut statements),
             Err(error) => {
@@ -64,37 +69,62 @@ impl Writer {
 
     fn work(&mut self, statements: &mut Statements<'_>) {
         let mut size = 1;
-        while let Ok(Order::Commit(first)) = self.orders.recv() {
-            let (group, is_closing) = self.gather(*first, size);
-            size = group.len();
-            self.serve(statements, group);
-            if is_closing {
-                break;
+        loop {
+            let order = if self.asides.is_empty() {
+                self.orders.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                self.orders.try_recv()
+            };
+            match order {
+                Ok(Order::Commit(first)) => {
+                    let (group, is_closing) = self.gather(*first, size);
+                    size = group.len();
+                    self.serve(statements, group);
+                    if is_closing {
+                        break;
+                    }
+                }
+                Ok(Order::Aside(aside)) => self.asides.push_back(aside),
+                Ok(Order::Close) | Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) => {}
             }
+            // One, and then batches have their turn again.
+            self.serve_aside(statements);
             self.checkpoint_if_due(statements.connection);
         }
         // What was handed over while the end was being told.
         while let Ok(order) = self.orders.try_recv() {
-            if let Order::Commit(job) = order {
-                self.serve(statements, vec![*job]);
+            match order {
+                Order::Commit(job) => self.serve(statements, vec![*job]),
+                Order::Aside(aside) => self.asides.push_back(aside),
+                Order::Close => {}
             }
+        }
+        while !self.asides.is_empty() {
+            self.serve_aside(statements);
         }
     }
 
     /// Answers in the place of a writer that could not begin.
     fn refuse_all(&self) {
-        while let Ok(Order::Commit(job)) = self.orders.recv() {
-            let _ = job.answer.send(Err(self.shared.poisoned_error().unwrap_or_else(error::closed)));
+        loop {
+            let refusal = || Err(self.shared.poisoned_error().unwrap_or_else(error::closed));
+            match self.orders.recv() {
+                Ok(Order::Commit(job)) => drop(job.answer.send(refusal())),
+                Ok(Order::Aside(aside)) => aside.answer(refusal().map(|_: Receipt| ())),
+                Ok(Order::Close) | Err(_) => return,
+            }
         }
     }
 
     /// What waits, up to a whole group. It waits itself only when the last group was of several.
-    fn gather(&self, first: Job, last_size: usize) -> (Vec<Job>, bool) {
+    fn gather(&mut self, first: Job, last_size: usize) -> (Vec<Job>, bool) {
         let mut group = vec![first];
         let mut until = None;
         while group.len() < self.limits.group_max {
             match self.orders.try_recv() {
                 Ok(Order::Commit(job)) => group.push(*job),
+                Ok(Order::Aside(aside)) => self.asides.push_back(aside),
                 Ok(Order::Close) => return (group, true),
                 Err(TryRecvError::Disconnected) => break,
                 Err(TryRecvError::Empty) if group.len() >= last_size => break,
@@ -109,6 +139,58 @@ impl Writer {
             }
         }
         (group, false)
+    }
+
+    /// Does the next of what waits beside batches, if anything does.
+    fn serve_aside(&mut self, statements: &Statements<'_>) {
+        let Some(mut aside) = self.asides.pop_front() else { return };
+        let end = self.run_aside(statements.connection, &mut *aside);
+        aside.answer(end);
+    }
+
+    fn run_aside(&self, connection: &Rc<Connection>, aside: &mut dyn Aside) -> Result<(), StoreError> {
+        if let Some(error) = self.shared.poisoned_error() {
+            return Err(error);
+        }
+        let end = self.in_transaction_without_flush(connection, aside);
+        if let Err(error) = connection.pragma_update(None, "synchronous", "FULL") {
+            self.poison(connection, format!("commits could not be made durable again: {error}"));
+        }
+        end
+    }
+
+    fn in_transaction_without_flush(
+        &self,
+        connection: &Rc<Connection>,
+        aside: &mut dyn Aside,
+    ) -> Result<(), StoreError> {
+        let what = "a step beside the batches failed";
+        let failed = |error: rusqlite::Error| {
+            let kind = match error::severity(&error) {
+                Severity::Batch(kind) => kind,
+                Severity::Busy => StoreErrorKind::Overloaded,
+                Severity::Broken => {
+                    self.poison(connection, format!("{what}: {error}"));
+                    StoreErrorKind::Closed
+                }
+            };
+            StoreError::new(kind, what).with_source(error)
+        };
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+        connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+        match aside.run(connection) {
+            Ok(()) => connection.execute_batch("COMMIT").map_err(|error| {
+                self.roll_back(connection);
+                failed(error)
+            }),
+            Err(refusal) => {
+                self.roll_back(connection);
+                Err(match refusal {
+                    Refusal::Refused(error) => error,
+                    Refusal::Failed(error) => failed(error),
+                })
+            }
+        }
     }
 
     /// Commits a group and answers each of its batches.
@@ -133,6 +215,7 @@ impl Writer {
                 return self.begin_failed(connection, group, &error);
             }
             let mut head = self.head;
+            statements.forms_added.clear();
             match self.apply(statements, group, &mut failed, &mut head) {
                 Ok(answers) => {
                     let answers = answers.into_iter().zip(failed);
@@ -187,6 +270,11 @@ impl Writer {
                     return Err(self.write_failed(connection, &job.batch, error, failed));
                 }
             }
+        }
+        if let Err(error) = statements.forms_added.write(connection) {
+            self.roll_back(connection);
+            self.poison(connection, format!("the forms of events could not be counted: {error}"));
+            return Err(Broken::Writer);
         }
         let pruned = prune::is_due(connection, now)
             .and_then(|is_due| if is_due { prune::step(connection, group.len(), now) } else { Ok(()) });
@@ -296,13 +384,14 @@ impl Writer {
     }
 
     /// Lets go of everything: the readers first, so that the last connection to close is this one.
-    fn close(mut self, connection: Connection) {
+    fn close(mut self, connection: Rc<Connection>) {
         if let Some(readers) = self.readers.take() {
             readers.stop();
         }
         if self.shared.poison.get().is_none() {
             self.checkpoint(&connection, "TRUNCATE");
         }
+        let Some(connection) = Rc::into_inner(connection) else { return };
         if let Err((_, error)) = connection.close() {
             tracing::warn!(%error, "the store's file was not closed cleanly; the next open recovers it");
         }

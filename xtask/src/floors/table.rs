@@ -56,7 +56,7 @@ const fn to(to: &'static str, because: &'static str) -> Arrow {
 const CORE: Arrow = to("purista-core", "messages and contracts are its language");
 const JIFF: Arrow = to("jiff", "times in messages and records are jiff's, as in core");
 
-pub(crate) const ROOMS: [Room; 12] = [
+pub(crate) const ROOMS: [Room; 14] = [
     Room {
         name: "purista-core",
         floor: Floor::Ground,
@@ -71,6 +71,7 @@ pub(crate) const ROOMS: [Room; 12] = [
             to("arc-swap", "routes are read on every message and replaced rarely"),
             to("rustc-hash", "an address is looked up on every command, and no stranger chooses it"),
             to("secrecy", "a secret has no Debug and is wiped"),
+            to("rustix", "the kernel's coarse clock, which every message's time comes from"),
         ]),
     },
     Room {
@@ -130,6 +131,7 @@ pub(crate) const ROOMS: [Room; 12] = [
         own: &[CORE, to("purista-events", "it implements the event store's contract")],
         guests: Guests::Only(&[
             JIFF,
+            to("crc32fast", "the checksum of every event that is read, by the processor's own instructions"),
             to("rusqlite", "the client of the one system that this crate speaks to"),
         ]),
     },
@@ -138,7 +140,11 @@ pub(crate) const ROOMS: [Room; 12] = [
         floor: Floor::Upper,
         is_adapter: false,
         own: &[CORE, to("purista-events", "the duties of stores are tested here as those of bridges are")],
-        guests: Guests::Only(&[to("proptest", "some duties hold for every input")]),
+        guests: Guests::Only(&[
+            to("proptest", "some duties hold for every input"),
+            to("garde", "the event of the projections' duties is a contract, and those are derived"),
+            to("schemars", "as garde"),
+        ]),
     },
     Room {
         name: "purista-benches",
@@ -147,7 +153,23 @@ pub(crate) const ROOMS: [Room; 12] = [
         own: &HOUSE,
         guests: Guests::Any,
     },
+    Room {
+        name: "purista-cli",
+        floor: Floor::Upper,
+        is_adapter: false,
+        own: &[
+            CORE,
+            to("purista-events", "it shows and steers what the contract of a log keeps"),
+            to("purista-sqlite", "the file that it opens"),
+        ],
+        guests: Guests::Only(&[
+            JIFF,
+            to("anyhow", "the tool's errors are read by people only"),
+            to("clap", "the command line"),
+        ]),
+    },
     Room { name: "over-nats", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
+    Room { name: "profile", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room { name: "sign-up", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room {
         name: "xtask",

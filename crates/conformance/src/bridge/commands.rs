@@ -83,7 +83,7 @@ pub async fn unserved_command_is_unroutable_at_once(world: &World) {
     let mut command = world.command("User", "signUp", "{}");
     let began = Instant::now();
     command.deadline = Some(began + if promised { PATIENCE } else { Duration::from_millis(300) });
-    let error = caller.request(command).await.expect_err("nobody serves it");
+    let error = caller.request(Box::new(command)).await.expect_err("nobody serves it");
     if promised {
         assert_eq!(error.kind(), BridgeErrorKind::Unroutable);
         assert!(!error.may_have_happened());
@@ -110,7 +110,7 @@ pub async fn request_ends_at_its_deadline(world: &World) {
     let began = Instant::now();
     let deadline = began + Duration::from_millis(300);
     command.deadline = Some(deadline);
-    let error = caller.request(command).await.expect_err("no reply comes");
+    let error = caller.request(Box::new(command)).await.expect_err("no reply comes");
     assert_eq!(error.kind(), BridgeErrorKind::Timeout);
     assert!(error.may_have_happened());
     assert!(Instant::now() >= deadline && began.elapsed() < AT_ONCE, "it took {:?}", began.elapsed());
@@ -165,7 +165,7 @@ pub async fn dropped_caller_changes_nothing_for_the_handler(world: &World) {
     });
     serve(&server, "User", "signUp", serving).await;
     {
-        let call = caller.request(world.command("User", "signUp", "{}"));
+        let call = caller.request(Box::new(world.command("User", "signUp", "{}")));
         tokio::select! {
             answer = call => panic!("the handler waits, and yet: {answer:?}"),
             () = began.notified() => {}
@@ -186,7 +186,7 @@ pub async fn command_settled_without_a_reply_ends_before_its_deadline(world: &Wo
     });
     serve(&server, "User", "signUp", silent).await;
     let began = Instant::now();
-    match caller.request(world.command("User", "signUp", "{}")).await {
+    match caller.request(Box::new(world.command("User", "signUp", "{}"))).await {
         Ok(answer) => assert_eq!(answer.kind, MessageType::CommandErrorResponse),
         Err(error) => assert!(error.may_have_happened(), "it ran: {error}"),
     }

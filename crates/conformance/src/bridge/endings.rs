@@ -47,7 +47,7 @@ pub async fn state_is_connected(world: &World) {
     let bridge = world.bridge().await;
     let state = bridge.state();
     assert_eq!(*state.borrow(), BridgeState::Connected);
-    assert!(!bridge.instance().is_empty());
+    assert!(!bridge.instance().text().is_empty());
     world.close().await;
     assert_eq!(*state.borrow(), BridgeState::Closed);
 }
@@ -94,7 +94,10 @@ pub async fn stopped_server_gets_nothing_more_and_answers_what_is_in_flight(worl
     assert_eq!(number(&answer), 7);
 
     if caller.capabilities().unroutable_at_once {
-        let error = caller.request(world.command("User", "signUp", "8")).await.expect_err("nobody serves it");
+        let error = caller
+            .request(Box::new(world.command("User", "signUp", "8")))
+            .await
+            .expect_err("nobody serves it");
         assert_eq!(error.kind(), BridgeErrorKind::Unroutable);
     }
     world.close().await;
@@ -169,7 +172,8 @@ pub async fn closed_bridge_rejects(world: &World) {
     assert_eq!(*bridge.state().borrow(), BridgeState::Closed);
     let published = bridge.publish(world.event("userRegistered")).await.expect_err("it is closed");
     assert_eq!(published.kind(), BridgeErrorKind::Rejected);
-    let requested = bridge.request(world.command("User", "signUp", "1")).await.expect_err("it is closed");
+    let requested =
+        bridge.request(Box::new(world.command("User", "signUp", "1"))).await.expect_err("it is closed");
     assert_eq!(requested.kind(), BridgeErrorKind::Rejected);
     let subscribed = bridge.subscribe(listening("mail", "userRegistered"), recorder.consumer()).await;
     assert_eq!(subscribed.expect_err("it is closed").kind(), BridgeErrorKind::Rejected);

@@ -1,5 +1,6 @@
 //! Duties of filters: every criterion holds exactly, on the decoded message.
 
+use purista_core::id::Id;
 use purista_core::message::{Message, MessageType, Party};
 use purista_core::subscription::{Filter, PartyFilter};
 use purista_core::text::Text;
@@ -31,7 +32,7 @@ async fn check(world: &World, filter: Filter, messages: Vec<(Message, bool)>) {
 fn party(service: &str, version: &str, target: &str, instance: Option<&str>) -> Party {
     let mut parts = address(service, target).parts().clone();
     parts.version = version.to_owned().into();
-    Party { address: parts.into(), instance: instance.map(Into::into) }
+    Party { address: parts.into(), instance: instance.and_then(|name| Id::parse(name).ok()) }
 }
 
 /// The type of the message.

@@ -199,7 +199,7 @@ pub async fn server_panic_does_not_stop_the_feed(world: &World) {
         let command = world.command("User", "signUp", &n.to_string());
         let calling: Arc<dyn EventBridge> = Arc::clone(&caller);
         // In the process a command runs on its caller's task, so this task is the one that may be torn.
-        let call = world.tasks().spawn(async move { calling.request(command).await });
+        let call = world.tasks().spawn(async move { calling.request(Box::new(command)).await });
         if let Ok(ended) = tokio::time::timeout(PATIENCE / 2, call).await.expect("it ends early") {
             assert!(ended.is_err() || ended.is_ok_and(|answer| answer.kind.is_response()));
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use purista_core::address::{Address, AddressParts};
 use purista_core::bridge::{Capabilities, Consumer, EventBridge, Registration};
 use purista_core::clock::Clock;
+use purista_core::id::Id;
 use purista_core::message::{Message, MessageType, Party};
 use purista_core::payload::Payload;
 use purista_core::subscription::{Filter, Sharing, Subscription};
@@ -99,7 +100,8 @@ impl World {
 
     /// A message with nothing but what each has, from `Caller.1.main`.
     pub fn message(&self, kind: MessageType) -> Message {
-        let sender = Party { address: address("Caller", "main"), instance: Some("callerInstance1".into()) };
+        let sender =
+            Party { address: address("Caller", "main"), instance: Id::parse("callerInstance1").ok() };
         Message::new(self.clock.id(), kind, self.clock.now_ms(), sender, self.clock.id())
     }
 }
@@ -162,7 +164,7 @@ pub async fn publish(bridge: &Arc<dyn EventBridge>, message: Message) {
 
 /// Asks, which must bring a reply.
 pub async fn request(bridge: &Arc<dyn EventBridge>, command: Message) -> Message {
-    bridge.request(command).await.expect("a command is answered")
+    *bridge.request(Box::new(command)).await.expect("a command is answered")
 }
 
 /// The payload of a message as text.

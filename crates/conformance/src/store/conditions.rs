@@ -154,7 +154,7 @@ async fn race(
         let (store, all_have_read) = (Arc::clone(&stage.store), Arc::clone(&all_have_read));
         let (query, condition) = boundary(number);
         deciders.spawn(async move {
-            let (_, token) = store.read_view(&query).await.expect("a view is read");
+            let (_, token) = super::stage::view(&*store, &query).await;
             let condition = condition.unwrap_or(Condition::Unless(query, token));
             all_have_read.wait().await;
             let sold = event("sold", &[("seat", "1"), ("guest", &number.to_string())]);
@@ -179,7 +179,7 @@ pub async fn deciders_that_decide_again_never_sell_too_much(stage: &mut Stage) {
             let query = Query::tag("show", "1");
             // Whoever loses has lost to one who sold: more often than there are seats nobody can.
             for _ in 0..=SEATS {
-                let (sold, token) = store.read_view(&query).await.expect("a view is read");
+                let (sold, token) = super::stage::view(&*store, &query).await;
                 if sold.len() >= SEATS {
                     return false;
                 }

@@ -133,7 +133,7 @@ fn with_everything() -> NewEvent {
             version: "123456789".into(),
             target: "".into(),
         }),
-        instance: Some("instance-✗".into()),
+        instance: Id::parse("instance-✗").ok(),
     };
     let cause = Cause {
         sender: party,

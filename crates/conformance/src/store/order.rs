@@ -254,7 +254,7 @@ pub async fn what_is_committed_is_seen_at_once(stage: &mut Stage) {
                 let batch = Batch { appends, ..given::batch() };
                 let receipt = store.commit(batch).await.expect("committed");
                 assert!(*store.head().borrow() >= receipt.position);
-                let (view, _) = store.read_view(&query).await.expect("a view is read");
+                let (view, _) = super::stage::view(&*store, &query).await;
                 assert_eq!(view.len(), number);
                 let page = store.follow(&Query::all(), receipt.position.previous(), 1).await;
                 let followed = page.expect("a page is followed").events;

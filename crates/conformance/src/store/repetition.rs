@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use purista_events::batch::{Append, Batch, Fingerprint, Receipt, ReplyKey, StoredReply};
+use purista_events::batch::{Append, Batch, Receipt, ReplyKey, StoredReply};
+use purista_events::fingerprint::Fingerprint;
 use purista_events::store::StoreErrorKind::{AlreadyDone, KeyTaken};
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -32,6 +32,12 @@ pub struct Stage {
     pub(super) store: Arc<dyn EventStore>,
 }
 
+/// What a query selects now, with the token of the moment.
+pub(super) async fn view(store: &dyn EventStore, query: &Query) -> (Vec<Recorded>, ReadToken) {
+    let view = store.read_view(query, Position::START).await.expect("a view is read");
+    view.all().await.expect("all pages of a view are read")
+}
+
 /// Everything that a store holds, of the names in [`given`].
 #[derive(Debug, PartialEq)]
 pub(super) struct Contents {
@@ -94,7 +100,7 @@ impl Stage {
 
     /// What a query selects now, with the token of the moment.
     pub(super) async fn view(&self, query: &Query) -> (Vec<Recorded>, ReadToken) {
-        self.store.read_view(query).await.expect("a view is read")
+        view(&*self.store, query).await
     }
 
     /// All events, in order, page by page.

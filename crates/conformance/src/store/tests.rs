@@ -2,7 +2,7 @@
 
 const SUITE: &str = include_str!("../store.rs");
 
-const DUTIES: [(&str, &str); 10] = [
+const DUTIES: [(&str, &str); 12] = [
     ("atomicity", include_str!("atomicity.rs")),
     ("repetition", include_str!("repetition.rs")),
     ("conditions", include_str!("conditions.rs")),
@@ -12,6 +12,8 @@ const DUTIES: [(&str, &str); 10] = [
     ("tenants", include_str!("tenants.rs")),
     ("progress", include_str!("progress.rs")),
     ("lifetime", include_str!("lifetime.rs")),
+    ("snapshots", include_str!("snapshots.rs")),
+    ("survey", include_str!("survey.rs")),
     ("model", include_str!("model.rs")),
 ];
 

@@ -73,7 +73,7 @@ struct Queue {
 
 impl Queue {
     fn pulled(&self, message: Arc<Message>, attempt: u32) -> Pulled<Back> {
-        let delivery = Delivery { message: Message::clone(&message), attempt };
+        let delivery = Delivery { message: Box::new(Message::clone(&message)), attempt };
         Pulled { delivery, settle: Back { message, attempt, returned: Arc::clone(&self.returned) } }
     }
 }

@@ -5,14 +5,16 @@ use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
 use rustc_hash::FxHashMap;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Inner;
 use super::listener::Listener;
 use crate::address::Address;
-use crate::bridge::{Consumer, Feed};
+use crate::bridge::{Consumer, Feed, InHand};
 use crate::message::{Message, MessageType};
 use crate::pump::Control;
+use crate::sharded::Sharded;
 use crate::subscription::{Filter, Sharing, Subscription};
 use crate::text::Text;
 
@@ -36,15 +38,24 @@ struct Servers {
 #[derive(Clone)]
 pub(super) struct Server {
     pub(super) consumer: Arc<dyn Consumer>,
-    /// Counts the calls, which run on their callers' tasks; closed when the server is stopped.
-    pub(super) calls: TaskTracker,
+    /// Held by the table, and by each call, which runs on its caller's task.
+    pub(super) calls: Arc<Sharded<Arc<InHand>>>,
+    /// Cancelled when neither the table nor a call holds on to it any more.
+    ended: CancellationToken,
 }
 
 impl Server {
-    /// Waits until nothing is in hand. It must be out of the table before.
-    pub(super) async fn ended(&self) {
-        self.calls.close();
-        self.calls.wait().await;
+    /// Calls whose callers go away end on `tasks`.
+    pub(super) fn new(consumer: Arc<dyn Consumer>, tasks: &TaskTracker) -> Self {
+        let ended = CancellationToken::new();
+        let held = Arc::new(ended.clone().drop_guard());
+        let in_hand = || Arc::new(InHand::new(tasks.clone(), Arc::clone(&held)));
+        Self { consumer, calls: Arc::new(Sharded::new(in_hand)), ended }
+    }
+
+    /// Cancelled when nothing is in hand, once it is out of the table.
+    pub(super) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
     }
 }
 
@@ -105,9 +116,9 @@ impl Routing {
         self.serving(address, |servers| servers.push(server.clone()))
     }
 
-    fn without_server(&self, address: &Address, server: &Server) -> Self {
+    fn without_server(&self, address: &Address, server: &Weak<Sharded<Arc<InHand>>>) -> Self {
         self.serving(address, |servers| {
-            servers.retain(|one| !TaskTracker::ptr_eq(&one.calls, &server.calls));
+            servers.retain(|one| !std::ptr::eq(Arc::as_ptr(&one.calls), server.as_ptr()));
         })
     }
 
@@ -192,13 +203,15 @@ fn leave(groups: &mut Vec<Arc<Group>>, listener: &Arc<Listener>) {
 /// The registration of a command.
 pub(super) struct ServerFeed {
     address: Address,
-    server: Server,
+    /// Not held: a server ends when the table lets go of it, whoever keeps the registration.
+    calls: Weak<Sharded<Arc<InHand>>>,
+    ended: CancellationToken,
     bridge: Weak<Inner>,
 }
 
 impl ServerFeed {
-    pub(super) fn new(address: Address, server: Server, bridge: Weak<Inner>) -> Self {
-        Self { address, server, bridge }
+    pub(super) fn new(address: Address, server: &Server, bridge: Weak<Inner>) -> Self {
+        Self { address, calls: Arc::downgrade(&server.calls), ended: server.ended(), bridge }
     }
 }
 
@@ -211,10 +224,10 @@ impl Feed for ServerFeed {
 
     fn stop(&self) -> BoxFuture<'static, ()> {
         if let Some(bridge) = self.bridge.upgrade() {
-            bridge.change(|routing| routing.without_server(&self.address, &self.server));
+            bridge.change(|routing| routing.without_server(&self.address, &self.calls));
         }
-        let server = self.server.clone();
-        Box::pin(async move { server.ended().await })
+        let ended = self.ended.clone();
+        Box::pin(async move { ended.cancelled().await })
     }
 }
 

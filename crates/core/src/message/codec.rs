@@ -263,7 +263,7 @@ fn wire_party(party: &Party) -> WireParty<'_> {
         service_name: party.address.service().into(),
         service_version: party.address.version().into(),
         service_target: party.address.target().into(),
-        instance_id: party.instance.as_deref().map(Into::into),
+        instance_id: party.instance.as_ref().map(Id::text),
     }
 }
 
@@ -273,7 +273,9 @@ fn party(wire: WireParty<'_>) -> Party {
         version: Cow::Owned(wire.service_version.into_owned()),
         target: Cow::Owned(wire.service_target.into_owned()),
     };
-    Party { address: Address::from(parts), instance: wire.instance_id.as_deref().map(Into::into) }
+    // What is no id names nobody: peers send an empty text where they have none.
+    let instance = wire.instance_id.and_then(|text| Id::parse(&text).ok());
+    Party { address: Address::from(parts), instance }
 }
 
 fn nobody<'a>() -> WireParty<'a> {

@@ -55,6 +55,13 @@ impl Log {
                 return Err(StoreError::new(StoreErrorKind::AlreadyDone, what));
             }
         }
+        let mut forgotten = HashSet::new();
+        for id in &batch.forgotten_dead_letters {
+            if !self.dead_letters.iter().any(|letter| letter.id == *id) || !forgotten.insert(id) {
+                let what = format!("the dead letter {id} is not there any more");
+                return Err(StoreError::new(StoreErrorKind::AlreadyDone, what));
+            }
+        }
         Ok(())
     }
 
@@ -140,6 +147,8 @@ impl Log {
             self.subscriptions.entry(subscription).or_default().pause = pause;
         }
         self.subscriptions.retain(|_, kept| !kept.is_empty());
+        let forgotten = batch.forgotten_dead_letters;
+        self.dead_letters.retain(|letter| !forgotten.contains(&letter.id));
         self.dead_letters.extend(batch.dead_letters);
 
         let receipt = Receipt {

@@ -8,8 +8,11 @@ use purista_core::id::Id;
 use serde_json::Value;
 
 use crate::batch::{RECEIPTS_KEPT_DAYS, Receipt, ReplyKey, StoredReply};
+use crate::memory::tables::Tables;
 use crate::position::Position;
+use crate::read_models::{Build, BuildPause};
 use crate::recorded::Recorded;
+use crate::snapshot::{Snapshot, SnapshotKey};
 use crate::subscriptions::{DeadLetter, Parked, Pause, Progress, SubscriptionId};
 
 /// Part of every key that two tenants might share.
@@ -28,6 +31,9 @@ pub(super) struct Log {
     pub(super) consumed: HashSet<(SubscriptionId, Id)>,
     pub(super) subscriptions: BTreeMap<SubscriptionId, Kept>,
     pub(super) dead_letters: Vec<DeadLetter>,
+    /// Read models, by their builds.
+    pub(super) builds: BTreeMap<Build, Built>,
+    pub(super) snapshots: HashMap<SnapshotKey, Snapshot>,
     /// What is forgotten after its days, oldest first.
     pub(super) expiring: VecDeque<(Timestamp, Expiring)>,
     /// The time of the log. It never runs back, whatever the clock does.
@@ -94,4 +100,13 @@ impl Kept {
     pub(super) fn is_empty(&self) -> bool {
         self.progress.is_none() && self.parked.is_empty() && self.pause.is_none()
     }
+}
+
+/// A build with its rows.
+#[derive(Debug)]
+pub(super) struct Built {
+    pub(super) position: Position,
+    pub(super) is_current: bool,
+    pub(super) pause: Option<BuildPause>,
+    pub(super) tables: Tables,
 }

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use purista_core::id::Id;
 use purista_core::store::Versioned;
+use purista_core::text::Text;
 
 use crate::batch::{ReplyKey, StoredReply};
+use crate::form::{Counted, Form};
 use crate::memory::log::Log;
 use crate::position::Position;
 use crate::query::Query;
 use crate::recorded::Recorded;
+use crate::snapshot::{Snapshot, SnapshotGroup, SnapshotKey};
 use crate::store::{Direction, FollowPage};
 use crate::subscriptions::{DeadLetter, SubscriptionId, SubscriptionRecord};
 
@@ -56,6 +59,48 @@ impl Log {
     pub(super) fn position_at(&self, time: Timestamp) -> Position {
         let recorded = self.events.partition_point(|event| event.recorded_at <= time);
         self.events.get(..recorded).and_then(<[_]>::last).map_or(Position::START, |event| event.position)
+    }
+
+    pub(super) fn recorded_at(&self, position: Position) -> Option<Timestamp> {
+        let event = self.after(position.previous()).first().filter(|event| event.position == position)?;
+        Some(event.recorded_at)
+    }
+
+    pub(super) fn count(&self, query: &Query, after: Position, up_to: Position, at_most: u64) -> Counted {
+        let selected = self.after(after).iter().take_while(|event| event.position <= up_to);
+        let found = selected.filter(|event| query.selects(event)).count();
+        Counted::up_to(u64::try_from(found).unwrap_or(u64::MAX), at_most)
+    }
+
+    pub(super) fn forms(&self) -> Vec<Form> {
+        let mut forms: BTreeMap<(Text, u32), Form> = BTreeMap::new();
+        for Recorded { name, version, position, .. } in &self.events {
+            let form = forms.entry((name.clone(), *version)).or_insert_with(|| Form {
+                name: name.clone(),
+                version: *version,
+                count: Some(0),
+                oldest: *position,
+                newest: *position,
+            });
+            form.count = form.count.map(|count| count + 1);
+            form.newest = *position;
+        }
+        forms.into_values().collect()
+    }
+
+    pub(super) fn snapshots(&self) -> Vec<SnapshotGroup> {
+        let mut groups: BTreeMap<(Text, u32), SnapshotGroup> = BTreeMap::new();
+        for Snapshot { key: SnapshotKey { name, version, .. }, taken_at, .. } in self.snapshots.values() {
+            let group = groups.entry((name.clone(), *version)).or_insert_with(|| SnapshotGroup {
+                name: name.clone(),
+                version: *version,
+                count: 0,
+                newest: *taken_at,
+            });
+            group.count += 1;
+            group.newest = group.newest.max(*taken_at);
+        }
+        groups.into_values().collect()
     }
 
     pub(super) fn state(&self, tenant: Option<&str>, keys: &[String]) -> BTreeMap<String, Versioned> {

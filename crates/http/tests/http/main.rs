@@ -14,6 +14,7 @@ mod errors;
 mod few_files;
 mod http2;
 mod limits;
+mod metrics;
 mod opening;
 mod requests;
 mod stopping;

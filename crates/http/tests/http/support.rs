@@ -17,6 +17,7 @@ use purista_core::door::{Door, DoorError, House, OpenDoor};
 use purista_core::error::HandlerError;
 use purista_core::health::{Condition, Health, HealthReport, PartHealth};
 use purista_core::in_process::InProcessBridge;
+use purista_core::lag::Lags;
 use purista_core::message::{ErrorPayload, Message, MessageType, Party};
 use purista_core::parameter::Parameters;
 use purista_core::payload::Payload;
@@ -57,7 +58,7 @@ impl<C: Command> Consumer for Serving<C> {
         Box::pin(async move {
             let sender = Party::anywhere(Address::known(C::ADDRESS));
             let worked = match decode::<C>(&command, &parameters, &inspector) {
-                Ok(input) => work(input, command.clone()).await,
+                Ok(input) => work(input, Message::clone(&command)).await,
                 Err(error) => Err(error),
             };
             Outcome::Reply(Box::new(match worked {
@@ -115,17 +116,24 @@ pub(crate) struct Builder {
     bridge: InProcessBridge,
     commands: Vec<CommandEntry>,
     pub(crate) report: Arc<std::sync::Mutex<HealthReport>>,
+    pub(crate) lags: Lags,
 }
 
 impl Builder {
     /// A house without services, ready and well.
     pub(crate) fn new() -> Self {
-        let part = PartHealth { name: "bridge".to_owned(), condition: Condition::Up, detail: None };
+        let part = PartHealth {
+            name: "bridge".to_owned(),
+            condition: Condition::Up,
+            detail: None,
+            events_behind: None,
+        };
         let report = HealthReport { is_ready: true, parts: vec![part] };
         Self {
             bridge: InProcessBridge::new(),
             commands: Vec::new(),
             report: Arc::new(std::sync::Mutex::new(report)),
+            lags: Lags::none(),
         }
     }
 
@@ -202,6 +210,7 @@ impl Builder {
                 }],
             }),
             health: Health::new(move || report.lock().unwrap().clone()),
+            lags: self.lags,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             clock: Clock::system(),

@@ -76,7 +76,7 @@ async fn subscriptions_come_back_after_the_server_was_killed() {
     let (kept, heard) = (Recorder::default(), Recorder::default());
     user.subscribe(Subscription::command(address("User", "signUp"), 64), kept.consumer()).await.unwrap();
     user.subscribe(listening(), heard.consumer()).await.unwrap();
-    caller.request(command("signUp", PATIENCE)).await.unwrap();
+    caller.request(Box::new(command("signUp", PATIENCE))).await.unwrap();
     for round in 0..2 {
         server.kill();
         until(&user, BridgeState::Reconnecting).await;
@@ -84,7 +84,7 @@ async fn subscriptions_come_back_after_the_server_was_killed() {
         server.restart().await;
         until(&user, BridgeState::Connected).await;
         until(&caller, BridgeState::Connected).await;
-        let answer = caller.request(command("signUp", PATIENCE)).await.unwrap();
+        let answer = caller.request(Box::new(command("signUp", PATIENCE))).await.unwrap();
         assert_eq!(answer.kind, MessageType::CommandSuccessResponse, "round {round}");
         let event = event();
         caller.publish(event.clone()).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_request_in_flight_ends_as_unknown_when_the_connection_is_lost() {
     let silent = Arc::new(Silent(Arc::clone(&began)));
     user.subscribe(Subscription::command(address("User", "signUp"), 64), silent).await.unwrap();
     let asked = Instant::now();
-    let calling = caller.request(command("signUp", PATIENCE));
+    let calling = caller.request(Box::new(command("signUp", PATIENCE)));
     let killing = async {
         began.notified().await;
         server.kill();
@@ -128,7 +128,7 @@ async fn what_is_asked_while_the_server_is_away_waits_for_it_or_never_happened()
     user.subscribe(listening(), heard.consumer()).await.unwrap();
     server.kill();
     until(&caller, BridgeState::Reconnecting).await;
-    let short = caller.request(command("signUp", Duration::from_millis(100))).await.unwrap_err();
+    let short = caller.request(Box::new(command("signUp", Duration::from_millis(100)))).await.unwrap_err();
     assert_eq!(short.kind(), BridgeErrorKind::Rejected, "it was never sent");
     let mut brief = event();
     brief.deadline = Some(Instant::now() + Duration::from_millis(100));
@@ -144,7 +144,7 @@ async fn what_is_asked_while_the_server_is_away_waits_for_it_or_never_happened()
     // The two bridges come back one after the other; until the user's is there, nobody hears and nobody serves.
     caller.publish(event.clone()).await.unwrap();
     assert_eq!(heard.message().await.id, event.id);
-    caller.request(command("signUp", PATIENCE)).await.unwrap();
+    caller.request(Box::new(command("signUp", PATIENCE))).await.unwrap();
     assert_eq!(kept.rest().await.len(), 1, "the rejected one never ran");
     user.close().await.unwrap();
     caller.close().await.unwrap();

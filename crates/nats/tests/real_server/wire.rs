@@ -31,7 +31,8 @@ struct SignUp {
 
 impl Consumer for SignUp {
     fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
-        let sender = Party { address: Address::of(USER, "userSignUp"), instance: Some(self.instance.into()) };
+        let sender =
+            Party { address: Address::of(USER, "userSignUp"), instance: Id::parse(self.instance).ok() };
         let payload = Payload::encoded(r#"{"userId":"id-of-Ada"}"#.into());
         let mut reply = delivery.message.response(
             MessageType::CommandSuccessResponse,
@@ -47,7 +48,7 @@ impl Consumer for SignUp {
 
 fn sign_up() -> Message {
     let clock = Clock::system();
-    let sender = Party { address: Address::of(CALLER, "main"), instance: Some("callerInstance1".into()) };
+    let sender = Party { address: Address::of(CALLER, "main"), instance: Id::parse("callerInstance1").ok() };
     let trace_id = Id::parse("s01-signUp").unwrap();
     let mut command = Message::new(clock.id(), MessageType::Command, clock.now_ms(), sender, trace_id);
     command.receiver = Some(Party::anywhere(Address::of(USER, "userSignUp")));
@@ -155,7 +156,7 @@ async fn a_sign_up_looks_as_puristas_does() {
     let mut captured = server.captured(&client, ">").await;
 
     let sent = sign_up();
-    let answer = caller.request(sent.clone()).await.unwrap();
+    let answer = caller.request(Box::new(sent.clone())).await.unwrap();
     assert_eq!(answer.id, sent.id, "a response bears the id of its command");
 
     let command = next(&mut captured).await;
@@ -193,7 +194,7 @@ async fn a_recorded_event_leaves_no_trace_on_its_responses_way() {
     let (user, caller) = two_bridges(&server, Some(record)).await;
     let client = server.client().await;
     let mut captured = server.captured(&client, ">").await;
-    caller.request(sign_up()).await.unwrap();
+    caller.request(Box::new(sign_up())).await.unwrap();
     next(&mut captured).await;
     let reply = next(&mut captured).await;
     assert_eq!(body(&reply), response_body(), "the body bears the event's name");
@@ -256,7 +257,7 @@ async fn a_command_that_cannot_be_read_is_refused_and_harms_nobody() {
     // Without a place for the answer there is silence, and life goes on.
     client.publish(subject, "{".into()).await.unwrap();
     client.flush().await.unwrap();
-    let answer = caller.request(sign_up()).await.unwrap();
+    let answer = caller.request(Box::new(sign_up())).await.unwrap();
     assert_eq!(answer.kind, MessageType::CommandSuccessResponse);
 }
 
@@ -274,7 +275,7 @@ async fn a_reply_that_is_no_answer_ends_its_call_at_once() {
             client.publish(inbox, answer.to_owned().into()).await.unwrap();
         };
         let began = Instant::now();
-        let (ended, ()) = tokio::join!(caller.request(sign_up()), answering);
+        let (ended, ()) = tokio::join!(caller.request(Box::new(sign_up())), answering);
         assert!(ended.unwrap_err().may_have_happened(), "{answer:?}");
         assert!(began.elapsed() < PATIENCE / 2);
     }
@@ -297,12 +298,12 @@ async fn a_message_larger_than_the_server_takes_is_rejected_and_a_reply_so_large
     assert_eq!(caller.capabilities().message_bytes_max, 1 << 20);
     let mut large = sign_up();
     large.payload = Payload::encoded(format!("\"{}\"", "x".repeat(1 << 20)).into());
-    let error = caller.request(large).await.unwrap_err();
+    let error = caller.request(Box::new(large)).await.unwrap_err();
     assert!(!error.may_have_happened(), "{error}");
 
     caller.subscribe(Subscription::command(Address::of(USER, "large"), 1), Arc::new(Large)).await.unwrap();
     let mut command = sign_up();
     command.receiver = Some(Party::anywhere(Address::of(USER, "large")));
-    let answer = caller.request(command).await.unwrap();
+    let answer = caller.request(Box::new(command)).await.unwrap();
     assert_eq!(answer.kind, MessageType::CommandErrorResponse);
 }

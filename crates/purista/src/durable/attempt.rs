@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use purista_core::error::HandlerError;
+use purista_core::message::Message;
 use purista_events::batch::Batch;
 use purista_events::position::Position;
 use purista_events::recorded::Recorded;
@@ -11,6 +12,7 @@ use purista_events::subscriptions::{
     DeadLetter, DeadLetterSource, Failure, HISTORY_MAX, Parked, ParkedChange, Pause, ProgressChange,
     SubscriptionId,
 };
+use purista_events::upcast::UnreadableEvent;
 
 use super::event_at;
 use super::ledger::Job;
@@ -78,13 +80,14 @@ impl Attempt {
 
     async fn attempt(self, trial: Trial) -> Ended {
         let position = trial.event.position;
-        let message = trial.event.to_message(&self.store.origin());
-        // A set criterion that the query does not say is asked here.
-        if !self.listener.listening().terms.filter.matches(&message) {
-            return Ended { position, how: How::Finished { is_saved: false } };
-        }
-        let mut heard = Arc::clone(&self.listener).hear(message, trial.attempt).await;
-        let result = std::mem::replace(&mut heard.result, Ok(None));
+        let (mut heard, result) = match self.messages(&trial.event) {
+            Ok(messages) => self.hear(messages, &trial).await,
+            // Another program can read it, or this one with an upcaster more: until then it is put aside.
+            Err(error) => {
+                let message = trial.event.to_message(&self.store.origin());
+                (Heard::unreadable(Box::new(message)), Err(HandlerError::dead_letter(error.to_string())))
+            }
+        };
         let how = match result {
             Ok(changes) => match self.conclude(&trial, &heard, changes).await {
                 Ok(is_saved) => {
@@ -97,6 +100,56 @@ impl Attempt {
             Err(error) => self.failed(&trial, heard, &error).await,
         };
         Ended { position, how }
+    }
+
+    /// The messages of an event: one, unless it is of an older form, which may have become none or several.
+    fn messages(&self, event: &Recorded) -> Result<Vec<Message>, UnreadableEvent> {
+        let (terms, origin) = (&self.listener.listening().terms, self.store.origin());
+        let mut messages = Vec::with_capacity(1);
+        let mut admit = |event: &Recorded| {
+            let message = event.to_message(&origin);
+            // A set criterion that the query does not say is asked here.
+            if terms.filter.matches(&message) {
+                messages.push(message);
+            }
+        };
+        let Some(version) = terms.version else {
+            admit(event);
+            return Ok(messages);
+        };
+        let wanted =
+            |name: &str| terms.filter.event_names.iter().any(|known| &**known == name).then_some(version);
+        self.runtime.upcasters.read(event, wanted, |name, version, body| {
+            if (name, version) == (&event.name, event.version) {
+                admit(event);
+            } else {
+                admit(&Recorded { name: name.clone(), version, body: body.clone(), ..event.clone() });
+            }
+            Ok::<_, UnreadableEvent>(())
+        })?;
+        Ok(messages)
+    }
+
+    /// Runs the handler for each message, all in one unit of work: what one event has become is finished together.
+    async fn hear(
+        &self,
+        messages: Vec<Message>,
+        trial: &Trial,
+    ) -> (Heard, Result<Option<Box<Changes>>, HandlerError>) {
+        let mut heard = None;
+        let mut begun = None;
+        for message in messages {
+            let mut next =
+                Arc::clone(&self.listener).hear(Box::new(message), trial.attempt, begun.take()).await;
+            let result = std::mem::replace(&mut next.result, Ok(None));
+            match result {
+                Ok(changes) => begun = changes,
+                Err(error) => return (next, Err(error)),
+            }
+            heard = Some(next);
+        }
+        let nothing = || Heard::unreadable(Box::new(trial.event.to_message(&self.store.origin())));
+        (heard.unwrap_or_else(nothing), Ok(begun.filter(|changes| changes.commits())))
     }
 
     /// Commits what the handler did together with the progress. A handler that changed nothing costs no commit of its own.

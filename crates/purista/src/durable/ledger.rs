@@ -13,6 +13,7 @@ use purista_events::subscriptions::{Parked, SubscriptionRecord};
 
 /// Something to do now.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every job is the large one, and none lives long")]
 pub(crate) enum Job {
     /// Try this event for the first time.
     First(Recorded),
@@ -150,7 +151,9 @@ impl Ledger {
 
     /// Parked events that hold back others but are held back by none.
     fn waiting(&self) -> impl Iterator<Item = &Parked> {
-        self.parked.values().filter(|parked| !self.trying.contains(&parked.position) && self.is_first(parked))
+        let is_free = |parked: &Parked| parked.key.as_ref().is_none_or(|key| !self.lanes.contains_key(key));
+        let is_idle = move |parked: &Parked| !self.trying.contains(&parked.position) && is_free(parked);
+        self.parked.values().filter(move |parked| is_idle(parked) && self.is_first(parked))
     }
 
     fn is_first(&self, parked: &Parked) -> bool {
@@ -225,6 +228,16 @@ impl Ledger {
             self.blocked.entry(key.clone()).or_default().insert(parked.position);
         }
         self.parked.insert(parked.position, parked);
+    }
+
+    /// What the store has parked, somebody else's doing included.
+    pub(crate) fn take_up(&mut self, parked: Vec<Parked>) {
+        for one in parked {
+            // What is being parked right now is on its way here by itself.
+            if !self.parked.contains_key(&one.position) && !self.unfinished.contains(&one.position) {
+                self.park(one);
+            }
+        }
     }
 
     /// Progress that the store does not know yet.

@@ -32,6 +32,9 @@ pub(super) fn problems(services: &[Service], offer: &Offer<'_>) -> Vec<String> {
     twice(services.iter().map(|service| service.id().to_string()), "service", &mut found);
     for service in services {
         names(service, &mut found);
+        if !offer.has_store {
+            deciders(service, &mut found);
+        }
         for part in &service.subscriptions {
             subscription(&part.listening, offer, &mut found);
         }
@@ -68,6 +71,17 @@ fn names(service: &Service, found: &mut Vec<String>) {
             ));
         }
     }
+}
+
+fn deciders(service: &Service, found: &mut Vec<String>) {
+    let deciders = service.commands.iter().filter(|part| part.decides);
+    found.extend(deciders.map(|part| {
+        format!(
+            "{} decides on what is recorded, but the host has no store: give the host a `.store(..)`, or make it a plain \
+             `command(..)`",
+            part.entry.address
+        )
+    }));
 }
 
 fn unknown_path_parameter(route: Option<Route>, parameters: &[&str]) -> Option<&'static str> {

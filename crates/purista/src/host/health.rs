@@ -1,14 +1,23 @@
 //! How a host is, part by part.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use purista_core::bridge::BridgeState;
 use purista_core::catalogue::Catalogue;
 use purista_core::health::{Condition, Health, HealthReport, PartHealth};
+use purista_events::position::Position;
+use purista_events::projector::ProjectionHandle;
+use tokio::time::Instant;
 
 use crate::durable::{DurableControl, DurableState, PARKED_MAX};
+use crate::projecting;
 use crate::runtime::Runtime;
+
+/// How long something that has work to do may take nothing in before its health says so.
+const STANDS_MAX: Duration = Duration::from_secs(60);
 
 /// Asks the parts each time. Cheap to clone.
 #[derive(Clone)]
@@ -19,6 +28,9 @@ struct Inner {
     runtime: Arc<Runtime>,
     catalogue: Arc<Catalogue>,
     durables: Mutex<Vec<Arc<DurableControl>>>,
+    projections: Mutex<Vec<ProjectionHandle>>,
+    /// Where each stood that had something to do, and since when.
+    standing: Mutex<HashMap<String, (u64, Instant)>>,
 }
 
 impl HostHealth {
@@ -28,6 +40,8 @@ impl HostHealth {
             runtime: Arc::clone(runtime),
             catalogue: Arc::clone(catalogue),
             durables: Mutex::default(),
+            projections: Mutex::default(),
+            standing: Mutex::default(),
         }))
     }
 
@@ -37,6 +51,10 @@ impl HostHealth {
 
     pub(super) fn watch(&self, durables: Vec<Arc<DurableControl>>) {
         *self.0.durables.lock().unwrap_or_else(PoisonError::into_inner) = durables;
+    }
+
+    pub(super) fn watch_projections(&self, projections: Vec<ProjectionHandle>) {
+        *self.0.projections.lock().unwrap_or_else(PoisonError::into_inner) = projections;
     }
 
     pub(super) fn shared(&self) -> Health {
@@ -49,18 +67,59 @@ impl Inner {
     fn report(&self) -> HealthReport {
         let mut parts = vec![self.bridge()];
         parts.extend(self.store());
+        let head = self.runtime.store.as_ref().map_or(Position::START, |store| *store.head().borrow());
         let durables = self.durables.lock().unwrap_or_else(PoisonError::into_inner).clone();
         parts.extend(self.catalogue.services.iter().map(|service| {
             let id = service.id.to_string();
-            let of_service = durables
+            let of_service: Vec<_> = durables
                 .iter()
-                .filter(|one| one.id.as_str().strip_prefix(&id).is_some_and(|rest| rest.starts_with('.')));
-            let worst = of_service.filter_map(|one| ailing(one)).max_by_key(|(condition, _)| *condition);
+                .filter(|one| one.id.as_str().strip_prefix(&id).is_some_and(|rest| rest.starts_with('.')))
+                .collect();
+            let events_behind = of_service.iter().map(|one| one.left(head)).max();
+            let ailing =
+                of_service.iter().filter_map(|one| ailing(one).or_else(|| self.standing_durable(one)));
+            let worst = ailing.max_by_key(|(condition, _)| *condition);
             let (condition, detail) =
                 worst.map_or((Condition::Up, None), |(condition, detail)| (condition, Some(detail)));
-            PartHealth { name: format!("service {id}"), condition, detail }
+            PartHealth { name: format!("service {id}"), condition, detail, events_behind }
         }));
+        let projections = self.projections.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.extend(projections.iter().map(|one| {
+            let part = projecting::health(one, head);
+            let is_behind = part.condition == Condition::Up && part.events_behind > Some(0);
+            match self.stands(&part.name, is_behind.then(|| projecting::place(one))) {
+                Some(since) => PartHealth {
+                    condition: Condition::Down,
+                    detail: Some(format!("it has taken nothing in for {} s", since.as_secs())),
+                    ..part
+                },
+                None => part,
+            }
+        }));
+        drop(projections);
         HealthReport { is_ready: self.is_ready.load(Ordering::Acquire), parts }
+    }
+
+    /// How long something that has work to do has stood at this place, when that is too long. It is told from one report to
+    /// the next, so it takes somebody who asks.
+    fn stands(&self, name: &str, place: Option<u64>) -> Option<Duration> {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(place) = place else {
+            standing.remove(name);
+            return None;
+        };
+        let seen = standing.entry(name.to_owned()).or_insert_with(|| (place, Instant::now()));
+        if seen.0 != place {
+            *seen = (place, Instant::now());
+        }
+        Some(seen.1.elapsed()).filter(|since| *since >= STANDS_MAX)
+    }
+
+    /// Its handler may be slow on purpose: it needs attention, and no restart.
+    fn standing_durable(&self, one: &DurableControl) -> Option<(Condition, String)> {
+        let since = self.stands(one.id.as_str(), one.is_at_work().then(|| one.ended()))?;
+        let what = format!("no attempt of the subscription {} has ended for {} s", one.id, since.as_secs());
+        Some((Condition::Degraded, what))
     }
 
     fn bridge(&self) -> PartHealth {
@@ -71,14 +130,15 @@ impl Inner {
             }
             BridgeState::Closed => (Condition::Down, Some("it is closed".to_owned())),
         };
-        PartHealth { name: format!("bridge {}", self.runtime.bridge.capabilities().name), condition, detail }
+        let name = format!("bridge {}", self.runtime.bridge.capabilities().name);
+        PartHealth { name, condition, detail, events_behind: None }
     }
 
     fn store(&self) -> Option<PartHealth> {
         let store = self.runtime.store.as_ref()?;
         let detail = store.poisoned();
         let condition = if detail.is_some() { Condition::Down } else { Condition::Up };
-        Some(PartHealth { name: "store".to_owned(), condition, detail })
+        Some(PartHealth { name: "store".to_owned(), condition, detail, events_behind: None })
     }
 }
 

@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use purista_core::bridge::Registration;
+use purista_core::bridge::{Consumer, Registration};
 use purista_core::catalogue::Catalogue;
 use purista_core::client::Client;
 use purista_core::door::OpenDoor;
 use purista_core::health::Health;
 use purista_events::position::Position;
+use purista_events::projector::ProjectionHandle;
 use purista_events::subscriptions::SubscriptionId;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -30,7 +31,10 @@ pub(super) struct Parts {
     pub(super) health: Option<HostHealth>,
     pub(super) commands: Vec<Registration>,
     pub(super) feeds: Vec<(SubscriptionId, Registration)>,
+    /// What takes the messages of a bridge, by subscription.
+    pub(super) fed: Vec<(SubscriptionId, Arc<dyn Consumer>)>,
     pub(super) durables: Vec<Arc<DurableControl>>,
+    pub(super) projections: Vec<ProjectionHandle>,
     pub(super) doors: Vec<OpenDoor>,
     pub(super) relayed: watch::Sender<Position>,
     pub(super) stop_doors: CancellationToken,
@@ -41,18 +45,21 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn new(runtime: Arc<Runtime>, catalogue: Arc<Catalogue>, drain_timeout: Duration) -> Self {
+        let tasks = runtime.tasks.clone();
         Self {
             runtime,
             catalogue,
             health: None,
             commands: Vec::new(),
             feeds: Vec::new(),
+            fed: Vec::new(),
             durables: Vec::new(),
+            projections: Vec::new(),
             doors: Vec::new(),
             relayed: watch::channel(Position::START).0,
             stop_doors: CancellationToken::new(),
             stop_feeding: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks,
             drain_timeout,
         }
     }
@@ -111,7 +118,7 @@ async fn within<F: Future>(
 
 /// A host that runs. Dropping it does not stop it in order: call [`RunningHost::stop`].
 pub struct RunningHost {
-    parts: Parts,
+    pub(super) parts: Parts,
     places: Vec<String>,
     paused: RwLock<()>,
 }
@@ -148,7 +155,7 @@ impl RunningHost {
         &self.places
     }
 
-    /// Lets a paused subscription go on, by its name as `Email.1.sendWelcomeEmail`. `false` when there is none of that name.
+    /// Lets a paused subscription go on, by its name as `Email.1.sendWelcomeEmail`, or a projection, by its own. `false` when there is none of that name.
     pub fn resume(&self, subscription: &str) -> bool {
         // One at a time, so that a second call does not count for the next pause.
         let _one = self.paused.write().unwrap_or_else(PoisonError::into_inner);
@@ -160,7 +167,9 @@ impl RunningHost {
         if let Some((_, feed)) = feed {
             feed.resume();
         }
-        durable.is_some() || feed.is_some()
+        let projections = self.parts.projections.iter().filter(|one| **one.name() == *subscription);
+        let resumed = projections.map(ProjectionHandle::resume).count();
+        durable.is_some() || feed.is_some() || resumed > 0
     }
 
     /// Stops in order: doors, subscriptions, commands, bridge, store. What is under way is finished within the drain

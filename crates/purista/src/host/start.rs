@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use purista_core::bridge::{BridgeError, Registration};
+use purista_core::bridge::{BridgeError, Consumer, Registration};
 use purista_core::catalogue::Catalogue;
 use purista_core::door::{DoorError, House};
 use purista_core::subscription::Subscription;
+use purista_events::projector::Projected;
 use purista_events::store::StoreError;
 use purista_events::subscriptions::SubscriptionId;
 use tokio_util::sync::CancellationToken;
@@ -14,11 +15,13 @@ use tokio_util::task::TaskTracker;
 
 use super::checks::{self, Offer};
 use super::health::HostHealth;
+use super::lagging::Lagging;
 use super::running::{Parts, RunningHost};
 use super::{HostBuilder, announcing};
 use crate::bridge_fed::BridgeFed;
-use crate::durable::{Durable, DurableControl};
+use crate::durable::{self, Durable, DurableControl};
 use crate::listener::Listener;
+use crate::projecting;
 use crate::relay::Relay;
 use crate::runtime::Runtime;
 use crate::service::{CommandPart, SubscriptionPart};
@@ -67,6 +70,8 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
         Catalogue { services: builder.services.iter().map(|service| service.entry.clone()).collect() };
     let mut problems = checks::problems(&builder.services, &offer);
     problems.extend(checks::equal_routes(&catalogue));
+    problems.extend(builder.upcasters.problems());
+    problems.extend(projecting::problems(&builder.projections, builder.store.as_ref()));
     if !problems.is_empty() {
         return Err(StartError::Refused(problems));
     }
@@ -78,10 +83,14 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
     let runtime = builder.runtime(&stop);
     let doors = std::mem::take(&mut builder.doors);
     let services = std::mem::take(&mut builder.services);
+    let projections = std::mem::take(&mut builder.projections);
     let mut parts = Parts::new(Arc::clone(&runtime), Arc::new(catalogue), builder.drain_timeout);
     let health = HostHealth::new(&runtime, &parts.catalogue);
     parts.health = Some(health.clone());
-    let result = bind(&mut parts, &runtime, services, builder.commands_in_flight).await;
+    let result = match project(&mut parts, projections).await {
+        Ok(()) => bind(&mut parts, &runtime, services, builder.commands_in_flight).await,
+        Err(error) => Err(error),
+    };
     let result = match result {
         Ok(()) => open(&mut parts, doors, &health).await,
         Err(error) => Err(error),
@@ -99,6 +108,16 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
         "the host is ready"
     );
     Ok(RunningHost::new(parts))
+}
+
+/// Projections come first: a service that reads a table finds it.
+async fn project(parts: &mut Parts, projections: Vec<Projected>) -> Result<(), StartError> {
+    let started = projecting::start(projections, &parts.runtime, &parts.tasks, &parts.stop_feeding).await;
+    parts.projections = started.map_err(StartError::Store)?;
+    if let Some(health) = &parts.health {
+        health.watch_projections(parts.projections.clone());
+    }
+    Ok(())
 }
 
 async fn bind(
@@ -137,7 +156,8 @@ async fn subscribe(
     let id = SubscriptionId::of(&listening.address);
     let follows_log = listening.terms.is_durable && listening.terms.hears_recorded;
     if let Some(store) = runtime.store.as_ref().filter(|_| follows_log) {
-        let control = Arc::new(DurableControl::new(id.clone()));
+        let control =
+            Arc::new(DurableControl::new(id.clone(), durable::query(&listening, &runtime.upcasters)));
         let durable = Durable {
             listener: Arc::clone(&listener),
             runtime: Arc::clone(runtime),
@@ -153,7 +173,10 @@ async fn subscribe(
             return Ok(());
         }
     }
-    let registration = feed_from_bridge(runtime, &listener, id.clone()).await?;
+    let consumer: Arc<dyn Consumer> =
+        Arc::new(BridgeFed::new(Arc::clone(&listener), Arc::clone(runtime), id.clone()));
+    let registration = feed_from_bridge(runtime, &listener, Arc::clone(&consumer)).await?;
+    parts.fed.push((id.clone(), consumer));
     parts.feeds.push((id, registration));
     Ok(())
 }
@@ -161,7 +184,7 @@ async fn subscribe(
 async fn feed_from_bridge(
     runtime: &Arc<Runtime>,
     listener: &Arc<dyn Listener>,
-    id: SubscriptionId,
+    consumer: Arc<dyn Consumer>,
 ) -> Result<Registration, StartError> {
     let listening = listener.listening();
     let subscription = Subscription {
@@ -172,8 +195,7 @@ async fn feed_from_bridge(
         in_flight: listening.terms.in_flight,
         answers: false,
     };
-    let consumer = BridgeFed { listener: Arc::clone(listener), runtime: Arc::clone(runtime), id };
-    runtime.bridge.subscribe(subscription, Arc::new(consumer)).await.map_err(StartError::Bridge)
+    runtime.bridge.subscribe(subscription, consumer).await.map_err(StartError::Bridge)
 }
 
 async fn relay(parts: &mut Parts, runtime: &Arc<Runtime>) -> Result<(), StartError> {
@@ -195,12 +217,16 @@ async fn open(
     doors: Vec<Box<dyn purista_core::door::Door>>,
     health: &HostHealth,
 ) -> Result<(), StartError> {
+    let relayed = parts.relayed.subscribe();
+    let lags =
+        Lagging::new(&parts.runtime, parts.durables.clone(), parts.projections.clone(), relayed).shared();
     for door in doors {
         let name = door.name();
         let house = House {
             client: parts.runtime.client.clone(),
             catalogue: Arc::clone(&parts.catalogue),
             health: health.shared(),
+            lags: lags.clone(),
             stop: parts.stop_doors.clone(),
             tasks: TaskTracker::clone(&parts.tasks),
             clock: parts.runtime.clock.clone(),

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 use purista_core::address::Address;
 use purista_core::bridge::{
-    BridgeError, BridgeState, Capabilities, Consumer, Delivery, EventBridge, Outcome, Registration,
+    Asking, BridgeError, BridgeState, Capabilities, Consumer, Delivery, EventBridge, Outcome, Registration,
 };
+use purista_core::id::Id;
 use purista_core::in_process::InProcessBridge;
 use purista_core::message::Message;
 use purista_core::subscription::{Filter, Sharing, Subscription};
@@ -59,7 +60,7 @@ impl EventBridge for SettlingBridge {
         self.bridge.capabilities()
     }
 
-    fn instance(&self) -> Arc<str> {
+    fn instance(&self) -> Id {
         self.bridge.instance()
     }
 
@@ -68,8 +69,8 @@ impl EventBridge for SettlingBridge {
         self.bridge.publish(message)
     }
 
-    fn request(&self, command: Message) -> BoxFuture<'_, Result<Message, BridgeError>> {
-        Box::pin(async move {
+    fn request(&self, command: Box<Message>) -> Asking<'_> {
+        Asking::new(async move {
             self.count(&command);
             let listeners_of_replies = self.under_way.clone();
             let reply = self.bridge.request(command).await?;

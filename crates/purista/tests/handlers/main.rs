@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod contracts;
+mod lagging;
 mod listening;
+mod spans;
 mod starting;
+mod trying_again;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

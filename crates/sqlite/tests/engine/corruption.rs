@@ -7,7 +7,7 @@ use purista_sqlite::store::SqliteStore;
 use rusqlite::Connection;
 
 use crate::folder::Folder;
-use crate::given::batch;
+use crate::given::{self, batch};
 
 /// A file of five events whose third was changed behind the store's back.
 async fn damaged(change: &str) -> (Folder, SqliteStore) {
@@ -43,7 +43,7 @@ async fn every_column_is_covered() {
         "checksum = checksum + 1",
     ] {
         let (_folder, store) = damaged(change).await;
-        let error = store.read_view(&Query::all()).await.unwrap_err();
+        let error = given::view(&store, &Query::all()).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{change}: {error}");
         assert!(error.to_string().contains("event at 3 "), "{change}: {error}");
     }
@@ -74,6 +74,6 @@ async fn an_event_that_is_missing_is_noticed_where_its_tag_is_not() {
     let connection = Connection::open(folder.file()).unwrap();
     connection.execute("DELETE FROM events WHERE position = 3", []).unwrap();
     let store = SqliteStore::open(folder.file()).unwrap();
-    let error = store.read_view(&Query::tag("thing", "one")).await.unwrap_err();
+    let error = given::view(&store, &Query::tag("thing", "one")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
 }

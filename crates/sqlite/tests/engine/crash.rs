@@ -11,10 +11,11 @@ use crate::workload::{self, Said};
 
 const TASKS: usize = 16;
 
-/// Kills a writer after a random time, again and again, each time on a new file, and looks at what is left.
+/// Kills a writer after a random time, again and again, each time on a new file, and looks at what is left; then lets the
+/// projection count the rest.
 fn kill_at_random_times(rounds: usize) {
     let clock = Clock::system();
-    let (mut acknowledged, mut found) = (0, 0);
+    let (mut acknowledged, mut found, mut behind) = (0, 0, 0);
     for round in 0..rounds {
         let folder = Folder::new();
         let mut writer = Command::new(workload::program())
@@ -39,8 +40,19 @@ fn kill_at_random_times(rounds: usize) {
         assert_eq!(said.failures, [""; 0], "round {round}");
         acknowledged += said.count;
         found += workload::verify(&folder.file(), TASKS, &said.acknowledged);
+        let connection = rusqlite::Connection::open(folder.file()).unwrap();
+        behind += usize::from(workload::check_projection(&connection) == Some(false));
+        drop(connection);
+        let mut rest = Command::new(workload::program());
+        rest.args(workload::arguments(&folder.file(), 0, 1));
+        assert!(workload::run(&mut rest).is_unharmed);
+        let connection = rusqlite::Connection::open(folder.file()).unwrap();
+        assert_eq!(workload::check_projection(&connection), Some(true), "round {round}");
     }
-    println!("{rounds} rounds: {acknowledged} acknowledged, {found} found, LOST=0");
+    println!(
+        "{rounds} rounds: {acknowledged} acknowledged, {found} found, LOST=0; {behind} with events to be counted"
+    );
+    assert!(behind > 0, "no projection was killed on its way");
     assert!(acknowledged > rounds, "the writers were killed before they wrote");
 }
 

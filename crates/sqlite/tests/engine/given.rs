@@ -6,7 +6,11 @@ use purista_core::event::Tags;
 use purista_core::message::Party;
 use purista_core::text::Text;
 use purista_events::batch::{Append, Batch, Condition};
-use purista_events::recorded::{Cause, NewEvent};
+use purista_events::position::{Position, ReadToken};
+use purista_events::query::Query;
+use purista_events::recorded::{Cause, NewEvent, Recorded};
+use purista_events::store::{EventStore as _, StoreError};
+use purista_sqlite::store::SqliteStore;
 
 /// A batch of one event with one tag.
 pub(crate) fn batch(value: &str) -> Batch {
@@ -29,4 +33,20 @@ pub(crate) fn batch(value: &str) -> Batch {
     let mut batch = Batch::new(clock.id(), None);
     batch.appends.push(Append { events: vec![event], condition: Condition::Always });
     batch
+}
+
+/// All pages of a view.
+pub(crate) async fn view(
+    store: &SqliteStore,
+    query: &Query,
+) -> Result<(Vec<Recorded>, ReadToken), StoreError> {
+    store.read_view(query, Position::START).await?.all().await
+}
+
+/// A batch of so many events.
+pub(crate) fn many(value: &str, count: usize) -> Batch {
+    let events = (0..count).flat_map(|_| batch(value).appends).flat_map(|append| append.events).collect();
+    let mut many = batch(value);
+    many.appends = vec![Append { events, condition: Condition::Always }];
+    many
 }

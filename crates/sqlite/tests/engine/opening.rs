@@ -44,13 +44,13 @@ async fn a_file_in_use_is_refused_in_the_same_process() {
     let store = SqliteStore::open(folder.file()).unwrap();
     check_refused(
         open_at_once(&folder.file()),
-        StoreErrorKind::Closed,
+        StoreErrorKind::InUse,
         &["store.db", "this process", "end that one"],
     );
     // By another name as well.
     let link = folder.path().join("link.db");
     std::os::unix::fs::symlink(folder.file(), &link).unwrap();
-    check_refused(open_at_once(&link), StoreErrorKind::Closed, &["store.db"]);
+    check_refused(open_at_once(&link), StoreErrorKind::InUse, &["store.db"]);
     // The first one is unharmed.
     store.commit(batch("one")).await.unwrap();
     store.close().await.unwrap();

@@ -7,7 +7,7 @@ use purista_events::store::{Direction, EventStore as _};
 use purista_sqlite::store::SqliteStore;
 
 use crate::folder::Folder;
-use crate::given::batch;
+use crate::given::{self, batch};
 
 async fn store_of(events: usize) -> (Folder, SqliteStore) {
     let folder = Folder::new();
@@ -25,7 +25,7 @@ async fn a_query_of_a_thousand_types_finds_what_it_says() {
     let (_folder, store) = store_of(12).await;
     let names = (0..1_000).map(|number| Text::from(format!("happened{}", 999 - number)));
     let query = Query::types(names);
-    let (view, _) = store.read_view(&query).await.unwrap();
+    let (view, _) = given::view(&store, &query).await.unwrap();
     let positions: Vec<u64> = view.iter().map(|event| event.position.number()).collect();
     assert_eq!(positions, (1..=12).collect::<Vec<_>>());
     let page = store.read(&query, Position::new(9), Direction::Backwards, 3).await.unwrap();
@@ -39,9 +39,9 @@ async fn more_tags_than_an_event_bears_select_nothing() {
     let (_folder, store) = store_of(3).await;
     let tags = (0..40).map(|number| (Text::known("thing"), Text::from(number.to_string()))).collect();
     let query = Query::all().or(QueryItem { types: Vec::new(), tags });
-    assert_eq!(store.read_view(&query).await.unwrap().0, []);
+    assert_eq!(given::view(&store, &query).await.unwrap().0, []);
     // The same tag many times is one.
     let tags = vec![(Text::known("thing"), Text::known("1")); 40];
     let query = Query::all().or(QueryItem { types: Vec::new(), tags });
-    assert_eq!(store.read_view(&query).await.unwrap().0.len(), 1);
+    assert_eq!(given::view(&store, &query).await.unwrap().0.len(), 1);
 }

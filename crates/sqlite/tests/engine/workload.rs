@@ -86,8 +86,30 @@ pub(crate) fn verify(file: &Path, tasks: usize, acknowledged: &BTreeMap<u64, u64
         let connection = rusqlite::Connection::open(file).unwrap();
         let sound: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
         assert_eq!(sound, "ok");
+        check_projection(&connection);
         batches
     })
+}
+
+/// Whatever the moment of the crash: the read model holds each event up to its checkpoint once, and none beyond it. Returns
+/// whether all are in it; `None` when it was not made yet.
+pub(crate) fn check_projection(connection: &rusqlite::Connection) -> Option<bool> {
+    let position: Option<i64> =
+        connection.query_row("SELECT max(position) FROM projections", [], |row| row.get(0)).unwrap();
+    let position = position?;
+    let wrong: i64 = connection
+        .query_row(
+            "SELECT count(*) FROM (
+                 SELECT value AS task, count(*) AS count FROM tags WHERE name = 'task' AND position <= ?1 GROUP BY value
+             ) AS expected FULL JOIN counted USING (task) WHERE expected.count IS NOT counted.count",
+            [position],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(wrong, 0, "the read model is not what the events up to {position} make of it");
+    let head: i64 =
+        connection.query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0)).unwrap();
+    Some(position >= head)
 }
 
 fn fresh_id() -> purista_core::id::Id {
@@ -96,7 +118,7 @@ fn fresh_id() -> purista_core::id::Id {
 
 async fn batches_of(store: &SqliteStore, task: u64) -> u64 {
     let query = Query::tag("task", Text::from(task.to_string())).of_tenant(None);
-    let (events, _) = store.read_view(&query).await.unwrap();
+    let (events, _) = crate::given::view(store, &query).await.unwrap();
     let mut last = (0, 0, 0);
     for (version, event) in (1..).zip(&events) {
         assert_eq!(event.stream_version, Some(version), "versions are gapless");

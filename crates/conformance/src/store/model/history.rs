@@ -39,6 +39,8 @@ pub(super) struct Draft {
     parked: Vec<(usize, u64, bool)>,
     pauses: Vec<(usize, bool)>,
     dead_letters: Vec<(usize, u64)>,
+    /// Forgets the dead letter so many before, of those that both sides took.
+    pub(super) forgets: Option<usize>,
     has_empty_key: bool,
 }
 
@@ -114,12 +116,13 @@ fn draft() -> impl Strategy<Value = Draft> {
         parked,
         vec((0..2_usize, any::<bool>()), 0..2),
         vec((0..2_usize, 1..8_u64), 0..2),
+        option::weighted(0.15, 0..4_usize),
     );
     let has_empty_key = proptest::bool::weighted(0.02);
     let repeats = option::weighted(0.1, 0..4_usize);
     let own = (repeats, 0..3_usize, vec(append(), 0..3), vec(change(), 0..4), has_empty_key);
     (own, beside).prop_map(|((repeats, tenant, appends, state, has_empty_key), beside)| {
-        let (reply, consumed, progress, parked, pauses, dead_letters) = beside;
+        let (reply, consumed, progress, parked, pauses, dead_letters, forgets) = beside;
         Draft {
             repeats,
             tenant,
@@ -131,6 +134,7 @@ fn draft() -> impl Strategy<Value = Draft> {
             parked,
             pauses,
             dead_letters,
+            forgets,
             has_empty_key,
         }
     })

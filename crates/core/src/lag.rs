@@ -1,0 +1,83 @@
+//! How far whoever follows a log is behind it, as doors tell the outside.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+/// What follows the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum FollowerKind {
+    /// A read model, as readers see it.
+    Projection,
+    /// A read model that is being made anew, and that nobody sees yet.
+    Rebuild,
+    /// A durable subscription.
+    Subscription,
+    /// What carries recorded events to the bridge.
+    Relay,
+}
+
+impl FollowerKind {
+    /// The word for people and probes.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Projection => "projection",
+            Self::Rebuild => "rebuild",
+            Self::Subscription => "subscription",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// How far one follower is behind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FollowerLag {
+    /// What it is.
+    pub kind: FollowerKind,
+    /// Its name.
+    pub name: String,
+    /// How many of its events wait.
+    pub events: u64,
+    /// Whether there may be more: counting ends somewhere.
+    pub is_at_least: bool,
+    /// How long the oldest of them waits; nothing when none does.
+    pub behind: Duration,
+    /// How many events it took in a second of late; 0 when it is not known.
+    pub per_second: f64,
+    /// When it will have caught up at that rate, where it can be said.
+    pub caught_up_in: Option<Duration>,
+}
+
+/// Measures how far everybody is behind. Cheap to clone.
+#[derive(Clone)]
+pub struct Lags(Arc<Measure>);
+
+type Measure = dyn Fn() -> BoxFuture<'static, Option<Vec<FollowerLag>>> + Send + Sync;
+
+impl Lags {
+    /// Asks `measure` each time; `None` is that it cannot be told now.
+    pub fn new(
+        measure: impl Fn() -> BoxFuture<'static, Option<Vec<FollowerLag>>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(measure))
+    }
+
+    /// Those of a process in which nobody follows a log.
+    pub fn none() -> Self {
+        Self::new(|| Box::pin(std::future::ready(Some(Vec::new()))))
+    }
+
+    /// How far everybody is behind now; `None` when it cannot be told. Cancel safe.
+    pub async fn measure(&self) -> Option<Vec<FollowerLag>> {
+        (self.0)().await
+    }
+}
+
+impl fmt::Debug for Lags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lags").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,134 @@
+//! Events that were decided, checked and encoded, and not yet recorded.
+
+use std::error::Error;
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::address::name_is_valid;
+use crate::contract::ContractError;
+use crate::event::{Event, TAGS_MAX, Tags};
+use crate::fault::Fault;
+use crate::payload::EVENT_BYTES_MAX;
+
+/// The events of one decision, in order: each keeps the rules of its type and the bounds of an event.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Recording {
+    events: Vec<CheckedEvent>,
+}
+
+/// An event whose rules and bounds were checked, as it will be stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckedEvent {
+    /// Its type.
+    pub name: &'static str,
+    /// The version of its form.
+    pub version: u32,
+    /// By what it is found.
+    pub tags: Tags,
+    /// Its content, JSON.
+    pub body: Bytes,
+    /// Whether a host with a store records it, see [`Event::RECORDED`].
+    pub is_recorded: bool,
+}
+
+impl Recording {
+    /// Adds an event, unless it breaks a rule or a bound.
+    pub fn push<E: Event>(&mut self, event: &E) -> Result<(), RecordError> {
+        self.events.push(CheckedEvent::of(event)?);
+        Ok(())
+    }
+
+    /// The events, in order.
+    pub fn events(&self) -> &[CheckedEvent] {
+        &self.events
+    }
+
+    /// The events, in order.
+    pub fn into_events(self) -> Vec<CheckedEvent> {
+        self.events
+    }
+}
+
+impl CheckedEvent {
+    /// Checks an event and encodes it.
+    pub fn of<E: Event>(event: &E) -> Result<Self, RecordError> {
+        const {
+            assert!(
+                name_is_valid(E::NAME),
+                "an event's name is a letter, then letters, digits, `-` and `_`, at most 128"
+            );
+        };
+        event.check().map_err(|faults| RecordError::broken::<E>(faults))?;
+        let body = event.encode().map_err(|source| RecordError::not_encodable::<E>(source))?;
+        let tags = event.tags();
+        RecordError::check_bounds(E::NAME, body.len(), tags.len())?;
+        Ok(Self { name: E::NAME, version: E::VERSION, tags, body, is_recorded: E::RECORDED })
+    }
+}
+
+/// An event cannot be recorded as it is.
+#[derive(Debug)]
+pub struct RecordError {
+    event: &'static str,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    BreaksRules(Vec<Fault>),
+    NotEncodable(ContractError),
+    TooLarge(usize),
+    TooManyTags(usize),
+}
+
+impl RecordError {
+    /// It breaks the rules of its type.
+    pub fn broken<E: Event>(faults: Vec<Fault>) -> Self {
+        Self { event: E::NAME, kind: Kind::BreaksRules(faults) }
+    }
+
+    /// It cannot be written as JSON.
+    pub fn not_encodable<E: Event>(source: ContractError) -> Self {
+        Self { event: E::NAME, kind: Kind::NotEncodable(source) }
+    }
+
+    /// Refuses an event that is larger than [`EVENT_BYTES_MAX`] or bears more than [`TAGS_MAX`] tags.
+    pub fn check_bounds(event: &'static str, bytes: usize, tags: usize) -> Result<(), Self> {
+        if bytes > EVENT_BYTES_MAX {
+            return Err(Self { event, kind: Kind::TooLarge(bytes) });
+        }
+        if tags > TAGS_MAX {
+            return Err(Self { event, kind: Kind::TooManyTags(tags) });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = self.event;
+        match &self.kind {
+            Kind::BreaksRules(faults) => {
+                write!(f, "the event {event} breaks its own rules")?;
+                faults.iter().try_for_each(|fault| write!(f, "; {fault}"))
+            }
+            Kind::NotEncodable(_) => write!(f, "the event {event} cannot be encoded"),
+            Kind::TooLarge(bytes) => {
+                write!(f, "the event {event} has {bytes} bytes, at most {EVENT_BYTES_MAX} are allowed")
+            }
+            Kind::TooManyTags(tags) => {
+                write!(f, "the event {event} bears {tags} tags, at most {TAGS_MAX} are allowed")
+            }
+        }
+    }
+}
+
+impl Error for RecordError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.kind {
+            Kind::NotEncodable(source) => Some(source),
+            _ => None,
+        }
+    }
+}

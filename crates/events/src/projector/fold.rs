@@ -1,0 +1,261 @@
+//! Follows the log into a value in memory, and keeps it as a snapshot: for read models that fit there.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, join};
+use purista_core::clock::Clock;
+use purista_core::event::Event;
+use purista_core::text::Text;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Rate;
+use super::{BuildProgress, Condition, Control, Projected, Worker};
+use crate::position::Position;
+use crate::projection::{Projection, projection};
+use crate::read_models::{Build, BuildPause, caught};
+use crate::recorded::Recorded;
+use crate::snapshot::{Snapshot, SnapshotKey};
+use crate::store::{EventStore, FollowPage, PAGE_MAX, StoreError};
+
+/// How often the value is kept while it changes. What came after is folded again after a crash.
+const KEPT_EVERY: Duration = Duration::from_secs(5);
+
+/// A value in memory that follows the log. Clones are the same value.
+pub struct Folded<S>(Arc<Mutex<RefCell<S>>>);
+
+impl<S> Folded<S> {
+    /// Reads it. Events wait meanwhile, so it is short.
+    pub fn read<T>(&self, read: impl FnOnce(&S) -> T) -> T {
+        read(&self.0.lock().unwrap_or_else(PoisonError::into_inner).borrow())
+    }
+
+    fn set(&self, value: S) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(value);
+    }
+}
+
+impl<S> Clone for Folded<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S> fmt::Debug for Folded<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folded").finish_non_exhaustive()
+    }
+}
+
+/// A value and how it follows from events; made by [`folding`].
+#[must_use = "it does nothing before it is bound to a store"]
+pub struct Folding<S> {
+    start: S,
+    projection: Projection<RefCell<S>>,
+}
+
+/// A value in memory that begins as `start` and follows the log. Raise the version when its form or its fold changes: it is
+/// folded from the first event again then.
+pub fn folding<S: 'static>(name: &'static str, version: u32, start: S) -> Folding<S> {
+    Folding { start, projection: projection(name, version) }
+}
+
+impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folding<S> {
+    /// What one type of event does.
+    pub fn on<E: Event>(mut self, fold: impl Fn(&mut S, Recorded<E>) + Send + Sync + 'static) -> Self {
+        self.projection = self.projection.on(move |value: &RefCell<S>, event: Recorded<E>| {
+            fold(&mut value.borrow_mut(), event);
+            Ok(())
+        });
+        self
+    }
+
+    /// Binds it to a store, for a host to run; and gives the value.
+    pub fn of<T: EventStore + Clone>(self, store: &T) -> (Projected, Folded<S>) {
+        let folded = Folded(Arc::new(Mutex::new(RefCell::new(self.start.clone()))));
+        let store: Arc<dyn EventStore> = Arc::new(store.clone());
+        let (name, version) = (self.projection.name().clone(), self.projection.version());
+        let query = self.projection.query();
+        let key = SnapshotKey::of(None, Text::from(format!("projection.{name}")), version, &query);
+        let control = Arc::new(Control::new(name, version, query, Arc::clone(&store)));
+        let Self { start, projection } = self;
+        let folds =
+            Folds { store, key, start, projection, folded: folded.clone(), control: Arc::clone(&control) };
+        (Projected::with(control, folds), folded)
+    }
+}
+
+impl<S> fmt::Debug for Folding<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Folding").field(&self.projection).finish()
+    }
+}
+
+/// Where taking in a page ended.
+enum End {
+    /// With all of its events.
+    All,
+    /// Before one that cannot be decoded.
+    Before(Position, String),
+    /// In the middle of one.
+    Broken(Position, String),
+}
+
+struct Folds<S> {
+    store: Arc<dyn EventStore>,
+    key: SnapshotKey,
+    start: S,
+    projection: Projection<RefCell<S>>,
+    folded: Folded<S>,
+    control: Arc<Control>,
+}
+
+impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Worker for Folds<S> {
+    fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn work<'a>(
+        &'a self,
+        stop: &'a CancellationToken,
+        clock: &'a Clock,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.follow(stop, clock))
+    }
+}
+
+impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
+    /// Where it goes on: at its snapshot, or at the start. A snapshot that is not of this form counts as none.
+    async fn load(&self) -> Result<Position, StoreError> {
+        let found = self.store.snapshot(&self.key).await?;
+        let found = found.and_then(|kept| Some((kept.position, serde_json::from_slice(&kept.body).ok()?)));
+        let (position, value) = found.unwrap_or_else(|| (Position::START, self.start.clone()));
+        self.folded.set(value);
+        Ok(position)
+    }
+
+    async fn save(&self, position: Position, clock: &Clock) {
+        let body = self.folded.read(serde_json::to_vec);
+        let Ok(body) = body else { return };
+        let snapshot = Snapshot { key: self.key.clone(), position, taken_at: clock.now(), body: body.into() };
+        if let Err(error) = self.store.save_snapshot(snapshot).await {
+            tracing::warn!(projection = %self.control.name, %error, "a value is not kept; it is folded again after a restart");
+        }
+    }
+
+    async fn follow(&self, stop: &CancellationToken, clock: &Clock) -> Result<(), StoreError> {
+        while !stop.is_cancelled() {
+            let mut position = self.load().await?;
+            if let Some(pause) = self.fold(&mut position, stop, clock).await? {
+                tracing::error!(projection = %self.control.name, position = %pause.at, reason = pause.reason, "a projection is paused");
+                self.control.change(|state| state.condition = Condition::Paused(pause));
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = self.control.wake.notified() => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds until it is stopped, or meets an event that it cannot take in.
+    async fn fold(
+        &self,
+        position: &mut Position,
+        stop: &CancellationToken,
+        clock: &Clock,
+    ) -> Result<Option<BuildPause>, StoreError> {
+        let (mut head, mut rate) = (self.store.head(), Rate::new());
+        let (mut kept, mut kept_at) = (*position, Instant::now());
+        let mut next: Option<FollowPage> = None;
+        self.publish(*position, &rate);
+        loop {
+            let seen = *head.borrow_and_update();
+            if stop.is_cancelled() || kept_at.elapsed() >= KEPT_EVERY {
+                if kept < *position {
+                    self.save(*position, clock).await;
+                }
+                (kept, kept_at) = (*position, Instant::now());
+            }
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
+            if self.control.takes_rebuild() {
+                self.store.forget_snapshots(Some(self.key.name.as_str())).await?;
+                self.folded.set(self.start.clone());
+                (*position, kept, next) = (Position::START, Position::START, None);
+            }
+            if next.is_none() && *position >= seen {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = head.changed() => {}
+                    () = self.control.wake.notified() => {}
+                    () = tokio::time::sleep_until(kept_at + KEPT_EVERY), if kept < *position => {}
+                }
+                continue;
+            }
+            let page = match next.take() {
+                Some(page) => page,
+                None => self.store.follow(&self.control.query, *position, PAGE_MAX).await?,
+            };
+            let up_to = page.looked_up_to;
+            // The engine reads the next page while this one is decoded and folded.
+            let following = async {
+                if up_to >= seen {
+                    return Ok(None);
+                }
+                self.store.follow(&self.control.query, up_to, PAGE_MAX).await.map(Some)
+            };
+            let count = u64::try_from(page.events.len()).unwrap_or(0);
+            let (following, end) = join(following, async { self.take_in(page.events) }).await;
+            let (up_to, poison) = match end {
+                End::All => (up_to, None),
+                End::Before(at, reason) => (at.previous().max(*position), Some((at, reason))),
+                End::Broken(at, reason) => {
+                    return Ok(Some(BuildPause { at, since: clock.now(), reason }));
+                }
+            };
+            *position = up_to;
+            rate.count(count);
+            self.publish(*position, &rate);
+            if let Some((at, reason)) = poison {
+                self.save(*position, clock).await;
+                return Ok(Some(BuildPause { at, since: clock.now(), reason }));
+            }
+            next = following?;
+        }
+    }
+
+    /// Readers see everything up to the end, or nothing of it.
+    fn take_in(&self, events: Vec<Recorded>) -> End {
+        let value = self.folded.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            let position = event.position;
+            match caught(|| Ok(self.projection.take_in(&value, event))) {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Err(undecoded)) => return End::Before(position, undecoded.report()),
+                // What a failure left is not to be trusted: it begins again at the snapshot.
+                Ok(Ok(Err(error))) | Err(error) => return End::Broken(position, error.report()),
+            }
+        }
+        End::All
+    }
+
+    fn publish(&self, position: Position, rate: &Rate) {
+        let build = Build { name: self.control.name.clone(), version: self.control.version, generation: 1 };
+        let progress = BuildProgress { build, position, is_current: true, per_second: rate.per_second() };
+        self.control.change(|state| {
+            state.condition = Condition::Running;
+            state.builds = vec![progress];
+        });
+        self.control.reached.send_replace(position);
+    }
+}
+
+#[cfg(test)]
+mod tests;

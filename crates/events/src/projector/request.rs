@@ -1,0 +1,80 @@
+//! A request to make a projection's read model anew, kept in the store until its program runs again: what the command line
+//! can do about a rebuild, since the handlers live in the program.
+
+use jiff::Timestamp;
+use purista_core::clock::Clock;
+use purista_core::store::{Expect, StateChange};
+use serde_json::Value;
+
+use crate::batch::Batch;
+use crate::store::{EventStore, StoreError, StoreErrorKind};
+
+/// Asks for the read model of this projection to be made anew. Whoever runs it next begins with it, beside what readers see.
+/// Asked twice is asked once.
+pub async fn ask(
+    store: &(impl EventStore + ?Sized),
+    clock: &Clock,
+    name: &str,
+    version: u32,
+) -> Result<(), StoreError> {
+    keep(store, clock, key(name, version), Some(Value::from(clock.now().to_string()))).await
+}
+
+/// Since when it is asked for; `None` when it is not.
+pub async fn asked_since(
+    store: &(impl EventStore + ?Sized),
+    name: &str,
+    version: u32,
+) -> Result<Option<Timestamp>, StoreError> {
+    let found = store.state(None, &[key(name, version)]).await?.into_values().next();
+    // Whatever stands there, it was asked for.
+    Ok(found.map(|found| found.value.as_str().and_then(|at| at.parse().ok()).unwrap_or_default()))
+}
+
+/// Takes the request back; the same when there was none.
+pub async fn withdraw(
+    store: &(impl EventStore + ?Sized),
+    clock: &Clock,
+    name: &str,
+    version: u32,
+) -> Result<(), StoreError> {
+    keep(store, clock, key(name, version), None).await
+}
+
+fn key(name: &str, version: u32) -> String {
+    format!("purista.projection.{name}.{version}.rebuild")
+}
+
+async fn keep(
+    store: &(impl EventStore + ?Sized),
+    clock: &Clock,
+    key: String,
+    value: Option<Value>,
+) -> Result<(), StoreError> {
+    let mut batch = Batch::new(clock.id(), None);
+    batch.state.push(StateChange { key, expect: Expect::Any, value, time_to_live: None });
+    let again = batch.clone();
+    match store.commit(batch).await {
+        Err(error) if error.kind() == StoreErrorKind::Unknown => store.commit(again).await.map(drop),
+        kept => kept.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn a_request_waits_until_it_is_taken_back() {
+        let (store, clock) = (MemoryStore::new(Clock::system()), Clock::system());
+        assert_eq!(asked_since(&store, "names", 1).await.unwrap(), None);
+        ask(&store, &clock, "names", 1).await.unwrap();
+        assert!(asked_since(&store, "names", 1).await.unwrap().unwrap() > Timestamp::UNIX_EPOCH);
+        assert_eq!(asked_since(&store, "names", 2).await.unwrap(), None);
+        for _ in 0..2 {
+            withdraw(&store, &clock, "names", 1).await.unwrap();
+            assert_eq!(asked_since(&store, "names", 1).await.unwrap(), None);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Follows the log into a place outside of the store: at least once, with the checkpoint after the effect.
+
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, join};
+use purista_core::clock::Clock;
+use purista_core::error::HandlerError;
+use purista_core::text::Text;
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Rate;
+use super::{BuildProgress, Condition, Control, Projected, Worker};
+use crate::batch::Batch;
+use crate::position::Position;
+use crate::query::Query;
+use crate::read_models::{Build, BuildPause};
+use crate::recorded::Recorded;
+use crate::store::{EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
+use crate::subscriptions::{Pause, ProgressChange, SubscriptionId};
+
+/// What the names begin with under which checkpoints and pauses of such projections are kept, as
+/// `purista.projection.search.1`.
+pub const CHECKPOINTS: &str = "purista.projection.";
+
+/// A place outside of the store that takes events: a search server, another database.
+pub trait Sink: Send + Sync + 'static {
+    /// Takes a page, in order. It comes again, whole, when the process ends before its checkpoint is kept, so the effect is
+    /// made to be repeatable: by the position or the id of the event. An error pauses the projection before the page.
+    fn take(&self, page: Arc<[Recorded]>) -> BoxFuture<'_, Result<(), HandlerError>>;
+}
+
+impl<F> Sink for F
+where
+    F: Fn(Arc<[Recorded]>) -> BoxFuture<'static, Result<(), HandlerError>> + Send + Sync + 'static,
+{
+    fn take(&self, page: Arc<[Recorded]>) -> BoxFuture<'_, Result<(), HandlerError>> {
+        self(page)
+    }
+}
+
+impl Projected {
+    /// A projection of what a query selects into a place outside of the store, for a host to run: at least once. Another
+    /// version begins at the first event.
+    pub fn to_sink<S: EventStore + Clone>(
+        store: &S,
+        name: &'static str,
+        version: u32,
+        query: Query,
+        sink: impl Sink,
+    ) -> Self {
+        let store: Arc<dyn EventStore> = Arc::new(store.clone());
+        let control = Arc::new(Control::new(Text::known(name), version, query, Arc::clone(&store)));
+        let id = SubscriptionId::new(format!("{CHECKPOINTS}{name}.{version}"));
+        Self::with(Arc::clone(&control), Outside { store, id, sink, control })
+    }
+}
+
+struct Outside<K> {
+    store: Arc<dyn EventStore>,
+    /// Under which its checkpoint and its pause are kept.
+    id: SubscriptionId,
+    sink: K,
+    control: Arc<Control>,
+}
+
+impl<K: Sink> Worker for Outside<K> {
+    fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn work<'a>(
+        &'a self,
+        stop: &'a CancellationToken,
+        clock: &'a Clock,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.follow(stop, clock))
+    }
+}
+
+impl<K: Sink> Outside<K> {
+    async fn follow(&self, stop: &CancellationToken, clock: &Clock) -> Result<(), StoreError> {
+        let record = self.store.subscription(&self.id).await?.unwrap_or_default();
+        let (mut position, mut pause) = (record.progress.low, record.pause);
+        let (mut head, mut rate) = (self.store.head(), Rate::new());
+        let mut next: Option<FollowPage> = None;
+        while !stop.is_cancelled() {
+            let seen = *head.borrow_and_update();
+            if self.control.takes_resume() && pause.take().is_some() {
+                self.pause(None, clock).await?;
+            }
+            self.publish(position, pause.as_ref(), &rate);
+            if pause.is_some() || (next.is_none() && position >= seen) {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = head.changed() => {}
+                    () = self.control.wake.notified() => {}
+                }
+                continue;
+            }
+            let page = match next.take() {
+                Some(page) => page,
+                None => self.store.follow(&self.control.query, position, PAGE_MAX).await?,
+            };
+            let (up_to, count) = (page.looked_up_to, page.events.len());
+            let taken = async {
+                if page.events.is_empty() { Ok(()) } else { self.sink.take(page.events.into()).await }
+            };
+            let following = async {
+                if up_to >= seen {
+                    return Ok(None);
+                }
+                self.store.follow(&self.control.query, up_to, PAGE_MAX).await.map(Some)
+            };
+            let (taken, following) = join(taken, following).await;
+            if let Err(error) = taken {
+                let reason = error.report();
+                tracing::error!(projection = %self.control.name, after = %position, reason, "a projection is paused");
+                let paused = Pause { since: clock.now(), reason };
+                self.pause(Some(paused.clone()), clock).await?;
+                pause = Some(paused);
+                continue;
+            }
+            let mut batch = Batch::new(clock.id(), None);
+            let subscription = self.id.clone();
+            batch.progress.push(ProgressChange { subscription, up_to: Some(up_to), done: None });
+            self.commit(batch).await?;
+            position = up_to;
+            rate.count(u64::try_from(count).unwrap_or(0));
+            next = following?;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, pause: Option<Pause>, clock: &Clock) -> Result<(), StoreError> {
+        let mut batch = Batch::new(clock.id(), None);
+        batch.pauses.push((self.id.clone(), pause));
+        self.commit(batch).await
+    }
+
+    /// What is lost here is done again: the changes commute and may be repeated.
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let again = batch.clone();
+        match self.store.commit(batch).await {
+            Err(error) if error.kind() == StoreErrorKind::Unknown => self.store.commit(again).await.map(drop),
+            ended => ended.map(drop),
+        }
+    }
+
+    fn publish(&self, position: Position, pause: Option<&Pause>, rate: &Rate) {
+        let build = Build { name: self.control.name.clone(), version: self.control.version, generation: 1 };
+        let progress = BuildProgress { build, position, is_current: true, per_second: rate.per_second() };
+        self.control.change(|state| {
+            state.condition = pause.map_or(Condition::Running, |Pause { since, reason }| {
+                Condition::Paused(BuildPause { at: position.next(), since: *since, reason: reason.clone() })
+            });
+            state.builds = vec![progress];
+        });
+        self.control.reached.send_replace(position);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! A place outside gets every event, in order, and again what it refused.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use purista_core::address::{Address, ServiceId};
+use purista_core::event::Tags;
+use purista_core::message::Party;
+
+use super::*;
+use tokio::task::JoinSet;
+
+use crate::batch::{Append, Condition as If};
+use crate::memory::MemoryStore;
+use crate::recorded::{Cause, NewEvent};
+
+async fn append(store: &MemoryStore, names: &[&str]) -> Position {
+    let clock = Clock::system();
+    let event = |name: &&str| NewEvent {
+        id: clock.id(),
+        name: Text::from(*name),
+        version: 1,
+        tags: Tags::new(),
+        body: "{}".into(),
+        cause: Cause {
+            sender: Party::anywhere(Address::of(ServiceId::new("Test", "1"), "append")),
+            principal_id: None,
+            trace_id: clock.id(),
+            correlation_id: None,
+            causation_id: None,
+            hops: 0,
+        },
+    };
+    let mut batch = Batch::new(clock.id(), None);
+    batch.appends.push(Append { events: names.iter().map(event).collect(), condition: If::Always });
+    store.commit(batch).await.unwrap().position
+}
+
+fn run(
+    store: &MemoryStore,
+    taken: &Arc<Mutex<Vec<u64>>>,
+    fails: bool,
+) -> (super::super::ProjectionHandle, CancellationToken, JoinSet<()>) {
+    let taken = Arc::clone(taken);
+    let sink = move |page: Arc<[Recorded]>| -> BoxFuture<'static, Result<(), HandlerError>> {
+        let taken = Arc::clone(&taken);
+        Box::pin(async move {
+            if fails && page.iter().any(|event| event.position.number() > 1_200) {
+                return Err(HandlerError::failed("the place is full"));
+            }
+            taken.lock().unwrap().extend(page.iter().map(|event| event.position.number()));
+            Ok(())
+        })
+    };
+    let projected = Projected::to_sink(store, "outside", 1, Query::types(["a".into()]), sink);
+    let (handle, stop) = (projected.handle(), CancellationToken::new());
+    let mut task = JoinSet::new();
+    task.spawn(projected.run(stop.clone(), Clock::system()));
+    (handle, stop, task)
+}
+
+#[tokio::test]
+async fn a_place_outside_gets_each_event_in_order_and_again_what_it_refused() {
+    let (store, taken) = (MemoryStore::default(), Arc::default());
+    for _ in 0..1_500 {
+        append(&store, &["a", "b"]).await;
+    }
+    let last = *store.head().borrow();
+    let (handle, stop, task) = run(&store, &taken, true);
+    let error = handle.reached(last, Duration::from_millis(200)).await.unwrap_err();
+    assert!(error.reason.is_some_and(|reason| reason.contains("the place is full")));
+    assert_eq!(taken.lock().unwrap().len(), 0, "the first page holds what is refused");
+    stop.cancel();
+    task.join_all().await;
+
+    // It stays paused over a restart, until somebody resumes it.
+    let (handle, _stop, _task) = run(&store, &taken, false);
+    assert!(handle.reached(last, Duration::from_millis(50)).await.is_err());
+    handle.resume();
+    handle.reached(last, Duration::from_secs(9)).await.unwrap();
+    assert_eq!(*taken.lock().unwrap(), (0..1_500).map(|number| 2 * number + 1).collect::<Vec<_>>());
+    let last = append(&store, &["a"]).await;
+    handle.reached(last, Duration::from_secs(9)).await.unwrap();
+    assert_eq!(taken.lock().unwrap().len(), 1_501);
+}

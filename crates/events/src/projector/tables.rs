@@ -1,0 +1,255 @@
+//! Follows the log into read models of the engine itself: step by step, each committed with its checkpoint.
+
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, join};
+use purista_core::clock::Clock;
+use tokio_util::sync::CancellationToken;
+
+use super::lane::{Lane, fetch};
+use super::{BuildProgress, Condition, Control, Worker, request};
+use crate::position::Position;
+use crate::projection::Projection;
+use crate::read_models::{Build, BuildPause, BuildRecord, ReadModels};
+use crate::store::{StoreError, StoreErrorKind};
+
+/// A build this near to the end of the log, in positions, is shown as soon as it is not behind what readers see.
+const CAUGHT_UP_WITHIN: u64 = 1_000;
+
+/// The builds of one version of a projection.
+pub(super) struct Tables<M: ReadModels> {
+    store: M,
+    projection: Arc<Projection<M::Tx>>,
+    control: Arc<Control>,
+}
+
+impl<M: ReadModels> Worker for Tables<M> {
+    fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.own_builds().await.map(drop) })
+    }
+
+    fn work<'a>(
+        &'a self,
+        stop: &'a CancellationToken,
+        clock: &'a Clock,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.follow(stop, clock))
+    }
+}
+
+impl<M: ReadModels> Tables<M> {
+    pub(super) fn new(store: M, projection: Projection<M::Tx>, control: Arc<Control>) -> Self {
+        Self { store, projection: Arc::new(projection), control }
+    }
+
+    fn build(&self, generation: u32) -> Build {
+        Build { name: self.projection.name().clone(), version: self.projection.version(), generation }
+    }
+
+    /// The builds of this version; the first is made when there is none.
+    async fn own_builds(&self) -> Result<Vec<BuildRecord>, StoreError> {
+        let mut records = self.records().await?;
+        if records.is_empty() {
+            self.make(1).await?;
+            records = self.records().await?;
+        }
+        Ok(records)
+    }
+
+    async fn records(&self) -> Result<Vec<BuildRecord>, StoreError> {
+        let first = self.build(0);
+        let mut records = self.store.builds().await?;
+        records.retain(|record| record.build.name == first.name && record.build.version == first.version);
+        Ok(records)
+    }
+
+    async fn make(&self, generation: u32) -> Result<Build, StoreError> {
+        let (build, projection) = (self.build(generation), Arc::clone(&self.projection));
+        let made = self.store.begin(&build, Box::new(move |tx| projection.make(tx))).await?;
+        made.map_err(|error| {
+            let what = format!("the tables of the projection {build} cannot be made: {}", error.report());
+            StoreError::new(StoreErrorKind::Invalid, what)
+        })?;
+        Ok(build)
+    }
+
+    async fn follow(&self, stop: &CancellationToken, clock: &Clock) -> Result<(), StoreError> {
+        let mut lanes: Vec<Lane<M::Tx>> = self.own_builds().await?.into_iter().map(Lane::new).collect();
+        self.discard_replaced(&mut lanes).await?;
+        self.begin_again_if_asked(&mut lanes, clock).await?;
+        let mut head = self.store.head();
+        while !stop.is_cancelled() {
+            let seen = *head.borrow_and_update();
+            if self.control.takes_resume() {
+                self.resume(&mut lanes).await?;
+            }
+            if self.control.takes_rebuild() {
+                self.begin_again(&mut lanes).await?;
+            }
+            let mut has_worked = false;
+            for lane in &mut lanes {
+                if lane.has_work(seen) {
+                    self.advance(lane, clock).await?;
+                    has_worked = true;
+                }
+            }
+            has_worked |= self.switch_if_due(&mut lanes).await?;
+            self.publish(&lanes);
+            if !has_worked {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = head.changed() => {}
+                    () = self.control.wake.notified() => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of a build; meanwhile the next page is decoded.
+    async fn advance(&self, lane: &mut Lane<M::Tx>, clock: &Clock) -> Result<(), StoreError> {
+        if lane.page.is_none() {
+            let from = lane.record.position;
+            lane.page = Some(fetch(&self.store, &self.projection, from, lane.suspect.as_ref()).await?);
+        }
+        let build = lane.record.build.clone();
+        if let Some((at, reason)) = lane.stands_before() {
+            let pause = BuildPause { at: *at, since: clock.now(), reason: reason.clone() };
+            tracing::error!(projection = %build, position = %pause.at, reason, "a projection is paused");
+            self.store.pause_build(&build, Some(pause.clone())).await?;
+            (lane.page, lane.next, lane.suspect) = (None, None, None);
+            lane.record.pause = Some(pause);
+            return Ok(());
+        }
+        let from = lane.record.position;
+        let Some(ends) = lane.page.as_ref().map(|page| (page.up_to, page.poison.is_some())) else {
+            return Ok(());
+        };
+        let Some((step, left)) = lane.take_step() else { return Ok(()) };
+        let wants_next = lane.next.is_none() && !ends.1 && ends.0 < *self.store.head().borrow();
+        let next = async {
+            if !wants_next {
+                return Ok(None);
+            }
+            fetch(&self.store, &self.projection, ends.0, lane.suspect.as_ref()).await.map(Some)
+        };
+        let (stepped, next) = join(self.store.step(&build, from, step), next).await;
+        if let Some(next) = next? {
+            lane.next = Some(next);
+        }
+        match stepped? {
+            Ok(position) => lane.stepped(position, &left),
+            Err(error) => lane.failed(&error, &left),
+        }
+        Ok(())
+    }
+
+    async fn resume(&self, lanes: &mut [Lane<M::Tx>]) -> Result<(), StoreError> {
+        for lane in lanes.iter_mut().filter(|lane| lane.record.pause.is_some()) {
+            self.store.pause_build(&lane.record.build, None).await?;
+            lane.record.pause = None;
+            tracing::info!(projection = %lane.record.build, "a projection goes on");
+        }
+        Ok(())
+    }
+
+    /// Begins a build from zero beside the one that readers see. One that was on its way is given up.
+    async fn begin_again(&self, lanes: &mut Vec<Lane<M::Tx>>) -> Result<(), StoreError> {
+        let newest = lanes.iter().map(|lane| lane.record.build.generation).max().unwrap_or(0);
+        self.discard(lanes, |record| !record.is_current).await?;
+        let build = self.make(newest + 1).await?;
+        tracing::info!(projection = %build, "a projection is made anew");
+        let records = self.records().await?;
+        lanes.extend(records.into_iter().filter(|record| record.build == build).map(Lane::new));
+        Ok(())
+    }
+
+    /// Begins again when somebody asked for it while nobody ran it. A crash between the two makes it begin once more.
+    async fn begin_again_if_asked(
+        &self,
+        lanes: &mut Vec<Lane<M::Tx>>,
+        clock: &Clock,
+    ) -> Result<(), StoreError> {
+        let (name, version) = (self.projection.name(), self.projection.version());
+        if request::asked_since(&self.store, name, version).await?.is_none() {
+            return Ok(());
+        }
+        self.begin_again(lanes).await?;
+        request::withdraw(&self.store, clock, name, version).await
+    }
+
+    /// Shows a build that has caught up, when what readers see is older. It need not stand at the end of the log, which
+    /// moves as long as somebody writes: only never behind what readers see now.
+    async fn switch_if_due(&self, lanes: &mut Vec<Lane<M::Tx>>) -> Result<bool, StoreError> {
+        let head = self.store.head().borrow().number();
+        let is_near = |position: Position| head.saturating_sub(position.number()) <= CAUGHT_UP_WITHIN;
+        let Some(new) = lanes.iter_mut().find(|lane| {
+            !lane.record.is_current && lane.record.pause.is_none() && is_near(lane.record.position)
+        }) else {
+            return Ok(false);
+        };
+        let build = new.record.build.clone();
+        let all = self.store.builds().await?;
+        let current = all.iter().find(|record| record.build.name == build.name && record.is_current);
+        if current.is_some_and(|current| current.build > build) {
+            // Readers see a newer version already: this one follows the log, and nobody looks at it.
+            return Ok(false);
+        }
+        if current.is_some_and(|current| current.position > new.record.position) {
+            return Ok(false);
+        }
+        match self.store.switch_to(&build).await {
+            Ok(()) => {}
+            // The old one was faster by an event.
+            Err(error) if error.kind() == StoreErrorKind::Conflict => return Ok(true),
+            Err(error) => return Err(error),
+        }
+        tracing::info!(projection = %build, position = %new.record.position, "readers see another build");
+        for lane in lanes.iter_mut() {
+            lane.record.is_current = lane.record.build == build;
+        }
+        self.discard_replaced(lanes).await?;
+        Ok(true)
+    }
+
+    /// Forgets builds of this version that came before the one that readers see. Other versions are not this one's to
+    /// forget: a program of yesterday may want them back.
+    async fn discard_replaced(&self, lanes: &mut Vec<Lane<M::Tx>>) -> Result<(), StoreError> {
+        let current = lanes.iter().find(|lane| lane.record.is_current).map(|lane| lane.record.build.clone());
+        let Some(current) = current else { return Ok(()) };
+        self.discard(lanes, |record| record.build < current).await
+    }
+
+    async fn discard(
+        &self,
+        lanes: &mut Vec<Lane<M::Tx>>,
+        which: impl Fn(&BuildRecord) -> bool,
+    ) -> Result<(), StoreError> {
+        let gone: Vec<BuildRecord> =
+            lanes.iter().map(|lane| lane.record.clone()).filter(|record| which(record)).collect();
+        lanes.retain(|lane| !gone.iter().any(|record| record.build == lane.record.build));
+        for record in gone {
+            self.store.discard(&record.build).await?;
+        }
+        Ok(())
+    }
+
+    fn publish(&self, lanes: &[Lane<M::Tx>]) {
+        let paused = lanes.iter().find_map(|lane| lane.record.pause.clone());
+        self.control.change(|state| {
+            state.condition = paused.map_or(Condition::Running, Condition::Paused);
+            state.builds = lanes
+                .iter()
+                .map(|lane| BuildProgress {
+                    build: lane.record.build.clone(),
+                    position: lane.record.position,
+                    is_current: lane.record.is_current,
+                    per_second: lane.rate.per_second(),
+                })
+                .collect();
+        });
+        if let Some(current) = lanes.iter().find(|lane| lane.record.is_current) {
+            self.control.reached.send_replace(current.record.position);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What a command does beside its handler: the steps before and after it.
+
+use std::sync::Arc;
+
+use purista_core::contract::Command;
+use purista_core::error::HandlerError;
+
+use crate::context::Context;
+use crate::guard::Guard;
+use crate::unit_of_work::EmitError;
+
+/// Changes a value on its way.
+pub(crate) type Transform<T> = Arc<dyn Fn(T) -> Result<T, HandlerError> + Send + Sync>;
+
+/// Marks an answer with an event, and records it; says whether it was recorded.
+pub(crate) type Mark<S, O> = fn(&Context<S>, &O) -> Result<bool, EmitError>;
+
+/// The steps before and after the handler of a command, of which most have none.
+pub(crate) struct Steps<S, C: Command> {
+    pub(crate) transform_input: Option<Transform<C>>,
+    pub(crate) before: Vec<Guard<S, C>>,
+    pub(crate) after: Vec<Guard<S, C::Output>>,
+    pub(crate) success: Option<(&'static str, Mark<S, C::Output>)>,
+    pub(crate) transform_output: Option<Transform<C::Output>>,
+}
+
+impl<S, C: Command> Default for Steps<S, C> {
+    fn default() -> Self {
+        Self {
+            transform_input: None,
+            before: Vec::new(),
+            after: Vec::new(),
+            success: None,
+            transform_output: None,
+        }
+    }
+}

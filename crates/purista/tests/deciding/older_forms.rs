@@ -1,0 +1,105 @@
+//! Events of older forms: read by decisions, views and durable subscriptions through the host's upcasters.
+
+use purista::observation::Ending;
+use purista::testing::TestHost;
+use purista::{Context, Event, Host, Upcasters, command, decide, subscription};
+use purista_events::memory::MemoryStore;
+use serde_json::json;
+
+use crate::contracts::{Rename, Renamed, RenamedV1, names, rename, renamed, service, to_rename};
+use crate::{log, refused};
+
+fn old(name: &str) -> RenamedV1 {
+    RenamedV1 { user: "ada".to_owned(), name: name.to_owned() }
+}
+
+/// A store in which an older program recorded these.
+async fn left_by_an_older_program<E: Event>(events: Vec<E>) -> MemoryStore {
+    let def = command(move |ctx: Context<()>, _: Rename| {
+        let events = events.clone();
+        async move {
+            events.into_iter().try_for_each(|event| ctx.emit(event))?;
+            Ok(())
+        }
+    });
+    let host = TestHost::start([service().command(def.emits::<E>()).build()]).await;
+    host.invoke(to_rename("ada", "")).await.unwrap();
+    host.stop().await.1
+}
+
+fn upcasters() -> Upcasters {
+    Upcasters::new().upcast(|old: RenamedV1| Renamed { user: old.user, name: old.name, times: 10 })
+}
+
+async fn newer_program(store: MemoryStore, upcasters: Upcasters) -> TestHost {
+    let heard = subscription("heard", |_ctx: Context<()>, _event: Renamed| async { Ok(()) });
+    let service = service().command(decide(names, rename)).subscription(heard.durable().from_start());
+    let builder = TestHost::builder().services([service.build()]).store(store);
+    let host = builder.configure(|host| host.upcasters(upcasters)).start().await;
+    host.settled().await;
+    host
+}
+
+#[tokio::test]
+async fn a_decision_reads_them() {
+    let host = newer_program(left_by_an_older_program(vec![old("Ada")]).await, upcasters()).await;
+    host.invoke(to_rename("ada", "Ada")).await.unwrap();
+    assert_eq!(log(host.store()).await.len(), 1, "that was the name already");
+    host.invoke(to_rename("ada", "Countess")).await.unwrap();
+    assert_eq!(host.emitted::<Renamed>(), [renamed("Countess", 11)]);
+}
+
+#[tokio::test]
+async fn a_durable_subscription_hears_them_as_they_are_today() {
+    let host = newer_program(left_by_an_older_program(vec![old("Ada"), old("A.")]).await, upcasters()).await;
+    assert_eq!(host.saw::<Renamed>("heard"), [renamed("Ada", 10), renamed("A.", 10)]);
+}
+
+#[tokio::test]
+async fn one_event_that_became_several_is_heard_as_several_in_one_unit() {
+    let several = Upcasters::new().upcast_json("renamed", 1, &[("renamed", 2)], |json| {
+        let one =
+            |times| ("renamed", 2, json!({ "user": json["user"], "name": json["name"], "times": times }));
+        vec![one(1), one(2)]
+    });
+    let store = left_by_an_older_program(vec![old("Ada")]).await;
+    let heard = subscription("counting", |ctx: Context<()>, _event: Renamed| async move {
+        let count: u32 = ctx.state().get("count").await?.unwrap_or(0);
+        ctx.state().set("count", &(count + 1))?;
+        Ok(())
+    });
+    let service = service().subscription(heard.durable().from_start()).build();
+    let builder = TestHost::builder().services([service]).store(store);
+    let host = builder.configure(|host| host.upcasters(several)).start().await;
+    host.settled().await;
+    assert_eq!(host.endings("counting"), [Ending::Done]);
+    let state =
+        purista_events::store::EventStore::state(host.store(), None, &["count".to_owned()]).await.unwrap();
+    assert_eq!(state["count"].value, json!(2));
+}
+
+#[tokio::test]
+async fn an_event_that_was_forgotten_is_heard_by_nobody() {
+    let none = Upcasters::new().upcast_json("renamed", 1, &[], |_| Vec::new());
+    let host = newer_program(left_by_an_older_program(vec![old("Ada")]).await, none).await;
+    assert!(host.handled("heard").is_empty());
+    host.invoke(to_rename("ada", "Ada")).await.unwrap();
+    assert_eq!(host.emitted::<Renamed>(), [renamed("Ada", 1)]);
+}
+
+#[tokio::test]
+async fn without_a_step_a_decision_fails_and_a_subscription_puts_it_aside() {
+    let host = newer_program(left_by_an_older_program(vec![old("Ada")]).await, Upcasters::new()).await;
+    refused(host.invoke(to_rename("ada", "x")).await, 500, "");
+    assert!(host.handled("heard").is_empty());
+    let letters = purista_events::store::EventStore::dead_letters(host.store(), None, 10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    assert!(letters[0].reason.contains("renamed v1 at position 1"), "{}", letters[0].reason);
+}
+
+#[tokio::test]
+async fn upcasters_that_cannot_work_are_refused_at_the_start() {
+    let twice = upcasters().upcast(|old: RenamedV1| renamed(&old.name, 1));
+    let text = Host::builder().upcasters(twice).start().await.err().unwrap().to_string();
+    assert!(text.contains("two upcasters of renamed v1"), "{text}");
+}

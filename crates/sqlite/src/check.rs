@@ -1,0 +1,121 @@
+//! Looks through the whole file, and says what is not as it was written.
+
+use purista_events::position::Position;
+use purista_events::query::Query;
+use purista_events::store::{Direction, EventStore as _, PAGE_MAX, StoreError, StoreErrorKind};
+use rusqlite::Connection;
+
+use crate::codec;
+use crate::error::read_failed;
+use crate::store::SqliteStore;
+
+/// The most findings that are told.
+const FINDINGS_MAX: usize = 100;
+
+/// What must find nothing: each line says what it finds.
+const QUESTIONS: [(&str, &str); 8] = [
+    (
+        "an event's tag is not in the index",
+        "SELECT e.position FROM events e, json_each(e.tags) t WHERE NOT EXISTS (SELECT 1 FROM tags o
+             WHERE o.name = t.value ->> 0 AND o.value = t.value ->> 1 AND o.tenant = e.tenant AND o.position = e.position)",
+    ),
+    (
+        "the index names a tag of an event that is not there",
+        "SELECT t.position FROM tags t WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.position = t.position)",
+    ),
+    ("a position is missing", "SELECT max(position) FROM events HAVING max(position) <> count(*)"),
+    (
+        "the counted forms are not those of the events",
+        "SELECT coalesce(e.newest, f.newest) FROM (SELECT name, version, count(*) AS count, max(position) AS newest FROM events
+             GROUP BY name, version) AS e FULL JOIN forms f USING (name, version)
+             WHERE e.count IS NOT f.count OR e.newest IS NOT f.newest",
+    ),
+    (
+        "a stream has not as many events as it counts",
+        "SELECT max(e.position) FROM streams s LEFT JOIN tags t ON t.name = s.name AND t.value = s.value AND t.tenant = s.tenant
+             LEFT JOIN events e ON e.position = t.position AND e.tags ->> '$[0][0]' = s.name AND e.tags ->> '$[0][1]' = s.value
+             GROUP BY s.tenant, s.name, s.value HAVING coalesce(max(e.stream_version), 0) <> s.count
+             OR count(e.stream_version) <> s.count OR count(DISTINCT e.stream_version) <> s.count",
+    ),
+    (
+        "the stream of an event is not counted",
+        "SELECT e.position FROM events e WHERE json_array_length(e.tags) > 0 AND NOT EXISTS (SELECT 1 FROM streams s
+             WHERE s.tenant = e.tenant AND s.name = e.tags ->> '$[0][0]' AND s.value = e.tags ->> '$[0][1]')",
+    ),
+    (
+        "an event was recorded before the one before it",
+        "SELECT position FROM (SELECT position, recorded_at, lag(recorded_at) OVER (ORDER BY position) AS before FROM events)
+             WHERE recorded_at < before",
+    ),
+    ("the body of an event is no JSON", "SELECT position FROM events WHERE NOT json_valid(body)"),
+];
+
+impl SqliteStore {
+    /// Looks through the whole file: its pages, the checksum of each event, and whether indices and counts agree with the log.
+    /// Returns what is wrong, at most a hundred findings; nothing when it is sound. It reads everything, and others go on.
+    pub async fn check(&self) -> Result<Vec<String>, StoreError> {
+        let mut found = self
+            .handle()
+            .read(|connection| pages(connection).map_err(read_failed("check of the file")))
+            .await?;
+        let (mut at, up_to) = (Position::START, *self.head().borrow());
+        while at < up_to && found.len() < FINDINGS_MAX {
+            match self.read(&Query::all(), at, Direction::Forwards, PAGE_MAX).await {
+                Ok(events) => match events.last() {
+                    Some(last) => at = last.position,
+                    None => break,
+                },
+                // One by one around the damage.
+                Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                    at = self.pick(at, &mut found).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for (finding, sql) in QUESTIONS {
+            let left = FINDINGS_MAX.saturating_sub(found.len());
+            let asked = self
+                .handle()
+                .read(move |connection| ask(connection, sql, left).map_err(read_failed("check of the log")))
+                .await;
+            match asked {
+                Ok(places) => found.extend(places.into_iter().map(|place| format!("{finding}: {place}"))),
+                Err(error) => found.push(format!(
+                    "{finding}: it could not be asked: {}",
+                    purista_core::error::chain(&error)
+                )),
+            }
+        }
+        found.truncate(FINDINGS_MAX);
+        Ok(found)
+    }
+
+    /// Reads a page's events one by one. Returns where it ended.
+    async fn pick(&self, mut at: Position, found: &mut Vec<String>) -> Result<Position, StoreError> {
+        let end = Position::new(at.number().saturating_add(PAGE_MAX as u64)).min(*self.head().borrow());
+        while at < end {
+            match self.read(&Query::all(), at, Direction::Forwards, 1).await {
+                Err(error) if error.kind() == StoreErrorKind::Corrupt => found.push(error.to_string()),
+                read => drop(read?),
+            }
+            at = at.next();
+        }
+        Ok(at)
+    }
+}
+
+fn pages(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut check = connection.prepare("PRAGMA integrity_check")?;
+    let mut found: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    found.retain(|line| line != "ok");
+    Ok(found)
+}
+
+fn ask(connection: &Connection, sql: &str, limit: usize) -> rusqlite::Result<Vec<String>> {
+    let mut question = connection.prepare(&format!("{sql} LIMIT ?1"))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let places = question.query_map([limit], |row| row.get::<_, Option<i64>>(0))?;
+    places
+        .map(|place| Ok(place?.map_or("-".to_owned(), |place| codec::position(place).to_string())))
+        .collect()
+}

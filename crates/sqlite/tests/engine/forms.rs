@@ -1,0 +1,67 @@
+//! A file of an earlier form is brought up to date, with everything in it.
+
+use std::fs;
+use std::path::Path;
+
+use purista_events::position::Position;
+use purista_events::query::Query;
+use purista_events::store::{EventStore as _, StoreErrorKind};
+use purista_events::subscriptions::{DeadLetterSource, SubscriptionId};
+use purista_sqlite::store::SqliteStore;
+
+use crate::folder::Folder;
+use crate::given;
+
+/// Written by the version that knew form 1: six batches of two tasks, and something for a subscription.
+const FORM_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/form-1.db");
+
+fn form_of(file: &Path) -> i32 {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_of_form_1_is_brought_up_to_date_with_everything_in_it() {
+    let folder = Folder::new();
+    fs::copy(FORM_1, folder.file()).unwrap();
+    assert_eq!(form_of(&folder.file()), 1);
+    // Twice: what is up to date stays as it is.
+    for _ in 0..2 {
+        let store = SqliteStore::open(folder.file()).unwrap();
+        let (events, _) = given::view(&store, &Query::all()).await.unwrap();
+        assert_eq!(events.len(), 18);
+        let forms = store.forms().await.unwrap();
+        let found: Vec<_> = forms.iter().map(|form| (form.name.as_str(), form.version, form.count)).collect();
+        assert_eq!(found, [("written", 1, Some(18))]);
+        assert_eq!((forms[0].oldest, forms[0].newest), (Position::new(1), Position::new(18)));
+        assert_eq!(store.snapshots().await.unwrap(), []);
+        let email = SubscriptionId::new("Email.1.welcome");
+        let record = store.subscription(&email).await.unwrap().unwrap();
+        assert_eq!((record.progress.low, record.parked.len()), (Position::new(4), 1));
+        let letters = store.dead_letters(Some(&email), 9).await.unwrap();
+        assert_eq!(letters.len(), 1);
+        assert_eq!(letters[0].source, DeadLetterSource::Event(Position::new(3)));
+        assert!(
+            store
+                .subscription(&SubscriptionId::new("Search.1.index"))
+                .await
+                .unwrap()
+                .unwrap()
+                .pause
+                .is_some()
+        );
+        assert_eq!(store.check().await.unwrap(), [""; 0]);
+        store.close().await.unwrap();
+        assert_eq!(form_of(&folder.file()), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_form_1_is_not_brought_up_to_date_for_reading() {
+    let folder = Folder::new();
+    fs::copy(FORM_1, folder.file()).unwrap();
+    let error = SqliteStore::open_read_only(folder.file()).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Invalid);
+    assert!(error.to_string().contains("form 1"), "{error}");
+    assert_eq!(form_of(&folder.file()), 1);
+}
