@@ -1,0 +1,87 @@
+//! `purista store backup`: a copy of the file while it is used.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use purista_sqlite::store::SqliteStore;
+use serde_json::json;
+
+use crate::opening::located;
+use crate::refusal::Refusal;
+use crate::screen::{Screen, number};
+
+/// Copies the store. A file of that name is replaced only on demand, and only when the whole copy is there.
+pub(crate) async fn run(
+    store: &SqliteStore,
+    file: &Path,
+    to: &Path,
+    force: bool,
+    screen: &mut Screen,
+) -> anyhow::Result<()> {
+    refuse_unfit(file, to, force)?;
+    if force && to.exists() {
+        let beside = with_ending(to, ".new");
+        // Left by one that was killed.
+        remove(&beside)?;
+        store.backup(&beside).await?;
+        std::fs::rename(&beside, to)
+            .with_context(|| format!("rename `{}` to `{}` failed", beside.display(), to.display()))?;
+    } else {
+        store.backup(to).await?;
+    }
+    let bytes = std::fs::metadata(to)?.len();
+    let sentence = format!("copied to `{}`, {} bytes", to.display(), number(bytes));
+    screen.say(&sentence, &json!({ "file": to.display().to_string(), "bytes": bytes }))
+}
+
+fn refuse_unfit(file: &Path, to: &Path, force: bool) -> anyhow::Result<()> {
+    let shown = to.display();
+    if located(file) == located(to) {
+        return Err(Refusal::error(format!("`{shown}` is the data file itself"), "name another file"));
+    }
+    if to.is_dir() {
+        let remedy = format!("name a file in it, such as `{}`", to.join("backup.db").display());
+        return Err(Refusal::error(format!("`{shown}` is a folder"), remedy));
+    }
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let what = format!("there is no folder `{}`", folder.display());
+        return Err(Refusal::error(what, "make it first, or name a file in another one"));
+    }
+    if to.exists() && !force {
+        let what = format!("there is a file `{shown}` already");
+        return Err(Refusal::error(what, "name another file, or replace that one with `--force`"));
+    }
+    if let Some(owner) = SqliteStore::owner(to)? {
+        let what = format!("`{shown}` is open in {owner}");
+        return Err(Refusal::error(what, "name another file: one that is in use is not replaced"));
+    }
+    // SQLite would take what lies there for the newest part of the copy.
+    for ending in ["-wal", "-journal"] {
+        let log = with_ending(to, ending);
+        if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+            let what = format!(
+                "beside `{shown}` lies `{}`, which belongs to another store of that name",
+                log.display()
+            );
+            return Err(Refusal::error(what, "name another file, or remove both if nobody needs them"));
+        }
+    }
+    Ok(())
+}
+
+fn remove(file: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove `{}` failed", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn with_ending(file: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(file);
+    name.push(ending);
+    name.into()
+}
