@@ -26,7 +26,7 @@ impl Command for SignUp {
 }
 
 /// Somebody has an account now.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 #[garde(allow_unvalidated)]
 pub(crate) struct NewUserRegistered {

@@ -1,21 +1,63 @@
 //! Service `User`: who has an account.
 
-use purista::{Context, HandlerError, Service, command};
+use purista::{Facts, HandlerError, Service, View, decide_with, view};
 
 use crate::contracts::{NewUserRegistered, SignUp, USER};
 
 /// The service, ready for a host.
 pub(crate) fn user_service() -> Service {
-    Service::builder(USER, "Accounts and sign-up", ()).command(command(user_sign_up).success_event()).build()
+    let sign_up = decide_with(has_account, user_sign_up).success_event();
+    Service::builder(USER, "Accounts and sign-up", ()).command(sign_up).build()
 }
 
-/// The state, the event and the answer are committed together, or not at all.
-async fn user_sign_up(ctx: Context<()>, input: SignUp) -> Result<NewUserRegistered, HandlerError> {
-    let key = format!("email/{}", input.email.to_lowercase());
-    if ctx.state().get::<String>(&key).await?.is_some() {
+/// What the decision depends on: whether anybody has signed up with this address before. Of two at the same time, one is
+/// decided again and sees the other; no table and no index of addresses is kept.
+fn has_account(command: &SignUp) -> View<bool> {
+    view(false)
+        .tagged("email", command.email.to_lowercase())
+        .on(|has_account, _: NewUserRegistered| *has_account = true)
+}
+
+/// The event and the answer are committed together, or not at all.
+fn user_sign_up(
+    command: SignUp,
+    has_account: bool,
+    facts: &Facts,
+) -> Result<NewUserRegistered, HandlerError> {
+    if has_account {
         return Err(HandlerError::conflict("this e-mail address is taken"));
     }
-    let user_id = ctx.new_id().to_string();
-    ctx.state().set(&key, &user_id)?;
-    Ok(NewUserRegistered { user_id, email: input.email, name: input.name })
+    Ok(NewUserRegistered { user_id: facts.id.to_string(), email: command.email, name: command.name })
+}
+
+#[cfg(test)]
+mod tests {
+    use purista::testing::{TEST_BEGINS, given};
+    use purista_core::id::Id;
+
+    use super::*;
+
+    fn to_sign_up(email: &str) -> SignUp {
+        SignUp { email: email.to_owned(), name: "Ada".to_owned() }
+    }
+
+    fn registered(user_id: &str, email: &str) -> NewUserRegistered {
+        NewUserRegistered { user_id: user_id.to_owned(), email: email.to_owned(), name: "Ada".to_owned() }
+    }
+
+    #[test]
+    fn a_new_address_is_registered_as_it_was_written_under_a_new_id() {
+        let facts = Facts::new(TEST_BEGINS, Id::from_random(7));
+        let expect = registered(&facts.id.to_string(), "Ada@Example.com");
+        let asked = given().event(registered("1", "bob@example.com")).at(facts);
+        asked.when_with(to_sign_up("Ada@Example.com"), has_account, user_sign_up).then(expect);
+    }
+
+    #[test]
+    fn an_address_is_taken_in_any_case() {
+        for email in ["ada@example.com", "ADA@example.COM"] {
+            let asked = given().event(registered("1", "Ada@Example.com"));
+            asked.when_with(to_sign_up(email), has_account, user_sign_up).refused(409);
+        }
+    }
 }

@@ -1,0 +1,84 @@
+//! Accounts whose truth is their events: now and in the past, with a search and a history made of nothing else.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use purista::Host;
+use purista_http::gateway::{DOCUMENT_PATH, Gateway};
+use purista_sqlite::store::SqliteStore;
+use purista_telemetry::logging::{self, Logging};
+
+mod contracts;
+mod history;
+mod profile;
+mod search;
+
+use history::history_service;
+use profile::user_service;
+use search::{profile_search, search_service};
+
+/// Serves accounts over HTTP: sign-up, another name, search, history, and how it was.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "To try, with A=http://127.0.0.1:3000/api/v1 and J='content-type: application/json':\n\
+                  \x20 curl -H \"$J\" -d '{\"email\":\"ada@example.com\",\"name\":\"Ada\"}' $A/sign-up\n\
+                  \x20 curl -H \"$J\" -X PATCH -d '{\"name\":\"Ada Lovelace\"}' $A/users/USER_ID\n\
+                  \x20 curl \"$A/users?q=love\"\n\
+                  \x20 curl \"$A/users/USER_ID?asOf=2026-03-01T00:00:00Z\"\n\
+                  \x20 curl $A/users/USER_ID/history\n\n\
+                  RUST_LOG=debug shows more; PURISTA_LOG_FORMAT=json logs JSON lines.\n\
+                  SIGTERM and Ctrl-C finish what is under way; a second one stops at once."
+)]
+struct Options {
+    /// Address and port to serve at; port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
+    listen: String,
+    /// Folder for the events; made when it is missing, used by one process at a time
+    #[arg(long, value_name = "FOLDER", default_value = "./data")]
+    data: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not by `Result`: it would print a backtrace, too.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    let _logs = logging::init(Logging::from_env()?)?;
+    let store = SqliteStore::open(options.data.join("profile.db"))?;
+    let search = store.projected(profile_search());
+    let host = Host::builder()
+        .store(store.clone())
+        .service(user_service())
+        .service(history_service(store.clone()))
+        .service(search_service(store.read_models(), search.handle()))
+        .projection(search)
+        .door(Gateway::listen(options.listen).title("Profiles").metrics())
+        .start()
+        .await?;
+    let place = host.places().first().context("the gateway has no place")?.clone();
+    let running = host.run(); // SIGTERM and Ctrl-C are heard from here on
+    // Whoever started it may have closed the output; that is no reason to stop.
+    let _ = writeln!(
+        io::stdout(),
+        "sign-up  {place}/api/v1/sign-up\n\
+         users    {place}/api/v1/users?q=ada\n\
+         search   {place}/api/v1/admin/search\n\
+         OpenAPI  {place}{DOCUMENT_PATH}\n\
+         health   {place}/healthz {place}/readyz\n\
+         metrics  {place}/metrics"
+    );
+    running.await?;
+    Ok(())
+}
