@@ -9,6 +9,10 @@ pub mod callers;
 #[cfg(feature = "compare")]
 pub mod echo;
 #[cfg(feature = "compare")]
+pub mod folder;
+#[cfg(feature = "compare")]
+pub mod given;
+#[cfg(feature = "compare")]
 pub mod harness;
 #[cfg(feature = "compare")]
 pub mod raw;

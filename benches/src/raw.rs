@@ -27,6 +27,18 @@ struct Written {
 #[derive(Debug)]
 pub struct Rows(Vec<Written>);
 
+impl Written {
+    /// Looks for events that bear its first tag: there are none yet.
+    fn look(&self, connection: &Connection) -> Result<()> {
+        let Some([name, value, tenant, ..]) = self.tags.first().map(Vec::as_slice) else { return Ok(()) };
+        let select = "SELECT e.body FROM tags t JOIN events e ON e.position = t.position \
+                      WHERE t.name = ?1 AND t.value = ?2 AND t.tenant = ?3 ORDER BY t.position";
+        let mut statement = connection.prepare_cached(select)?;
+        ensure!(!statement.exists([name, value, tenant])?, "a tag that is not new");
+        Ok(())
+    }
+}
+
 fn rows(connection: &Connection, select: &str) -> Result<Vec<Row>> {
     let mut statement = connection.prepare(select).with_context(|| select.to_owned())?;
     let columns = statement.column_count();
@@ -91,18 +103,27 @@ impl Rows {
         self.0.len()
     }
 
-    /// Writes all of it into `file`, which has its tables already, as many batches to a transaction as are told.
-    pub fn write(&self, file: &Path, group: usize) -> Result<Duration> {
+    /// Writes all of it into `file`, which has its tables already, as many batches to a transaction as are told. With
+    /// `is_decided` it does what a decision needs beside: before the transaction it looks for the events that bear the tag,
+    /// and in it whether one was added.
+    pub fn write(&self, file: &Path, group: usize, is_decided: bool) -> Result<Duration> {
         let mut connection = Connection::open(file)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         let checkpoint_at = i64::try_from(purista_sqlite::builder::CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "wal_autocheckpoint", checkpoint_at)?;
         let start = Instant::now();
         for batches in self.0.chunks(group.max(1)) {
+            let decided = batches.iter().filter(|_| is_decided);
+            decided.clone().try_for_each(|written| written.look(&connection))?;
             let transaction = connection.transaction()?;
             {
                 let mut tables = Tables::of(&transaction)?;
-                batches.iter().try_for_each(|written| tables.write(written))?;
+                for written in batches {
+                    if is_decided {
+                        written.look(&transaction)?;
+                    }
+                    tables.write(written)?;
+                }
             }
             transaction.commit()?;
         }

@@ -15,6 +15,7 @@ use purista::host::Host;
 use purista::service::Service;
 use purista::subscription::subscription;
 use purista_benches::callers::{CALLERS, runtime, together};
+use purista_benches::folder::Folder;
 use purista_benches::harness::{Spread, amount, rounds_asked};
 use purista_benches::raw::Rows;
 use purista_core::address::ServiceId;
@@ -71,7 +72,6 @@ impl Event for NewUserRegistered {
     }
 }
 
-#[expect(clippy::unused_async, reason = "a handler is an async function, whether it waits or not")]
 async fn user_sign_up(
     ctx: Context<()>,
     SignUp { email, name }: SignUp,
@@ -88,34 +88,11 @@ struct Welcomed {
     all: Notify,
 }
 
-#[expect(clippy::unused_async, reason = "a handler is an async function, whether it waits or not")]
 async fn welcome(ctx: Context<Arc<Welcomed>>, _event: NewUserRegistered) -> Result<(), HandlerError> {
     if ctx.resources().users.fetch_add(1, Ordering::Relaxed) + 1 == ALL {
         ctx.resources().all.notify_one();
     }
     Ok(())
-}
-
-/// A folder of its own, removed with everything in it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("purista-benches-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        Ok(Self(folder))
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.join("app.db")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What stays behind lies among temporary files.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// What one round of purista showed.
@@ -185,7 +162,7 @@ async fn measure(rounds: usize) -> Result<()> {
         let (one, other) = (Folder::new("purista")?, Folder::new("raw")?);
         let file = empty(&other).await?;
         let write = || -> Result<f64> {
-            let took = rows.write(&file, group_size(statistics))?;
+            let took = rows.write(&file, group_size(statistics), false)?;
             Ok(amount(ALL) / took.as_secs_f64())
         };
         if round % 2 == 1 {

@@ -76,7 +76,6 @@ impl Received {
     }
 }
 
-#[expect(clippy::unused_async, reason = "a handler is an async function, whether it waits or not")]
 async fn hear(ctx: Context<Arc<Received>>, event: UserRegistered) -> Result<(), HandlerError> {
     std::hint::black_box(&event);
     ctx.resources().one();
@@ -112,15 +111,15 @@ async fn purista(name: &'static str, bridge: InProcessBridge) -> Result<Contesta
 }
 
 /// A bounded queue and a task for each receiver; the event is written once.
-fn queues(name: &'static str, tasks: &TaskTracker, receives: fn(&[u8]) -> Result<()>) -> Contestant<'static> {
+fn queues(name: &'static str, tasks: &TaskTracker, reading: fn(&[u8]) -> Result<()>) -> Contestant<'static> {
     let received = Arc::new(Received::default());
     let queues: Vec<_> = (0..LISTENERS)
         .map(|_| {
-            let (sender, mut receiver) = mpsc::channel::<Bytes>(QUEUE_MAX);
+            let (sender, mut queue) = mpsc::channel::<Bytes>(QUEUE_MAX);
             let received = Arc::clone(&received);
             tasks.spawn(async move {
-                while let Some(json) = receiver.recv().await {
-                    if receives(&json).is_ok() {
+                while let Some(json) = queue.recv().await {
+                    if reading(&json).is_ok() {
                         received.one();
                     }
                 }
