@@ -1,6 +1,7 @@
 //! The accept loop: as many connections as the limits allow, and a pause when the system has no more to give.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::connection::{self, Tracked};
+use crate::connection::{self, LAST_CALL, Tracked};
 use crate::limits::Limits;
 use crate::pulse::Pulse;
 use crate::service::Desk;
@@ -55,7 +56,11 @@ async fn accept(
     connections: Arc<Semaphore>,
     site: Arc<Site>,
 ) {
-    let stop = &site.house.stop;
+    // Who had connected before the gateway stops may still lie in the system's queue, with a request sent.
+    let mut last_call = pin!(async {
+        site.house.stop.cancelled().await;
+        tokio::time::sleep(LAST_CALL).await;
+    });
     loop {
         // The permit comes first, so that what is too much waits in the system's queue and costs nothing here.
         let accepted = async {
@@ -64,7 +69,7 @@ async fn accept(
         };
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = last_call.as_mut() => return,
             accepted = accepted => accepted,
         };
         match accepted {
@@ -82,7 +87,7 @@ async fn accept(
             Err(error) => {
                 tracing::error!(%error, "no connection can be accepted");
                 tokio::select! {
-                    () = stop.cancelled() => return,
+                    () = last_call.as_mut() => return,
                     () = tokio::time::sleep(PAUSE) => {}
                 }
             }

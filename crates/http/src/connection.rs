@@ -21,9 +21,9 @@ use tokio_util::task::TaskTracker;
 use crate::pulse::{Look, Pulse};
 use crate::service::Desk;
 
-/// How long a connection is still read when the gateway stops: what its peer had sent before may lie in the kernel, and a
-/// connection that is idle as far as we know would be closed over it.
-const LAST_CALL: Duration = Duration::from_millis(20);
+/// How long connections are still accepted and read when the gateway stops: what a peer had sent before may lie in the
+/// kernel, and a connection that is idle as far as we know would be closed over it.
+pub(crate) const LAST_CALL: Duration = Duration::from_millis(20);
 
 /// Runs hyper's tasks (HTTP/2 has one a request) under the tracker of the house.
 #[derive(Debug, Clone)]
@@ -49,6 +49,8 @@ pub(crate) async fn serve(stream: TcpStream, protocol: Arc<Builder<Tracked>>, de
     let mut next_look = pin!(tokio::time::sleep(limits.header_time.min(limits.idle_time)));
     let mut last_call = pin!(tokio::time::sleep(LAST_CALL));
     let (mut is_stopping, mut is_shut) = (false, false);
+    // Accepted at the last call: its first answer may come before the stop is looked for below.
+    pulse.is_stopping.store(site.house.stop.is_cancelled(), Ordering::Relaxed);
     loop {
         tokio::select! {
             biased;
@@ -60,6 +62,7 @@ pub(crate) async fn serve(stream: TcpStream, protocol: Arc<Builder<Tracked>>, de
             }
             () = site.house.stop.cancelled(), if !is_stopping => {
                 is_stopping = true;
+                pulse.is_stopping.store(true, Ordering::Relaxed);
                 last_call.as_mut().reset(Instant::now() + LAST_CALL);
             }
             () = last_call.as_mut(), if is_stopping && !is_shut => {

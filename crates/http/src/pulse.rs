@@ -26,6 +26,8 @@ pub(crate) struct Pulse {
     /// Whether it speaks HTTP/2, where bytes come in for many reasons.
     is_http2: AtomicBool,
     pub(crate) is_closing: AtomicBool,
+    /// Whether the gateway stops: what is answered from now on is the last answer of its connection.
+    pub(crate) is_stopping: AtomicBool,
 }
 
 /// What a look at a connection found.
@@ -50,6 +52,7 @@ impl Pulse {
             is_new: AtomicBool::new(true),
             is_http2: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
         }
     }
 
@@ -100,6 +103,13 @@ impl Pulse {
 /// A request that is being answered.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<Pulse>);
+
+impl Busy {
+    /// Whether the answer must say that the connection ends with it. HTTP/2 says so in a frame of its own.
+    pub(crate) fn is_last(&self) -> bool {
+        self.0.is_stopping.load(Ordering::Relaxed) && !self.0.is_http2.load(Ordering::Relaxed)
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -68,7 +68,7 @@ impl hyper::service::Service<Request<Incoming>> for Desk {
             }
             Err(panic) => Step::Answered(Some(last_touch.to(panicked(&*panic, &flow)))),
         };
-        Answering { step, _busy: busy }
+        Answering { step, busy }
     }
 }
 
@@ -298,7 +298,7 @@ impl LastTouch {
 /// An answer that is there, or one that is being made. Dropped, the making goes on without it.
 pub(crate) struct Answering {
     step: Step,
-    _busy: Busy,
+    busy: Busy,
 }
 
 enum Step {
@@ -310,12 +310,14 @@ impl Future for Answering {
     type Output = Result<Answer, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.step {
+        let mut answer = match &mut self.step {
             // Polled after its end it gives an empty answer; hyper never does so.
-            Step::Answered(answer) => {
-                Poll::Ready(Ok(answer.take().unwrap_or_else(|| Response::new(Whole::default()))))
-            }
-            Step::Answering(running) => Pin::new(running).poll(cx).map(Ok),
+            Step::Answered(answer) => answer.take().unwrap_or_else(|| Response::new(Whole::default())),
+            Step::Answering(running) => ready!(Pin::new(running).poll(cx)),
+        };
+        if self.busy.is_last() {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        Poll::Ready(Ok(answer))
     }
 }

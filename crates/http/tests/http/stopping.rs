@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::contracts::SignUp;
 use crate::requests::GOOD;
-use crate::support::{Builder, Open, PATIENCE, gateway, request};
+use crate::support::{Builder, Connection, Open, PATIENCE, gateway, request};
 
 const JSON: &str = "content-type: application/json";
 
@@ -62,6 +62,21 @@ async fn a_request_that_was_read_is_answered_and_idle_connections_are_closed() {
     assert!(TcpStream::connect(open.address).await.is_err());
     open.house.tasks.close();
     tokio::time::timeout(PATIENCE, open.house.tasks.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_in_the_queue_of_the_system_when_the_gateway_stops_is_answered_too() {
+    let open = Builder::full().await.open(gateway()).await;
+    assert_eq!(open.get("/readyz").await.status, 200);
+    let alive = request("GET /healthz", &[], "");
+    let mut waiting: Vec<_> = (0..8).map(|_| Connection::that_said(&alive, open.address)).collect();
+    open.house.stop.cancel();
+    for connection in &mut waiting {
+        let reply = connection.reply().await;
+        assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
+        assert_eq!(connection.ended().await, "");
+    }
+    tokio::time::timeout(PATIENCE, open.closed).await.unwrap();
 }
 
 #[tokio::test]

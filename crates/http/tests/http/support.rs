@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -289,6 +290,14 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) async fn to(address: impl tokio::net::ToSocketAddrs) -> Self {
         Self { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+    }
+
+    /// Says this on a connection that nobody can have accepted yet.
+    pub(crate) fn that_said(text: &str, address: std::net::SocketAddr) -> Self {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        Self { stream: TcpStream::from_std(stream).unwrap(), read: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, text: &str) {
