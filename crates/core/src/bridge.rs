@@ -13,8 +13,10 @@ use crate::message::Message;
 use crate::subscription::Subscription;
 
 mod asking;
+mod carried;
 pub use asking::{Answer, Asking};
 pub(crate) use asking::{Calling, Concludes, InHand};
+pub use carried::Carried;
 
 /// Carries messages between services, in the process or over a broker.
 ///
@@ -74,7 +76,7 @@ pub trait Consumer: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// The message.
-    pub message: Box<Message>,
+    pub message: Carried,
     /// Which attempt this is, from 1.
     pub attempt: u32,
 }

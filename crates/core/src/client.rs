@@ -189,14 +189,15 @@ impl Client {
         message
     }
 
-    /// Asks on behalf of a handler: `cause` hands down trace, principal, tenant, what is left of its time, and its hops.
+    /// Asks on behalf of a handler: `cause` hands down trace, principal, tenant and its hops.
+    /// `deadline` is no later than the handler's own.
     /// It takes no place among the calls under way: if 64 handlers call 64, none must wait for another's place.
     pub async fn invoke_for<C: Command>(
         &self,
         cause: &Message,
         sender: Party,
         command: C,
-        timeout: Option<Duration>,
+        deadline: Instant,
         idempotency_key: Option<Arc<str>>,
     ) -> Result<C::Output, InvokeError> {
         if cause.hops >= HOPS_MAX {
@@ -204,12 +205,11 @@ impl Client {
             return Err(InvokeError::new(InvokeErrorKind::Rejected, Status::LOOP_DETECTED, text)
                 .traced(&cause.trace_id));
         }
-        let own = Instant::now() + timeout.unwrap_or(COMMAND_TIMEOUT);
         let message = Message {
             receiver: Some(Party::anywhere(Address::known(C::ADDRESS))),
             correlation_id: Some(self.clock.id()),
             payload: Payload::command(command),
-            deadline: Some(cause.deadline.map_or(own, |left| left.min(own))),
+            deadline: Some(deadline),
             idempotency_key,
             ..cause.causes(self.clock.id(), MessageType::Command, self.clock.now_ms(), sender)
         };

@@ -100,7 +100,7 @@ impl InProcessBridge {
     /// A command that others listen to.
     async fn request_heard(&self, command: Box<Message>) -> Answer {
         Box::pin(self.deliver(Message::clone(&command))).await?;
-        let delivery = Delivery { message: command, attempt: 1 };
+        let delivery = Delivery { message: command.into(), attempt: 1 };
         Asking::calling(self.route(delivery)?, self).await
     }
 
@@ -235,7 +235,7 @@ impl EventBridge for InProcessBridge {
         if encoded.is_ok() && self.0.has_taps() {
             return Asking::new(self.request_heard(command));
         }
-        match encoded.and_then(|()| self.route(Delivery { message: command, attempt: 1 })) {
+        match encoded.and_then(|()| self.route(Delivery { message: command.into(), attempt: 1 })) {
             Ok(calling) => Asking::calling(calling, self),
             Err(error) => Asking::new(std::future::ready(Err(error))),
         }

@@ -32,6 +32,8 @@ enum Repr {
 trait Typed: Any + Send + Sync {
     /// Puts the value into `place` when that is an `Option` of its type; else it gives itself back.
     fn take(self: Arc<Self>, place: &mut dyn Any) -> Option<Arc<dyn Typed>>;
+    /// Puts a copy of the value into `place` when that is an `Option` of its type.
+    fn copy(&self, place: &mut dyn Any);
     fn encoded(&self) -> Result<Bytes, ContractError>;
     /// The same for once: nobody else will ask.
     fn encode(&self) -> Result<Bytes, ContractError>;
@@ -49,6 +51,12 @@ impl<T: Contract> Typed for Slot<T> {
         let Some(place) = place.downcast_mut::<Option<T>>() else { return Some(self) };
         *place = Some(Arc::try_unwrap(self).map_or_else(|shared| shared.value.clone(), |slot| slot.value));
         None
+    }
+
+    fn copy(&self, place: &mut dyn Any) {
+        if let Some(place) = place.downcast_mut::<Option<T>>() {
+            *place = Some(self.value.clone());
+        }
     }
 
     fn encoded(&self) -> Result<Bytes, ContractError> {
@@ -130,6 +138,21 @@ impl Payload {
             Repr::Encoded(bytes) => Ok(Some(bytes)),
             Repr::Typed(typed) if Arc::strong_count(&typed) == 1 => typed.encode().map(Some),
             other => Self(other).bytes(),
+        }
+    }
+
+    /// A copy of the value, decoded when there are only bytes. For who shares the payload with others: it counts nobody in
+    /// or out, which between threads costs more than the copy. An absent payload reads as JSON `null`.
+    pub fn value<T: Contract>(&self) -> Result<T, ContractError> {
+        match &self.0 {
+            Repr::Empty => T::decode(b"null"),
+            Repr::Encoded(bytes) => T::decode(bytes),
+            Repr::Typed(typed) => {
+                let mut value: Option<T> = None;
+                typed.copy(&mut value);
+                // None: another Rust type of the same contract, as in two versions of one crate.
+                value.map_or_else(|| T::decode(&typed.encoded()?), Ok)
+            }
         }
     }
 

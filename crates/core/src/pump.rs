@@ -136,12 +136,11 @@ async fn run<S, K>(
     let mut paused = control.paused.subscribe();
     let mut has_ended = false;
     loop {
+        // Asked once for all of a burst: both take a lock.
+        let may_burst = !(control.stop.is_cancelled() || *paused.borrow());
         let mut burst = 0;
         // What is there is pulled without setting up what would wake it.
-        while burst < BURST_MAX
-            && running.len() < in_flight
-            && !(has_ended || control.stop.is_cancelled() || *paused.borrow())
-        {
+        while may_burst && !has_ended && burst < BURST_MAX && running.len() < in_flight {
             let Poll::Ready(pulled) = futures_util::poll!(source.next()) else { break };
             burst += 1;
             match pulled {

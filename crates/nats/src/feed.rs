@@ -173,7 +173,7 @@ impl Source {
     }
 
     fn pulled(&self, arrived: Arrived) -> Pulled<Settlement> {
-        let delivery = Delivery { message: Box::new(arrived.message.clone()), attempt: arrived.attempt };
+        let delivery = Delivery { message: arrived.message.clone().into(), attempt: arrived.attempt };
         Pulled { delivery, settle: Settlement { shared: Arc::clone(&self.shared), arrived } }
     }
 }

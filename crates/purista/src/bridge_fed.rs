@@ -11,60 +11,58 @@ use purista_events::subscriptions::{DeadLetter, DeadLetterSource, Failure, Subsc
 use tokio::time::Instant;
 
 use crate::commit::{Beside, CommitError, commit, settled};
-use crate::listener::{Heard, Listener};
+use crate::hearing::{Heard, Hears};
 use crate::observation::Ending;
 use crate::runtime::Runtime;
 use crate::verdict::Verdict;
 
 /// The consumer of one subscription on a bridge.
-pub(crate) struct BridgeFed(Arc<Feed>);
+pub(crate) struct BridgeFed<L>(Arc<Feed<L>>);
 
-impl BridgeFed {
-    pub(crate) fn new(listener: Arc<dyn Listener>, runtime: Arc<Runtime>, id: SubscriptionId) -> Self {
+impl<L: Hears> BridgeFed<L> {
+    pub(crate) fn new(listener: Arc<L>, runtime: Arc<Runtime>, id: SubscriptionId) -> Self {
         let can_delay = runtime.bridge.capabilities().delayed_retry;
         Self(Arc::new(Feed { listener, runtime, id, can_delay }))
     }
 }
 
-impl Consumer for BridgeFed {
+impl<L: Hears> Consumer for BridgeFed<L> {
     fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
         Box::pin(Arc::clone(&self.0).deliver(delivery))
     }
 }
 
-struct Feed {
-    listener: Arc<dyn Listener>,
+struct Feed<L> {
+    listener: Arc<L>,
     runtime: Arc<Runtime>,
     id: SubscriptionId,
     /// Whether the bridge brings a message back later.
     can_delay: bool,
 }
 
-impl Feed {
+impl<L: Hears> Feed<L> {
     async fn deliver(self: Arc<Self>, delivery: Delivery) -> Outcome {
-        let Delivery { message, mut attempt } = delivery;
-        if self.is_durable() && self.was_handled(&message).await {
+        let Delivery { mut message, mut attempt } = delivery;
+        if self.is_durable() && Box::pin(self.was_handled(&message)).await {
             return Outcome::Ack;
         }
-        if self.can_delay {
-            let heard = Arc::clone(&self.listener).hear(message, attempt, None).await;
-            return self.settle(heard, attempt).await;
-        }
         loop {
-            let heard = Arc::clone(&self.listener).hear(message.clone(), attempt, None).await;
-            match self.settle(heard, attempt).await {
-                Outcome::Retry { after } => {
+            let kept = (!self.can_delay).then(|| message.clone());
+            let heard = self.listener.hear(message, attempt, None).await;
+            match (self.settle(heard, attempt).await, kept) {
+                (Outcome::Retry { after }, Some(again)) => {
                     // The bridge cannot bring it back later, so it waits here, in its place among those in flight.
                     tokio::time::sleep(after).await;
+                    message = again;
                     attempt = attempt.saturating_add(1);
                 }
-                outcome => return outcome,
+                (outcome, _) => return outcome,
             }
         }
     }
 
     fn is_durable(&self) -> bool {
-        self.listener.listening().terms.is_durable
+        self.listener.terms().is_durable
     }
 
     /// Whether the log brings it anyway, or an earlier delivery did its work.
@@ -89,7 +87,7 @@ impl Feed {
                 let consumed = self.is_durable().then(|| (self.id.clone(), heard.message.id.clone()));
                 let consumed = consumed.filter(|_| self.runtime.store.is_some());
                 let beside = Beside { consumed, ..Beside::default() };
-                match commit(&self.runtime, &heard.message, changes, beside).await {
+                match Box::pin(commit(&self.runtime, &heard.message, changes, beside)).await {
                     Ok(()) | Err(CommitError::AlreadyDone) => {
                         heard.settled(Ending::Done);
                         return Outcome::Ack;
@@ -99,21 +97,21 @@ impl Feed {
             }
             Err(error) => error,
         };
-        let verdict = self.listener.listening().terms.retry.verdict(&error, attempt, &self.runtime.clock);
+        let verdict = self.listener.terms().retry.verdict(&error, attempt, &self.runtime.clock);
         verdict.log(self.id.as_str(), &heard.message, attempt);
         heard.settled(verdict.ending(&error));
         match verdict {
             Verdict::Final { .. } | Verdict::Drop { .. } => Outcome::Ack,
             Verdict::Retry { after, .. } => Outcome::Retry { after },
             Verdict::Pause { reason } => Outcome::Pause { reason },
-            Verdict::DeadLetter { reason } => self.give_up(heard, attempt, reason).await,
+            Verdict::DeadLetter { reason } => Box::pin(self.give_up(heard, attempt, reason)).await,
         }
     }
 
     /// A store keeps it; without one, the bridge does what it can.
     async fn give_up(&self, heard: Heard, attempt: u32, reason: String) -> Outcome {
         let Some(store) = &self.runtime.store else { return Outcome::DeadLetter { reason } };
-        let message = Message { payload: heard.payload, ..*heard.message };
+        let message = heard.message;
         let Ok(bytes) = message.encode(Instant::now()) else { return Outcome::DeadLetter { reason } };
         let now = self.runtime.clock.now();
         let mut batch = Batch::new(self.runtime.clock.id(), message.tenant_id.clone());

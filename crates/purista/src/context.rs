@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use purista_core::address::{Address, AddressParts};
+use purista_core::bridge::{COMMAND_TIMEOUT, Carried};
 use purista_core::contract::Command;
 use purista_core::event::Event;
 use purista_core::id::Id;
@@ -37,8 +38,9 @@ pub struct Context<S> {
 
 pub(crate) struct Inner<S> {
     place: Arc<Place<S>>,
-    /// Boxed, so that it can become the response to itself.
-    message: Box<Message>,
+    message: Carried,
+    /// When the handler is cut off.
+    deadline: Instant,
     attempt: u32,
     unit: UnitOfWork,
 }
@@ -77,24 +79,28 @@ impl<S> Clone for Context<S> {
 }
 
 impl<S> Context<S> {
-    pub(crate) fn new(place: Arc<Place<S>>, message: Box<Message>, attempt: u32) -> Self {
-        Self { inner: Arc::new(Inner { place, message, attempt, unit: UnitOfWork::default() }) }
+    pub(crate) fn new(place: Arc<Place<S>>, message: Carried, attempt: u32) -> Self {
+        let deadline = message.deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        let unit = UnitOfWork::default();
+        Self { inner: Arc::new(Inner { place, message, deadline, attempt, unit }) }
     }
 
-    /// Goes on with a unit that was begun before.
-    pub(crate) fn going_on(
+    /// With a deadline of the handler's own, for who goes on with a unit that may have been begun before.
+    pub(crate) fn within(
         place: Arc<Place<S>>,
-        message: Box<Message>,
+        message: Carried,
+        deadline: Instant,
         attempt: u32,
         begun: Option<Box<Changes>>,
     ) -> Self {
         let unit = UnitOfWork::begun(begun);
-        Self { inner: Arc::new(Inner { place, message, attempt, unit }) }
+        Self { inner: Arc::new(Inner { place, message, deadline, attempt, unit }) }
     }
 
     /// The same message with a unit of work of its own.
     pub(crate) fn afresh(&self) -> Self {
-        Self::new(Arc::clone(&self.inner.place), self.inner.message.clone(), self.inner.attempt)
+        let Inner { place, message, deadline, attempt, .. } = &*self.inner;
+        Self::within(Arc::clone(place), message.clone(), *deadline, *attempt, None)
     }
 
     /// What the service was built with.
@@ -102,7 +108,7 @@ impl<S> Context<S> {
         &self.inner.place.resources
     }
 
-    /// The message that is handled. Its payload is the handler's second argument and no longer in here.
+    /// The message that is handled. Its payload is the handler's second argument, and may no longer be in here.
     pub fn message(&self) -> &Message {
         &self.inner.message
     }
@@ -138,18 +144,16 @@ impl<S> Context<S> {
     }
 
     /// When the handler is cut off.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.inner.message.deadline
+    pub fn deadline(&self) -> Instant {
+        self.inner.deadline
     }
 
     /// Ends at the deadline or when the host stops: for tasks that a handler starts, and for waits without an end. The
     /// handler itself needs it for nothing: it is dropped at its deadline. Cancel safe.
     pub async fn cancelled(&self) {
         let stop = self.runtime().stop.cancelled();
-        match self.deadline() {
-            Some(deadline) => drop(tokio::time::timeout_at(deadline, stop).await),
-            None => stop.await,
-        }
+        // Which of the two came first does not matter.
+        let _ = tokio::time::timeout_at(self.deadline(), stop).await;
     }
 
     /// The state of this tenant; writes are part of the unit of work.
@@ -324,20 +328,22 @@ impl<S> Context<S> {
         let nth = call.map_err(|closed| {
             InvokeError::new(InvokeErrorKind::Rejected, Status::INTERNAL_SERVER_ERROR, closed.to_string())
         })?;
+        let own = Instant::now() + timeout.unwrap_or(COMMAND_TIMEOUT);
+        let deadline = self.deadline().min(own);
         let derived = || idempotency::derived_key(&self.inner.message, C::ADDRESS, input, nth);
         let key = self.runtime().derives_keys.then(derived);
         let span = tracing::debug_span!("invoke", otel.name = %format_args!("{}.invoke", place.sender.address),
             receiver = %Address::known(C::ADDRESS));
         self.runtime()
             .client
-            .invoke_for(&self.inner.message, place.sender.clone(), command, timeout, key)
+            .invoke_for(&self.inner.message, place.sender.clone(), command, deadline, key)
             .instrument(span)
             .await
     }
 
     /// The message and the place of a unit that changed nothing, when no clone of this context lives on, as in a task that
     /// outlives its handler.
-    pub(crate) fn untouched(self) -> Result<(Box<Message>, Arc<Place<S>>), Self> {
+    pub(crate) fn untouched(self) -> Result<(Carried, Arc<Place<S>>), Self> {
         let mut inner = Arc::try_unwrap(self.inner).map_err(|inner| Self { inner })?;
         if inner.unit.is_untouched() {
             return Ok((inner.message, inner.place));
@@ -346,7 +352,7 @@ impl<S> Context<S> {
     }
 
     /// The message, moved out when no clone of this context lives on.
-    pub(crate) fn into_message(self) -> Box<Message> {
+    pub(crate) fn into_message(self) -> Carried {
         Arc::try_unwrap(self.inner).map_or_else(|inner| inner.message.clone(), |inner| inner.message)
     }
 

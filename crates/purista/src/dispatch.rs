@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use purista_core::bridge::{COMMAND_TIMEOUT, Consumer, Delivery, Outcome};
+use purista_core::bridge::{Consumer, Delivery, Outcome};
 use purista_core::contract::{Command, Contract};
 use purista_core::error::HandlerError;
 use purista_core::fault::Fault;
@@ -21,7 +21,6 @@ use purista_core::sharded::Sharded;
 use purista_core::status::Status;
 use purista_core::text::Text;
 use purista_events::batch::StoredReply;
-use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::commit::{Beside, CommitError, commit};
@@ -82,11 +81,8 @@ where
 {
     fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
         let Delivery { mut message, attempt } = delivery;
-        let given = Given {
-            payload: std::mem::take(&mut message.payload),
-            parameter: message.parameter.take().map(Box::new),
-        };
-        message.deadline.get_or_insert_with(|| Instant::now() + COMMAND_TIMEOUT);
+        let given =
+            Given { payload: message.take_payload(), parameter: message.take_parameter().map(Box::new) };
         let context = Context::new(Arc::clone(self.places.mine()), message, attempt);
         // A disabled span costs nothing, an entered one a look-up at every poll.
         if !tracing::enabled!(tracing::Level::INFO) {
@@ -144,7 +140,7 @@ where
             return Outcome::DeadLetter { reason: NOT_OURS.to_owned() };
         };
         let seen = context.runtime().observer.is_some().then(|| Box::new(given.payload.clone()));
-        let deadline = context.deadline().unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        let deadline = context.deadline();
 
         let mut claim = None;
         let ran = {
@@ -157,7 +153,12 @@ where
                 match context.untouched() {
                     // A command that changed nothing has nothing to wait for, and becomes its own reply.
                     Ok((message, place)) => {
-                        return Outcome::Reply(plain_reply(event, message, &place, Payload::typed(output)));
+                        return Outcome::Reply(plain_reply(
+                            event,
+                            message.into_own(),
+                            &place,
+                            Payload::typed(output),
+                        ));
                     }
                     Err(context) => (Some(Ok(Ok(Ran::Output { output, event_is_recorded }))), context),
                 }
@@ -409,7 +410,7 @@ async fn commit_unit<S>(
             event_name: event.map(Into::into),
         }),
     };
-    let beside = Beside { reply, deadline: context.message().deadline, ..Beside::default() };
+    let beside = Beside { reply, deadline: Some(context.deadline()), ..Beside::default() };
     let result = commit(context.runtime(), context.message(), changes, beside).await;
     result.map_err(|error: CommitError| Failure::of_commit(&error))
 }

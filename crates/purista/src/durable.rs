@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::commit::settled;
 use crate::listener::Listener;
+use crate::listening::Listening;
 use crate::runtime::Runtime;
-use crate::subscription::Listening;
 
 mod attempt;
 mod ledger;

@@ -26,8 +26,10 @@ mod failure;
 mod guard;
 #[cfg(doctest)]
 mod guide;
+mod hearing;
 mod idempotency;
 mod listener;
+mod listening;
 mod observed;
 mod projecting;
 mod relay;

@@ -8,13 +8,13 @@ use purista_core::bridge::Consumer;
 use purista_core::catalogue::{CommandEntry, ServiceEntry, SubscriptionEntry};
 use purista_core::contract::{Command, Contract};
 use purista_core::message::Party;
-use purista_core::schema::Inspector;
 
 use crate::command::CommandDef;
 use crate::context::Place;
-use crate::listener::{Listener, Listens};
+use crate::listener::Listener;
+use crate::listening::Listening;
 use crate::runtime::Runtime;
-use crate::subscription::{Listening, SubscriptionDef};
+use crate::subscription::SubscriptionDef;
 
 /// Commands and subscriptions around the same resources, ready to be given to a host.
 #[derive(Debug)]
@@ -128,15 +128,15 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
         self.service.entry.events.extend(def.emits.iter().cloned());
         let (resources, heard) = (Arc::clone(&self.resources), listening.clone());
         let bind = move |runtime: &Arc<Runtime>| -> Arc<dyn Listener> {
-            let place = Arc::new(Place {
+            let place = Place {
                 resources,
                 runtime: Arc::clone(runtime),
                 sender: Party { address, instance: Some(runtime.instance.clone()) },
                 emits: def.emits.iter().map(|event| event.name).collect(),
-                invokes: def.invokes.clone(),
+                invokes: def.invokes,
                 handler: Arc::new(()),
-            });
-            Arc::new(Listens { def, listening: heard, place, inspector: Inspector::of::<T>() })
+            };
+            (def.listen)(def.steps, heard, place)
         };
         self.service.subscriptions.push(SubscriptionPart { listening, bind: Box::new(bind) });
         self

@@ -1,8 +1,8 @@
-//! What a command does beside its handler: the steps before and after it.
+//! What a command or a subscription does beside its handler: the steps before and after it.
 
 use std::sync::Arc;
 
-use purista_core::contract::Command;
+use purista_core::contract::{Command, Contract};
 use purista_core::error::HandlerError;
 
 use crate::context::Context;
@@ -33,5 +33,22 @@ impl<S, C: Command> Default for Steps<S, C> {
             success: None,
             transform_output: None,
         }
+    }
+}
+
+/// Makes an event of a subscription's result.
+pub(crate) type MakeEvent<S, R> = fn(&Context<S>, R) -> Result<bool, EmitError>;
+
+/// The same for a subscription.
+pub(crate) struct HearingSteps<S, T: Contract, R: Contract> {
+    pub(crate) transform_input: Option<Transform<T>>,
+    pub(crate) before: Vec<Guard<S, T>>,
+    pub(crate) after: Vec<Guard<S, R>>,
+    pub(crate) result: Option<MakeEvent<S, R>>,
+}
+
+impl<S, T: Contract, R: Contract> Default for HearingSteps<S, T, R> {
+    fn default() -> Self {
+        Self { transform_input: None, before: Vec::new(), after: Vec::new(), result: None }
     }
 }

@@ -4,70 +4,33 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use purista_core::address::{Address, AddressParts};
-use purista_core::bridge::COMMAND_TIMEOUT;
+use purista_core::address::AddressParts;
 use purista_core::catalogue::EventEntry;
 use purista_core::contract::{Command, Contract};
 use purista_core::error::HandlerError;
 use purista_core::event::Event;
-use purista_core::subscription::{Filter, IN_FLIGHT_DEFAULT, Sharing};
+use purista_core::subscription::{Filter, Sharing};
 use purista_core::text::Text;
 
-use crate::context::Context;
+use crate::context::{Context, Place};
 use crate::guard::Guard;
+use crate::listener::{self, Listener};
+use crate::listening::{Listening, Terms};
 use crate::retry::Retry;
-use crate::steps::Transform;
-use crate::unit_of_work::EmitError;
+use crate::steps::HearingSteps;
 
-type Handler<S, T, R> =
-    Arc<dyn Fn(Context<S>, T) -> BoxFuture<'static, Result<R, HandlerError>> + Send + Sync>;
-type Mark<S, R> = fn(&Context<S>, R) -> Result<bool, EmitError>;
+/// Makes a listener of a handler, whose own type is known only where it is given: so that a delivery finds it without a
+/// pointer, and its future without an allocation.
+type Listen<S, T, R> =
+    Box<dyn FnOnce(HearingSteps<S, T, R>, Listening, Place<S>) -> Arc<dyn Listener> + Send>;
 
 /// A subscription with its handler, to be given to a service. `T` is what it hears, `R` what it answers with.
 pub struct SubscriptionDef<S, T: Contract, R: Contract> {
-    pub(crate) handler: Handler<S, T, R>,
-    pub(crate) transform_input: Option<Transform<T>>,
-    pub(crate) before: Vec<Guard<S, T>>,
-    pub(crate) after: Vec<Guard<S, R>>,
-    pub(crate) result: Option<Mark<S, R>>,
+    pub(crate) listen: Listen<S, T, R>,
+    pub(crate) steps: HearingSteps<S, T, R>,
     pub(crate) emits: Vec<EventEntry>,
     pub(crate) invokes: Vec<&'static AddressParts>,
     pub(crate) terms: Terms,
-}
-
-/// How a subscription is fed.
-#[derive(Debug, Clone)]
-pub(crate) struct Terms {
-    pub(crate) name: &'static str,
-    pub(crate) filter: Filter,
-    pub(crate) sharing: Sharing,
-    pub(crate) is_durable: bool,
-    pub(crate) from_start: bool,
-    pub(crate) in_flight: usize,
-    pub(crate) retry: Retry,
-    pub(crate) timeout: Duration,
-    /// Whether hosts with a store record what it listens to.
-    pub(crate) hears_recorded: bool,
-    /// The version of the form that it reads; `None` reads every event as it is stored.
-    pub(crate) version: Option<u32>,
-}
-
-impl Terms {
-    fn new(name: &'static str, filter: Filter, hears_recorded: bool, version: Option<u32>) -> Self {
-        Self {
-            name,
-            filter,
-            sharing: Sharing::Shared,
-            is_durable: false,
-            from_start: false,
-            in_flight: IN_FLIGHT_DEFAULT,
-            retry: Retry::default(),
-            timeout: COMMAND_TIMEOUT,
-            hears_recorded,
-            version,
-        }
-    }
 }
 
 /// Makes a subscription of an async function `(Context<S>, E) -> Result<R, HandlerError>` on the event `E`.
@@ -76,6 +39,7 @@ impl Terms {
 /// progress. `R` is `()` unless the result is an event, see [`SubscriptionDef::result_event`].
 pub fn subscription<S, E, R, F, Fut>(name: &'static str, handler: F) -> SubscriptionDef<S, E, R>
 where
+    S: Send + Sync + 'static,
     E: Event,
     R: Contract,
     F: Fn(Context<S>, E) -> Fut + Send + Sync + 'static,
@@ -89,6 +53,7 @@ where
 /// one form. Of a command, `T` is its input. It cannot be durable where the filter asks for what is not recorded.
 pub fn listen<S, T, R, F, Fut>(name: &'static str, filter: Filter, handler: F) -> SubscriptionDef<S, T, R>
 where
+    S: Send + Sync + 'static,
     T: Contract,
     R: Contract,
     F: Fn(Context<S>, T) -> Fut + Send + Sync + 'static,
@@ -101,15 +66,15 @@ where
 impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
     fn new<F, Fut>(terms: Terms, handler: F) -> Self
     where
+        S: Send + Sync + 'static,
         F: Fn(Context<S>, T) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, HandlerError>> + Send + 'static,
     {
         Self {
-            handler: Arc::new(move |context, input| Box::pin(handler(context, input))),
-            transform_input: None,
-            before: Vec::new(),
-            after: Vec::new(),
-            result: None,
+            listen: Box::new(move |steps, listening, place| {
+                listener::listen(handler, steps, listening, place)
+            }),
+            steps: HearingSteps::default(),
             emits: Vec::new(),
             invokes: Vec::new(),
             terms,
@@ -190,7 +155,7 @@ impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
         R: Event,
         S: Send + Sync + 'static,
     {
-        self.result = Some(Context::record);
+        self.steps.result = Some(Context::record);
         self.emits.push(EventEntry::of::<R>());
         self
     }
@@ -215,7 +180,7 @@ impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
         mut self,
         transform: impl Fn(T) -> Result<T, HandlerError> + Send + Sync + 'static,
     ) -> Self {
-        self.transform_input = Some(Arc::new(transform));
+        self.steps.transform_input = Some(Arc::new(transform));
         self
     }
 
@@ -226,7 +191,7 @@ impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
         F: Fn(Context<S>, Arc<T>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.before.push(Guard::before(name, check));
+        self.steps.before.push(Guard::before(name, check));
         self
     }
 
@@ -237,7 +202,7 @@ impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
         F: Fn(Context<S>, Arc<R>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
-        self.after.push(Guard::after(name, check));
+        self.steps.after.push(Guard::after(name, check));
         self
     }
 }
@@ -246,11 +211,4 @@ impl<S, T: Contract, R: Contract> fmt::Debug for SubscriptionDef<S, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SubscriptionDef").field("terms", &self.terms).finish_non_exhaustive()
     }
-}
-
-/// What is listened to, and how: a subscription of a running host, without its types.
-#[derive(Debug, Clone)]
-pub(crate) struct Listening {
-    pub(crate) address: Address,
-    pub(crate) terms: Terms,
 }

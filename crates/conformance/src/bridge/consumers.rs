@@ -91,7 +91,7 @@ impl Recorder {
 
     /// The next message that was or will be kept.
     pub async fn message(&self) -> Message {
-        *self.next().await.message
+        *self.next().await.message.into_own()
     }
 
     /// What was kept and not yet taken.

@@ -80,7 +80,7 @@ pub async fn reply_survives_the_way_unchanged(world: &World) {
     let serving = consumer(move |delivery: Delivery| {
         let mut answer = reply(&delivery.message, payload());
         answer.trace = TraceContext::parse(TRACE, None);
-        keeps.keep(Delivery { message: Box::new(answer.clone()), attempt: 1 });
+        keeps.keep(Delivery { message: answer.clone().into(), attempt: 1 });
         async move { purista_core::bridge::Outcome::Reply(Box::new(answer)) }
     });
     serve(&server, "User", "signUp", serving).await;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -64,7 +65,30 @@ pub(super) fn start(
 }
 
 /// Messages that come back for another attempt; at most as many as are in flight.
-type Returned = Mutex<VecDeque<(Arc<Message>, u32)>>;
+#[derive(Default)]
+struct Returned {
+    /// Whether there are any, so that a look for one seldom takes the lock.
+    are_there: AtomicBool,
+    waiting: Mutex<VecDeque<(Arc<Message>, u32)>>,
+}
+
+impl Returned {
+    fn push(&self, message: Arc<Message>, attempt: u32) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push_back((message, attempt));
+        self.are_there.store(true, Ordering::Release);
+    }
+
+    fn pop(&self) -> Option<(Arc<Message>, u32)> {
+        if !self.are_there.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = waiting.pop_front();
+        self.are_there.store(!waiting.is_empty(), Ordering::Release);
+        first
+    }
+}
 
 struct Queue {
     receiver: mpsc::Receiver<Arc<Message>>,
@@ -73,7 +97,7 @@ struct Queue {
 
 impl Queue {
     fn pulled(&self, message: Arc<Message>, attempt: u32) -> Pulled<Back> {
-        let delivery = Delivery { message: Box::new(Message::clone(&message)), attempt };
+        let delivery = Delivery { message: Arc::clone(&message).into(), attempt };
         Pulled { delivery, settle: Back { message, attempt, returned: Arc::clone(&self.returned) } }
     }
 }
@@ -82,8 +106,7 @@ impl Stream for Queue {
     type Item = Pulled<Back>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Pulled<Back>>> {
-        let back = self.returned.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        if let Some((message, attempt)) = back {
+        if let Some((message, attempt)) = self.returned.pop() {
             return Poll::Ready(Some(self.pulled(message, attempt)));
         }
         // What comes back arrives through a settlement, which the pump itself runs and after which it pulls again, so the
@@ -112,8 +135,7 @@ impl Settle for Back {
         match outcome {
             Outcome::Retry { after } => {
                 tokio::time::sleep(after).await;
-                let mut waiting = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
-                waiting.push_back((self.message, self.attempt.saturating_add(1)));
+                self.returned.push(self.message, self.attempt.saturating_add(1));
             }
             Outcome::DeadLetter { reason } => {
                 tracing::error!(

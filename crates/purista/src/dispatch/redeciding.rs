@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use purista_core::bridge::{COMMAND_TIMEOUT, Outcome};
+use purista_core::bridge::Outcome;
 use purista_core::contract::Command;
 use purista_core::error::HandlerError;
 use tokio::time::Instant;
@@ -37,7 +37,7 @@ where
         return Outcome::DeadLetter { reason: NOT_OURS.to_owned() };
     };
     let event = serving.steps.success.map(|(name, _)| name);
-    let deadline = context.deadline().unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+    let deadline = context.deadline();
     let mut claim = None;
     let mut lost: Option<Failure> = None;
     let mut decisions = 0;

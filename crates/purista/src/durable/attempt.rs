@@ -17,7 +17,8 @@ use purista_events::upcast::UnreadableEvent;
 use super::event_at;
 use super::ledger::Job;
 use crate::commit::{Beside, CommitError, commit, settled};
-use crate::listener::{Heard, Listener};
+use crate::hearing::Heard;
+use crate::listener::Listener;
 use crate::observation::Ending;
 use crate::runtime::Runtime;
 use crate::unit_of_work::Changes;
@@ -85,7 +86,7 @@ impl Attempt {
             // Another program can read it, or this one with an upcaster more: until then it is put aside.
             Err(error) => {
                 let message = trial.event.to_message(&self.store.origin());
-                (Heard::unreadable(Box::new(message)), Err(HandlerError::dead_letter(error.to_string())))
+                (Heard::unreadable(message.into()), Err(HandlerError::dead_letter(error.to_string())))
             }
         };
         let how = match result {
@@ -139,8 +140,7 @@ impl Attempt {
         let mut heard = None;
         let mut begun = None;
         for message in messages {
-            let mut next =
-                Arc::clone(&self.listener).hear(Box::new(message), trial.attempt, begun.take()).await;
+            let mut next = Arc::clone(&self.listener).hear(message.into(), trial.attempt, begun.take()).await;
             let result = std::mem::replace(&mut next.result, Ok(None));
             match result {
                 Ok(changes) => begun = changes,
@@ -148,7 +148,7 @@ impl Attempt {
             }
             heard = Some(next);
         }
-        let nothing = || Heard::unreadable(Box::new(trial.event.to_message(&self.store.origin())));
+        let nothing = || Heard::unreadable(trial.event.to_message(&self.store.origin()).into());
         (heard.unwrap_or_else(nothing), Ok(begun.filter(|changes| changes.commits())))
     }
 

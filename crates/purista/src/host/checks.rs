@@ -8,8 +8,8 @@ use purista_core::catalogue::Catalogue;
 use purista_core::route::Route;
 use purista_core::subscription::Sharing;
 
+use crate::listening::{Listening, Terms};
 use crate::service::Service;
-use crate::subscription::{Listening, Terms};
 
 /// What the host has to offer.
 pub(super) struct Offer<'o> {

@@ -18,7 +18,6 @@ use super::health::HostHealth;
 use super::lagging::Lagging;
 use super::running::{Parts, RunningHost};
 use super::{HostBuilder, announcing};
-use crate::bridge_fed::BridgeFed;
 use crate::durable::{self, Durable, DurableControl};
 use crate::listener::Listener;
 use crate::projecting;
@@ -173,8 +172,7 @@ async fn subscribe(
             return Ok(());
         }
     }
-    let consumer: Arc<dyn Consumer> =
-        Arc::new(BridgeFed::new(Arc::clone(&listener), Arc::clone(runtime), id.clone()));
+    let consumer = Arc::clone(&listener).on_bridge(Arc::clone(runtime), id.clone());
     let registration = feed_from_bridge(runtime, &listener, Arc::clone(&consumer)).await?;
     parts.fed.push((id.clone(), consumer));
     parts.feeds.push((id, registration));

@@ -84,7 +84,7 @@ impl Again {
     ) -> Result<(), StoreError> {
         let mut attempt = 1;
         loop {
-            let delivery = Delivery { message: Box::new(message.clone()), attempt };
+            let delivery = Delivery { message: message.clone().into(), attempt };
             match self.consumer.consume(delivery).await {
                 Outcome::Retry { after } => tokio::time::sleep(after).await,
                 Outcome::DeadLetter { reason } | Outcome::Pause { reason } => {
