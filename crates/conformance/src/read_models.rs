@@ -349,10 +349,14 @@ pub async fn a_projection_is_made_anew_on_demand<S: ReadModelSystem>(system: S) 
 }
 
 /// Gives an engine one named test for every duty of read models. The expression is a [`ReadModelSystem`], made anew in each.
+/// With `each = duty` each is handed to a macro of yours, as `duty!(read_models name)`.
 #[macro_export]
 macro_rules! read_model_suite {
-    ($system:expr) => {
-        $crate::read_model_suite!(@tests ($system)
+    (each = $each:ident) => {
+        $crate::read_model_suite!(@duties (each $each));
+    };
+    (@duties $system:tt) => {
+        $crate::read_model_suite!(@tests $system
             a_step_and_its_position_are_one
             a_step_from_elsewhere_is_refused
             each_event_is_counted_once
@@ -364,10 +368,16 @@ macro_rules! read_model_suite {
     (@tests $system:tt $($duty:ident)+) => {
         $( $crate::read_model_suite!(@test $system $duty); )+
     };
+    (@test (each $each:ident) $duty:ident) => {
+        $each!(read_models $duty);
+    };
     (@test ($system:expr) $duty:ident) => {
         #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $duty() {
             $crate::read_models::$duty($system).await;
         }
+    };
+    ($system:expr) => {
+        $crate::read_model_suite!(@duties ($system));
     };
 }
