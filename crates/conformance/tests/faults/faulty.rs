@@ -375,6 +375,9 @@ impl ReadModels for Faulty {
     }
 
     fn switch_to<'a>(&'a self, build: &'a Build) -> Found<'a, ()> {
+        if let Way::Switch = &*self.way {
+            return Box::pin(std::future::ready(Ok(())));
+        }
         self.engine.store.switch_to(build)
     }
 

@@ -10,6 +10,7 @@ use purista_conformance::{read_models, store};
 
 mod commits;
 mod faulty;
+mod horizon;
 mod keeping;
 mod logs;
 mod tables;

@@ -82,4 +82,9 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("a_projection_is_made_anew_on_demand", "a build that was replaced is never discarded", || {
         Way::Discard
     }),
+    fault(
+        "a_rebuild_is_shown_while_others_write",
+        "the build that is replaced goes, and no other is shown",
+        || Way::Switch,
+    ),
 ];

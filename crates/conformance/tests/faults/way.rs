@@ -81,12 +81,14 @@ pub(crate) enum Way {
     DeadLetters(fn(&mut [DeadLetter])),
     // Its life.
     Origin(fn(&Engine) -> Arc<str>),
-    /// It does nothing.
+    /// Closing does nothing.
     Close,
     // Read models.
     Step(Does<(Build, Position, Step<Tables>), Stepped>),
     Pause(Does<(Build, Option<BuildPause>), ()>),
-    /// It does nothing.
+    /// Showing another build does nothing.
+    Switch,
+    /// Forgetting a build does nothing.
     Discard,
 }
 
