@@ -30,6 +30,12 @@ use tokio_util::sync::CancellationToken;
 /// How long a projection may take to get anywhere here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often is written while a projection is made anew; how often after it was shown; and how much there is in the end at
+/// most: a build that is not shown by then waits for a pause.
+const WRITTEN_EVERY: Duration = Duration::from_millis(1);
+const WRITTEN_AFTER: u32 = 50;
+const WRITTEN_MAX: i64 = 40_000;
+
 /// The one event of these duties.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[garde(allow_unvalidated)]
@@ -348,26 +354,68 @@ pub async fn a_projection_is_made_anew_on_demand<S: ReadModelSystem>(system: S) 
     store.close().await.expect("a store closes");
 }
 
+/// A projection that is made anew is shown although somebody writes without an end, and readers never see less than before.
+pub async fn a_rebuild_is_shown_while_others_write<S: ReadModelSystem>(system: S) {
+    let store = system.open(Clock::system());
+    let mut written = 0;
+    for _ in 0..3 {
+        append(&store, (0..1_000).map(|_| counted("a")).collect()).await;
+        written += 1_000;
+    }
+    let running = Running::start(Projected::of_tables(store.clone(), system.counting("counts", 1, one())));
+    running.reaches(Position::new(3_000)).await;
+    running.handle.rebuild();
+    let is_shown = |build: &projector::BuildProgress| build.build.generation == 2 && build.is_current;
+    let (mut seen, mut last, mut left) = (0, Position::START, WRITTEN_AFTER);
+    while left > 0 {
+        assert!(written < WRITTEN_MAX, "it is not shown while somebody writes: {:?}", running.handle.state());
+        last = append(&store, vec![counted("a"), counted("a")]).await;
+        written += 2;
+        let now = system.counts(&store, "counts").await.get("a").copied().unwrap_or(0);
+        assert!(now >= seen, "readers went back from {seen} to {now}");
+        seen = now;
+        if running.handle.state().builds.iter().any(is_shown) {
+            left -= 1;
+        }
+        tokio::time::sleep(WRITTEN_EVERY).await;
+    }
+    running.reaches(last).await;
+    assert_eq!(system.counts(&store, "counts").await, counts(&[("a", written)]));
+    running.stop().await;
+    store.close().await.expect("a store closes");
+}
+
 /// Gives an engine one named test for every duty of read models. The expression is a [`ReadModelSystem`], made anew in each.
+/// With `each = duty` each is handed to a macro of yours, as `duty!(read_models name)`.
 #[macro_export]
 macro_rules! read_model_suite {
-    ($system:expr) => {
-        $crate::read_model_suite!(@tests ($system)
+    (each = $each:ident) => {
+        $crate::read_model_suite!(@duties (each $each));
+    };
+    (@duties $system:tt) => {
+        $crate::read_model_suite!(@tests $system
             a_step_and_its_position_are_one
             a_step_from_elsewhere_is_refused
             each_event_is_counted_once
             an_event_that_nobody_reads_stops_one_projection
             a_new_version_takes_the_place_of_the_old_one
             a_projection_is_made_anew_on_demand
+            a_rebuild_is_shown_while_others_write
         );
     };
     (@tests $system:tt $($duty:ident)+) => {
         $( $crate::read_model_suite!(@test $system $duty); )+
+    };
+    (@test (each $each:ident) $duty:ident) => {
+        $each!(read_models $duty);
     };
     (@test ($system:expr) $duty:ident) => {
         #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $duty() {
             $crate::read_models::$duty($system).await;
         }
+    };
+    ($system:expr) => {
+        $crate::read_model_suite!(@duties ($system));
     };
 }

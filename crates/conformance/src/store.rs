@@ -27,7 +27,9 @@
 //! # fn main() {}
 //! ```
 //!
-//! With `store_suite!(ignore = "needs postgres: cargo xtask test", system())` every test is ignored for that reason.
+//! With `store_suite!(ignore = "needs postgres: cargo xtask test", system())` every test is ignored for that reason. With
+//! `store_suite!(each = duty)` each duty is handed to a macro of yours, as `duty!(module name)`: the suite's own tests play
+//! each against an engine that is wrong in one way, and fail where the duty does not notice.
 //!
 //! The time of day is the suite's own clock, which stands still until a duty moves it. Waiting is real, since an engine
 //! with threads does not run under paused time.
@@ -96,6 +98,9 @@ pub async fn run<S, F>(
 macro_rules! store_suite {
     (ignore = $reason:literal, $system:expr) => {
         $crate::store_suite!(@duties (#[ignore = $reason]) ($system));
+    };
+    (each = $each:ident) => {
+        $crate::store_suite!(@duties (each $each) ());
     };
     (@duties $attributes:tt $system:tt) => {
         $crate::store_suite!(@tests $attributes $system atomicity:
@@ -199,6 +204,9 @@ macro_rules! store_suite {
     };
     (@tests $attributes:tt $system:tt $module:ident: $($duty:ident)+) => {
         $( $crate::store_suite!(@test $attributes $system $module $duty); )+
+    };
+    (@test (each $each:ident) () $module:ident $duty:ident) => {
+        $each!($module $duty);
     };
     (@test ($($attribute:tt)*) ($system:expr) $module:ident $duty:ident) => {
         #[::tokio::test(flavor = "multi_thread", worker_threads = 4)]

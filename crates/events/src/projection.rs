@@ -9,6 +9,7 @@ use purista_core::event::Event;
 use purista_core::text::Text;
 
 use crate::query::{Query, QueryItem, TenantScope};
+use crate::read_models::Making;
 use crate::recorded::Recorded;
 use crate::upcast::{UnreadableEvent, Upcasters};
 
@@ -26,6 +27,9 @@ struct Handler<Tx> {
     /// Both at once, for whom nothing lies between them. The outer error is of an event that does not decode.
     take_in: TakeIn<Tx>,
 }
+
+/// Through which a projection reads that was given none: every event as it is stored.
+static NO_UPCASTERS: Upcasters = Upcasters::new();
 
 type SetUp<Tx> = Arc<dyn Fn(&Tx) -> Result<(), HandlerError> + Send + Sync>;
 
@@ -58,7 +62,8 @@ pub struct Projection<Tx> {
     tenants: TenantScope,
     set_up: Vec<SetUp<Tx>>,
     handlers: BTreeMap<Text, Handler<Tx>>,
-    upcasters: Upcasters,
+    /// Its own; without them those of the host count.
+    upcasters: Option<Upcasters>,
 }
 
 /// A projection of this name. Raise the version when its tables or its handlers change: the new one is built beside the old
@@ -71,7 +76,7 @@ pub fn projection<Tx: 'static>(name: &'static str, version: u32) -> Projection<T
         tenants: TenantScope::All,
         set_up: Vec::new(),
         handlers: BTreeMap::new(),
-        upcasters: Upcasters::new(),
+        upcasters: None,
     }
 }
 
@@ -103,10 +108,19 @@ impl<Tx: 'static> Projection<Tx> {
         self
     }
 
-    /// Reads events of older forms through these: give it a clone of the host's.
+    /// Reads events of older forms through these, and not through those of the host that runs it.
     pub fn upcasters(mut self, upcasters: Upcasters) -> Self {
-        self.upcasters = upcasters;
+        self.upcasters = Some(upcasters);
         self
+    }
+
+    /// Takes these, unless it was given its own.
+    pub(crate) fn take_upcasters(&mut self, upcasters: &Upcasters) {
+        self.upcasters.get_or_insert_with(|| upcasters.clone());
+    }
+
+    fn steps(&self) -> &Upcasters {
+        self.upcasters.as_ref().unwrap_or(&NO_UPCASTERS)
     }
 
     /// Sees events of this tenant only, or of none; without it, of all.
@@ -127,13 +141,15 @@ impl<Tx: 'static> Projection<Tx> {
 
     /// The events that it handles, and those of older names that become them.
     pub fn query(&self) -> Query {
-        let types = self.upcasters.stored_names(self.handlers.keys().cloned());
+        let types = self.steps().stored_names(self.handlers.keys().cloned());
         let item = QueryItem { types, tags: Vec::new() };
         Query { tenants: self.tenants.clone(), items: vec![item] }
     }
 
-    pub(crate) fn make(&self, tx: &Tx) -> Result<(), HandlerError> {
-        self.set_up.iter().try_for_each(|set_up| set_up(tx))
+    /// Makes the tables of a build, in the engine's thread.
+    pub(crate) fn making(&self) -> Making<Tx> {
+        let set_up = self.set_up.clone();
+        Box::new(move |tx| set_up.iter().try_for_each(|set_up| set_up(tx)))
     }
 
     /// Decodes an event and takes it in. The outer error is of an event that cannot be decoded, of which nothing is taken in.
@@ -152,7 +168,7 @@ impl<Tx: 'static> Projection<Tx> {
         }
         let mut parts = Vec::new();
         let wanted = |name: &str| self.handlers.get(name).map(|handler| handler.version);
-        self.upcasters.read(&event, wanted, |name, version, body| {
+        self.steps().read(&event, wanted, |name, version, body| {
             let became = Recorded { name: name.clone(), version, body: body.clone(), ..event.clone() };
             parts.extend(self.handlers.get(name).map(|handler| (handler.prepare)(became)));
             Ok::<_, UnreadableEvent>(())

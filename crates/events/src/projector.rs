@@ -1,8 +1,8 @@
 //! Runs projections: what a host is given, what it runs, and how others learn how far it is.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -18,6 +18,7 @@ use crate::projection::Projection;
 use crate::query::Query;
 use crate::read_models::{Build, BuildPause, ReadModels};
 use crate::store::{EventStore, StoreError};
+use crate::upcast::Upcasters;
 
 pub mod fold;
 mod lane;
@@ -37,6 +38,11 @@ pub struct Projected {
 
 /// What is behind a projection.
 trait Worker: Send + Sync {
+    /// Reads events of older forms through these, unless it was given its own; and what it follows then. `None` when it reads
+    /// events as they are stored.
+    fn take_upcasters(&mut self, _: &Upcasters) -> Option<Query> {
+        None
+    }
     /// Makes what is missing, so that readers find it.
     fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>>;
     /// Works until it is stopped, or the store fails.
@@ -70,6 +76,15 @@ impl Projected {
         self.control.store.origin()
     }
 
+    /// Reads events of older forms through these, unless the projection was given its own. A host says it with its upcasters;
+    /// say it before it is begun or run. A place outside of the store takes events as they are stored.
+    pub fn upcasters(mut self, upcasters: &Upcasters) -> Self {
+        if let Some(query) = self.worker.take_upcasters(upcasters) {
+            *self.control.query.write().unwrap_or_else(PoisonError::into_inner) = query;
+        }
+        self
+    }
+
     /// Makes what is missing, so that readers find it. A host calls it before it starts its services.
     pub async fn begin(&self) -> Result<(), StoreError> {
         self.worker.begin().await
@@ -100,7 +115,8 @@ impl fmt::Debug for Projected {
 struct Control {
     name: Text,
     version: u32,
-    query: Query,
+    /// What it follows; it changes once at most, before it runs.
+    query: RwLock<Query>,
     store: Arc<dyn EventStore>,
     state: watch::Sender<ProjectionState>,
     /// Up to where readers see everything.
@@ -115,7 +131,7 @@ impl Control {
         Self {
             name,
             version,
-            query,
+            query: RwLock::new(query),
             store,
             state: watch::Sender::default(),
             reached: watch::Sender::new(Position::START),
@@ -123,6 +139,10 @@ impl Control {
             wants_resume: AtomicBool::new(false),
             wants_rebuild: AtomicBool::new(false),
         }
+    }
+
+    fn query(&self) -> Query {
+        self.query.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether somebody resumed it, since it was last asked.
@@ -209,7 +229,8 @@ impl ProjectionHandle {
             return Ok(());
         }
         let at = *self.0.reached.borrow();
-        let left = self.0.store.count(&self.0.query, at, position, LAG_COUNTED_MAX).await.unwrap_or_default();
+        let left =
+            self.0.store.count(&self.0.query(), at, position, LAG_COUNTED_MAX).await.unwrap_or_default();
         Err(NotReached {
             projection: self.0.name.clone(),
             wanted: position,
@@ -229,14 +250,14 @@ impl ProjectionHandle {
         let at = *self.0.reached.borrow();
         let of_current = |build: &&BuildProgress| build.is_current;
         let per_second = self.state().builds.iter().find(of_current).map_or(0.0, |build| build.per_second);
-        Lag::measure(&*self.0.store, &self.0.query, at, now, per_second).await
+        Lag::measure(&*self.0.store, &self.0.query(), at, now, per_second).await
     }
 
     /// How far a build is that does not show yet, with its rate and an estimate; `None` when none is being made.
     pub async fn rebuilding(&self, now: Timestamp) -> Result<Option<Lag>, StoreError> {
         let builds = self.state().builds;
         let Some(new) = builds.iter().find(|build| !build.is_current) else { return Ok(None) };
-        Lag::measure(&*self.0.store, &self.0.query, new.position, now, new.per_second).await.map(Some)
+        Lag::measure(&*self.0.store, &self.0.query(), new.position, now, new.per_second).await.map(Some)
     }
 
     /// Lets it try again the event at which it is paused.

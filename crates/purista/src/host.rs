@@ -119,7 +119,8 @@ impl HostBuilder {
         self
     }
 
-    /// Reads events of older forms through these: in views, decisions and durable subscriptions.
+    /// Reads events of older forms through these: in views, decisions and durable subscriptions, and in projections that were
+    /// not given their own.
     pub fn upcasters(mut self, upcasters: Upcasters) -> Self {
         self.upcasters = upcasters;
         self

@@ -18,10 +18,12 @@ use super::lane::Rate;
 use super::{BuildProgress, Condition, Control, Projected, Worker};
 use crate::position::Position;
 use crate::projection::{Projection, projection};
+use crate::query::Query;
 use crate::read_models::{Build, BuildPause, caught};
 use crate::recorded::Recorded;
 use crate::snapshot::{Snapshot, SnapshotKey};
 use crate::store::{EventStore, FollowPage, PAGE_MAX, StoreError};
+use crate::upcast::Upcasters;
 
 /// How often the value is kept while it changes. What came after is folded again after a crash.
 const KEPT_EVERY: Duration = Duration::from_secs(5);
@@ -80,8 +82,7 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folding<S>
         let folded = Folded(Arc::new(Mutex::new(RefCell::new(self.start.clone()))));
         let store: Arc<dyn EventStore> = Arc::new(store.clone());
         let (name, version) = (self.projection.name().clone(), self.projection.version());
-        let query = self.projection.query();
-        let key = SnapshotKey::of(None, Text::from(format!("projection.{name}")), version, &query);
+        let (query, key) = (self.projection.query(), key(&self.projection));
         let control = Arc::new(Control::new(name, version, query, Arc::clone(&store)));
         let Self { start, projection } = self;
         let folds =
@@ -94,6 +95,12 @@ impl<S> fmt::Debug for Folding<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Folding").field(&self.projection).finish()
     }
+}
+
+/// Under which the value is kept.
+fn key<S: 'static>(projection: &Projection<RefCell<S>>) -> SnapshotKey {
+    let name = Text::from(format!("projection.{}", projection.name()));
+    SnapshotKey::of(None, name, projection.version(), &projection.query())
 }
 
 /// Where taking in a page ended.
@@ -116,6 +123,12 @@ struct Folds<S> {
 }
 
 impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Worker for Folds<S> {
+    fn take_upcasters(&mut self, upcasters: &Upcasters) -> Option<Query> {
+        self.projection.take_upcasters(upcasters);
+        self.key = key(&self.projection);
+        Some(self.projection.query())
+    }
+
     fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -170,7 +183,7 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
         stop: &CancellationToken,
         clock: &Clock,
     ) -> Result<Option<BuildPause>, StoreError> {
-        let (mut head, mut rate) = (self.store.head(), Rate::new());
+        let (mut head, mut rate, query) = (self.store.head(), Rate::new(), self.projection.query());
         let (mut kept, mut kept_at) = (*position, Instant::now());
         let mut next: Option<FollowPage> = None;
         self.publish(*position, &rate);
@@ -201,7 +214,7 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
             }
             let page = match next.take() {
                 Some(page) => page,
-                None => self.store.follow(&self.control.query, *position, PAGE_MAX).await?,
+                None => self.store.follow(&query, *position, PAGE_MAX).await?,
             };
             let up_to = page.looked_up_to;
             // The engine reads the next page while this one is decoded and folded.
@@ -209,7 +222,7 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
                 if up_to >= seen {
                     return Ok(None);
                 }
-                self.store.follow(&self.control.query, up_to, PAGE_MAX).await.map(Some)
+                self.store.follow(&query, up_to, PAGE_MAX).await.map(Some)
             };
             let count = u64::try_from(page.events.len()).unwrap_or(0);
             let (following, end) = join(following, async { self.take_in(page.events) }).await;

@@ -81,7 +81,7 @@ impl<K: Sink> Outside<K> {
     async fn follow(&self, stop: &CancellationToken, clock: &Clock) -> Result<(), StoreError> {
         let record = self.store.subscription(&self.id).await?.unwrap_or_default();
         let (mut position, mut pause) = (record.progress.low, record.pause);
-        let (mut head, mut rate) = (self.store.head(), Rate::new());
+        let (mut head, mut rate, query) = (self.store.head(), Rate::new(), self.control.query());
         let mut next: Option<FollowPage> = None;
         while !stop.is_cancelled() {
             let seen = *head.borrow_and_update();
@@ -99,7 +99,7 @@ impl<K: Sink> Outside<K> {
             }
             let page = match next.take() {
                 Some(page) => page,
-                None => self.store.follow(&self.control.query, position, PAGE_MAX).await?,
+                None => self.store.follow(&query, position, PAGE_MAX).await?,
             };
             let (up_to, count) = (page.looked_up_to, page.events.len());
             let taken = async {
@@ -109,7 +109,7 @@ impl<K: Sink> Outside<K> {
                 if up_to >= seen {
                     return Ok(None);
                 }
-                self.store.follow(&self.control.query, up_to, PAGE_MAX).await.map(Some)
+                self.store.follow(&query, up_to, PAGE_MAX).await.map(Some)
             };
             let (taken, following) = join(taken, following).await;
             if let Err(error) = taken {

@@ -10,8 +10,10 @@ use super::lane::{Lane, fetch};
 use super::{BuildProgress, Condition, Control, Worker, request};
 use crate::position::Position;
 use crate::projection::Projection;
+use crate::query::Query;
 use crate::read_models::{Build, BuildPause, BuildRecord, ReadModels};
 use crate::store::{StoreError, StoreErrorKind};
+use crate::upcast::Upcasters;
 
 /// A build this near to the end of the log, in positions, is shown as soon as it is not behind what readers see.
 const CAUGHT_UP_WITHIN: u64 = 1_000;
@@ -19,11 +21,16 @@ const CAUGHT_UP_WITHIN: u64 = 1_000;
 /// The builds of one version of a projection.
 pub(super) struct Tables<M: ReadModels> {
     store: M,
-    projection: Arc<Projection<M::Tx>>,
+    projection: Projection<M::Tx>,
     control: Arc<Control>,
 }
 
 impl<M: ReadModels> Worker for Tables<M> {
+    fn take_upcasters(&mut self, upcasters: &Upcasters) -> Option<Query> {
+        self.projection.take_upcasters(upcasters);
+        Some(self.projection.query())
+    }
+
     fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move { self.own_builds().await.map(drop) })
     }
@@ -39,7 +46,7 @@ impl<M: ReadModels> Worker for Tables<M> {
 
 impl<M: ReadModels> Tables<M> {
     pub(super) fn new(store: M, projection: Projection<M::Tx>, control: Arc<Control>) -> Self {
-        Self { store, projection: Arc::new(projection), control }
+        Self { store, projection, control }
     }
 
     fn build(&self, generation: u32) -> Build {
@@ -64,8 +71,8 @@ impl<M: ReadModels> Tables<M> {
     }
 
     async fn make(&self, generation: u32) -> Result<Build, StoreError> {
-        let (build, projection) = (self.build(generation), Arc::clone(&self.projection));
-        let made = self.store.begin(&build, Box::new(move |tx| projection.make(tx))).await?;
+        let build = self.build(generation);
+        let made = self.store.begin(&build, self.projection.making()).await?;
         made.map_err(|error| {
             let what = format!("the tables of the projection {build} cannot be made: {}", error.report());
             StoreError::new(StoreErrorKind::Invalid, what)

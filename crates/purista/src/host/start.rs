@@ -82,7 +82,8 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
     let runtime = builder.runtime(&stop);
     let doors = std::mem::take(&mut builder.doors);
     let services = std::mem::take(&mut builder.services);
-    let projections = std::mem::take(&mut builder.projections);
+    let projections = std::mem::take(&mut builder.projections).into_iter();
+    let projections = projections.map(|projected| projected.upcasters(&runtime.upcasters)).collect();
     let mut parts = Parts::new(Arc::clone(&runtime), Arc::new(catalogue), builder.drain_timeout);
     let health = HostHealth::new(&runtime, &parts.catalogue);
     parts.health = Some(health.clone());

@@ -7,6 +7,7 @@ mod expectations;
 mod older_forms;
 mod racing;
 mod reading;
+mod stored_forms;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
