@@ -61,6 +61,7 @@ fn same_address(command: &SignUp) -> View<Option<String>> {
     holder(&command.email)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a decision is given the state")]
 fn sign_up(
     command: SignUp,
     holder: Option<String>,
