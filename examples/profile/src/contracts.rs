@@ -6,6 +6,7 @@
 use garde::Validate;
 use jiff::Timestamp;
 use purista::{Command, Event, Route, ServiceId, Tags};
+use purista_events::readers::Readers;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,6 +20,7 @@ pub(crate) const PAGE_DEFAULT: u32 = 20;
 const PAGE_MAX: u32 = 100;
 
 const NO_SUCH_USER: (u16, &str) = (404, "there is no such user");
+const ADDRESS_TAKEN: (u16, &str) = (409, "the e-mail address is taken");
 
 /// Asks for an account.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
@@ -35,7 +37,7 @@ impl Command for SignUp {
     const NAME: &'static str = "userSignUp";
     const HTTP: Option<Route> = Some(Route::post("sign-up").public()); // POST /api/v1/sign-up
     const SUMMARY: &'static str = "Makes an account.";
-    const ERRORS: &'static [(u16, &'static str)] = &[(409, "the e-mail address is taken")];
+    const ERRORS: &'static [(u16, &'static str)] = &[ADDRESS_TAKEN];
     type Output = NewUserRegistered;
 }
 
@@ -57,6 +59,26 @@ impl Command for UpdateProfile {
     const HTTP: Option<Route> = Some(Route::patch("users/{userId}").public());
     const SUMMARY: &'static str = "Gives a user another name.";
     const ERRORS: &'static [(u16, &'static str)] = &[NO_SUCH_USER];
+    type Output = Profile;
+}
+
+/// Gives a user another e-mail address, which nobody else may have. The one that he gives up is free again.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ChangeEmail {
+    #[garde(length(min = 1, max = 64))]
+    pub(crate) user_id: String,
+    #[garde(email, length(max = 254))]
+    pub(crate) email: String,
+}
+
+impl Command for ChangeEmail {
+    const SERVICE: ServiceId = USER;
+    const NAME: &'static str = "changeEmail";
+    const PARAMETERS: &'static [&'static str] = &["userId"];
+    const HTTP: Option<Route> = Some(Route::patch("users/{userId}/email").public());
+    const SUMMARY: &'static str = "Gives a user another e-mail address.";
+    const ERRORS: &'static [(u16, &'static str)] = &[NO_SUCH_USER, ADDRESS_TAKEN];
     type Output = Profile;
 }
 
@@ -301,5 +323,47 @@ impl Event for ProfileUpdated {
     const NAME: &'static str = "profileUpdated";
     fn tags(&self) -> Tags {
         Tags::new().with("user", &self.user_id)
+    }
+}
+
+/// Somebody has another e-mail address now. It is found by both of them: one is free, the other is taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+#[garde(allow_unvalidated)]
+pub(crate) struct EmailChanged {
+    pub(crate) user_id: String,
+    pub(crate) old_email: String,
+    pub(crate) new_email: String,
+}
+
+impl Event for EmailChanged {
+    const NAME: &'static str = "emailChanged";
+    fn tags(&self) -> Tags {
+        let [old, new] = [&self.old_email, &self.new_email].map(|email| email.to_lowercase());
+        Tags::new().with("user", &self.user_id).with("email", old).with("email", new)
+    }
+}
+
+/// Every event that this program records, in the form in which it reads it.
+pub(crate) fn readers() -> Readers {
+    Readers::new().event::<NewUserRegistered>().event::<ProfileUpdated>().event::<EmailChanged>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bodies as they lie in logs that were written: a form that was ever recorded stays readable.
+    #[test]
+    fn a_stored_event_of_each_form_is_read_as_it_was_written() {
+        fn same<E: Event>(file: &str) {
+            let event = E::decode(file.as_bytes()).unwrap();
+            let [stored, again] =
+                [file.as_bytes(), &event.encode().unwrap()].map(serde_json::from_slice::<Value>);
+            assert_eq!(stored.unwrap(), again.unwrap());
+        }
+        same::<NewUserRegistered>(include_str!("../tests/fixtures/newUserRegistered.v1.json"));
+        same::<ProfileUpdated>(include_str!("../tests/fixtures/profileUpdated.v1.json"));
+        same::<EmailChanged>(include_str!("../tests/fixtures/emailChanged.v1.json"));
     }
 }

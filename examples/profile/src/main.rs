@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
-use purista::Host;
+use purista::{Host, Upcasters};
+use purista_events::readers::{self, UnreadForm};
+use purista_events::store::{EventStore as _, StoreError};
 use purista_http::gateway::{DOCUMENT_PATH, Gateway};
 use purista_sqlite::store::SqliteStore;
 use purista_telemetry::logging::{self, Logging};
@@ -27,6 +29,7 @@ use search::{profile_search, search_service};
     after_help = "To try, with A=http://127.0.0.1:3000/api/v1 and J='content-type: application/json':\n\
                   \x20 curl -H \"$J\" -d '{\"email\":\"ada@example.com\",\"name\":\"Ada\"}' $A/sign-up\n\
                   \x20 curl -H \"$J\" -X PATCH -d '{\"name\":\"Ada Lovelace\"}' $A/users/USER_ID\n\
+                  \x20 curl -H \"$J\" -X PATCH -d '{\"email\":\"ada@example.org\"}' $A/users/USER_ID/email\n\
                   \x20 curl \"$A/users?q=love\"\n\
                   \x20 curl \"$A/users/USER_ID?asOf=2026-03-01T00:00:00Z\"\n\
                   \x20 curl $A/users/USER_ID/history\n\n\
@@ -40,6 +43,9 @@ struct Options {
     /// Folder for the events; made when it is missing, used by one process at a time
     #[arg(long, value_name = "FOLDER", default_value = "./data")]
     data: PathBuf,
+    /// Reads a sample of each form of events in the folder, and ends: with 1 when no code reads one of them
+    #[arg(long)]
+    check: bool,
 }
 
 #[tokio::main]
@@ -56,7 +62,15 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> anyhow::Result<()> {
     let _logs = logging::init(Logging::from_env()?)?;
-    let store = SqliteStore::open(options.data.join("profile.db"))?;
+    let file = options.data.join("profile.db");
+    if options.check {
+        return check(&SqliteStore::open_read_only(file)?).await;
+    }
+    let store = SqliteStore::open(file)?;
+    // Only what reads such an event stands still; the rest serves.
+    for unread in unread(&store).await? {
+        tracing::error!("{unread}");
+    }
     let search = store.projected(profile_search());
     let host = Host::builder()
         .store(store.clone())
@@ -80,5 +94,21 @@ async fn run(options: Options) -> anyhow::Result<()> {
          metrics  {place}/metrics"
     );
     running.await?;
+    Ok(())
+}
+
+/// What is stored and no code reads. Events of older forms would be read through upcasters, if there were any yet.
+async fn unread(store: &SqliteStore) -> Result<Vec<UnreadForm>, StoreError> {
+    readers::check(store, &Upcasters::new(), &contracts::readers()).await
+}
+
+async fn check(store: &SqliteStore) -> anyhow::Result<()> {
+    let (forms, unread) = (store.forms().await?.len(), unread(store).await?);
+    store.close().await?;
+    for unread in &unread {
+        eprintln!("unread: {unread}");
+    }
+    anyhow::ensure!(unread.is_empty(), "no code reads {} of {forms} stored forms of events", unread.len());
+    let _ = writeln!(io::stdout(), "stored forms of events: {forms}, all of them read");
     Ok(())
 }

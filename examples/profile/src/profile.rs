@@ -1,10 +1,14 @@
-//! Service `User`: two views, two decisions, and a read of the past. Nothing is kept but events.
+//! Service `User`: two views, three decisions, and a read of the past. Nothing is kept but events.
 
 use purista::{
-    Context, Events as _, Facts, HandlerError, Replying, Service, View, command, decide_with, every, view,
+    Context, Events as _, Facts, HandlerError, Replying, Service, View, command, decide, decide_with, every,
+    view,
 };
 
-use crate::contracts::{GetProfile, NewUserRegistered, Profile, ProfileUpdated, SignUp, USER, UpdateProfile};
+use crate::contracts::{
+    ChangeEmail, EmailChanged, GetProfile, NewUserRegistered, Profile, ProfileUpdated, SignUp, USER,
+    UpdateProfile,
+};
 
 /// How many events are read at most before the state of a user is kept as a snapshot.
 const SNAPSHOT_EVERY: u64 = 100;
@@ -14,13 +18,20 @@ pub(crate) fn user_service() -> Service {
     Service::builder(USER, "Accounts and their names", ())
         .command(decide_with(same_address, sign_up).success_event())
         .command(decide_with(same_user, update_profile))
+        .command(decide(user_and_address, change_email))
         .command(command(get_profile))
         .build()
 }
 
-/// Whether anybody has an account with this address.
-fn is_taken(email: &str) -> View<bool> {
-    view(false).tagged("email", email.to_lowercase()).on(|is_taken, _: NewUserRegistered| *is_taken = true)
+/// Who has this address, if anybody has: whoever took it last, until he takes another one.
+fn holder(email: &str) -> View<Option<String>> {
+    let address = email.to_lowercase();
+    view(None)
+        .tagged("email", &address)
+        .on(|holder, event: NewUserRegistered| *holder = Some(event.user_id))
+        .on(move |holder, event: EmailChanged| {
+            *holder = (event.new_email.to_lowercase() == address).then_some(event.user_id);
+        })
 }
 
 /// Who this user is; nothing before he has signed up.
@@ -37,19 +48,51 @@ fn profile(user_id: &str) -> View<Option<Profile>> {
                 (profile.name, profile.renamed_at) = (event.new_name, Some(event.at));
             }
         })
+        .on(|profile, event: EmailChanged| {
+            if let Some(profile) = profile {
+                profile.email = event.new_email;
+            }
+        })
 }
 
 /// A sign-up depends on what happened to its address, whoever's it is: no index of addresses is kept. Of two sign-ups at the
-/// same time, one is decided again and sees the other. A second rule would be a second view, in a tuple with this one.
-fn same_address(command: &SignUp) -> View<bool> {
-    is_taken(&command.email)
+/// same time, one is decided again and sees the other.
+fn same_address(command: &SignUp) -> View<Option<String>> {
+    holder(&command.email)
 }
 
-fn sign_up(command: SignUp, is_taken: bool, facts: &Facts) -> Result<NewUserRegistered, HandlerError> {
-    if is_taken {
-        return Err(HandlerError::conflict("this e-mail address is taken"));
+#[expect(clippy::needless_pass_by_value, reason = "a decision is given the state")]
+fn sign_up(
+    command: SignUp,
+    holder: Option<String>,
+    facts: &Facts,
+) -> Result<NewUserRegistered, HandlerError> {
+    if holder.is_some() {
+        return Err(address_taken());
     }
     Ok(NewUserRegistered { user_id: facts.id.to_string(), email: command.email, name: command.name })
+}
+
+/// Two rules are a tuple of two views: who the user is, and who has the address that he wants. Whatever is recorded of either
+/// meanwhile has it decided again.
+fn user_and_address(command: &ChangeEmail) -> (View<Option<Profile>>, View<Option<String>>) {
+    (profile(&command.user_id), holder(&command.email))
+}
+
+fn change_email(
+    command: ChangeEmail,
+    (profile, holder): (Option<Profile>, Option<String>),
+) -> Result<Replying<Option<EmailChanged>, Profile>, HandlerError> {
+    let Some(mut profile) = profile else { return Err(no_such_user()) };
+    if holder.is_some_and(|holder| holder != command.user_id) {
+        return Err(address_taken());
+    }
+    if profile.email == command.email {
+        return Ok(None.replying(profile));
+    }
+    let old_email = std::mem::replace(&mut profile.email, command.email.clone());
+    let changed = EmailChanged { user_id: command.user_id, old_email, new_email: command.email };
+    Ok(Some(changed).replying(profile))
 }
 
 fn same_user(command: &UpdateProfile) -> View<Option<Profile>> {
@@ -77,6 +120,10 @@ async fn get_profile(ctx: Context<()>, question: GetProfile) -> Result<Profile, 
     let Some(time) = question.as_of else { return read.await?.ok_or_else(no_such_user) };
     let then = read.as_of(time).await?;
     then.ok_or_else(|| HandlerError::not_found(format!("there was no such user at {time}")))
+}
+
+fn address_taken() -> HandlerError {
+    HandlerError::conflict("this e-mail address is taken")
 }
 
 pub(crate) fn no_such_user() -> HandlerError {
@@ -148,5 +195,51 @@ mod tests {
     fn nobody_is_renamed_who_has_no_account() {
         let asked = given().event(registered("1", "a@x.example"));
         asked.when_with(to_rename("2", "Bea"), same_user, update_profile).refused(404);
+    }
+
+    fn to_change(user_id: &str, email: &str) -> ChangeEmail {
+        ChangeEmail { user_id: user_id.to_owned(), email: email.to_owned() }
+    }
+
+    fn changed(user_id: &str, old_email: &str, new_email: &str) -> EmailChanged {
+        let [user_id, old_email, new_email] = [user_id, old_email, new_email].map(str::to_owned);
+        EmailChanged { user_id, old_email, new_email }
+    }
+
+    #[test]
+    fn a_user_takes_an_address_that_nobody_has_and_gives_up_his_own() {
+        let asked = given().event(registered("1", "a@x.example"));
+        let then = asked.when(to_change("1", "New@x.example"), user_and_address, change_email);
+        let then = then.then(changed("1", "a@x.example", "New@x.example"));
+        assert_eq!(then.reply().email, "New@x.example");
+        let free = (registered("1", "a@x.example"), changed("1", "a@x.example", "new@x.example"));
+        let asked = given().event(free.clone()).event(registered("2", "b@x.example"));
+        asked.when(to_change("2", "A@x.example"), user_and_address, change_email).then(changed(
+            "2",
+            "b@x.example",
+            "A@x.example",
+        ));
+        let asked = given().event(free).at(facts());
+        let signed_up = registered(&facts().id.to_string(), "a@x.example");
+        asked.when_with(to_sign_up("a@x.example"), same_address, sign_up).then(signed_up);
+    }
+
+    #[test]
+    fn an_address_that_somebody_else_has_is_taken_in_any_case() {
+        let both = (registered("1", "a@x.example"), registered("2", "b@x.example"));
+        let asked = || given().event(both.clone()).event(changed("2", "b@x.example", "C@x.example"));
+        asked().when(to_change("1", "c@X.example"), user_and_address, change_email).refused(409);
+        asked().when(to_change("3", "d@x.example"), user_and_address, change_email).refused(404);
+        asked().when_with(to_sign_up("c@x.example"), same_address, sign_up).refused(409);
+    }
+
+    #[test]
+    fn the_address_that_he_has_is_not_recorded_and_its_letters_may_change() {
+        let asked = || given().event(registered("1", "a@x.example"));
+        asked().when(to_change("1", "a@x.example"), user_and_address, change_email).then(());
+        let asked = asked().when(to_change("1", "A@x.example"), user_and_address, change_email);
+        asked.then(changed("1", "a@x.example", "A@x.example"));
+        let again = (registered("1", "a@x.example"), changed("1", "a@x.example", "A@x.example"));
+        given().event(again).when_with(to_sign_up("a@x.example"), same_address, sign_up).refused(409);
     }
 }

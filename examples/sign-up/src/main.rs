@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use lettre::message::Mailbox;
-use purista::Host;
+use purista::{Host, Upcasters};
+use purista_events::readers::{self, Readers, UnreadForm};
+use purista_events::store::{EventStore as _, StoreError};
 use purista_http::gateway::{DOCUMENT_PATH, Gateway};
 use purista_sqlite::store::SqliteStore;
 use purista_telemetry::logging::{self, Logging};
@@ -18,6 +20,7 @@ mod mailer;
 mod page;
 mod user;
 
+use contracts::NewUserRegistered;
 use email::email_service;
 use mailer::Mailer;
 use user::user_service;
@@ -42,6 +45,9 @@ struct Options {
     /// Whom mails are from
     #[arg(long, value_name = "ADDRESS", default_value = "Sign-up <sign-up@localhost>")]
     from: Mailbox,
+    /// Reads a sample of each form of events in the folder, and ends: with 1 when no code reads one of them
+    #[arg(long)]
+    check: bool,
 }
 
 #[tokio::main]
@@ -58,12 +64,20 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> anyhow::Result<()> {
     let _logs = logging::init(Logging::from_env()?)?;
+    let file = options.data.join("sign-up.db");
+    if options.check {
+        return check(&SqliteStore::open_read_only(file)?).await;
+    }
     let mailer = match &options.smtp {
         Some(url) => Mailer::over_smtp(url, options.from)?,
         None => Mailer::into_folder(options.data.join("mail"), options.from)?,
     };
     let mails = mailer.to_string();
-    let store = SqliteStore::open(options.data.join("sign-up.db"))?;
+    let store = SqliteStore::open(file)?;
+    // Only what reads such an event stands still; the rest serves.
+    for unread in unread(&store).await? {
+        tracing::error!("{unread}");
+    }
     let gateway = page::add_to(Gateway::listen(options.listen).title("Sign-up"));
     let host = Host::builder()
         .store(store)
@@ -84,5 +98,21 @@ async fn run(options: Options) -> anyhow::Result<()> {
          mails    {mails}"
     );
     running.await?;
+    Ok(())
+}
+
+/// What is stored and no code reads. Events of older forms would be read through upcasters, if there were any yet.
+async fn unread(store: &SqliteStore) -> Result<Vec<UnreadForm>, StoreError> {
+    readers::check(store, &Upcasters::new(), &Readers::new().event::<NewUserRegistered>()).await
+}
+
+async fn check(store: &SqliteStore) -> anyhow::Result<()> {
+    let (forms, unread) = (store.forms().await?.len(), unread(store).await?);
+    store.close().await?;
+    for unread in &unread {
+        eprintln!("unread: {unread}");
+    }
+    anyhow::ensure!(unread.is_empty(), "no code reads {} of {forms} stored forms of events", unread.len());
+    let _ = writeln!(io::stdout(), "stored forms of events: {forms}, all of them read");
     Ok(())
 }

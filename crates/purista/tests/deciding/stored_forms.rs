@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use purista::testing::TestHost;
-use purista::{Event, Upcasters};
+use purista::{Event, HostBuilder, Upcasters};
 use purista_core::address::{Address, ServiceId};
 use purista_core::clock::Clock;
 use purista_core::event::Tags;
@@ -44,6 +44,7 @@ fn today(form: &str) -> Option<Value> {
 }
 
 /// The steps of the program of today: one event of the oldest program is two, and one of these is an old form itself.
+#[expect(clippy::indexing_slicing, reason = "what is missing in JSON is `null`")]
 fn upcasters() -> Upcasters {
     Upcasters::new()
         .upcast(|old: RenamedV1| Renamed { user: old.user, name: old.name, times: 1 })
@@ -104,9 +105,8 @@ async fn store_of(events: Vec<NewEvent>) -> MemoryStore {
 
 async fn host_with(store: &MemoryStore, projections: Vec<Projected>) -> TestHost {
     let builder = TestHost::builder().store(store.clone());
-    let builder = builder.configure(|host| {
-        projections.into_iter().fold(host.upcasters(upcasters()), |host, one| host.projection(one))
-    });
+    let builder = builder
+        .configure(|host| projections.into_iter().fold(host.upcasters(upcasters()), HostBuilder::projection));
     builder.start().await
 }
 

@@ -133,12 +133,11 @@ async fn the_metrics_of_a_slow_handler_grow_in_events_and_seconds_and_fall_to_no
     let host = builder.service(slow(&lets)).door(gateway).start().await.unwrap();
     let place = host.places()[0].strip_prefix("http://").unwrap().to_owned();
     let followers = [("subscription", "Try.1.slow"), ("projection", "place 1")];
-    // The store counts once a second, however often it is asked: real time, until it says so.
     let becomes = async |events: f64, seconds: f64| {
         for (kind, name) in followers {
             let waits = async {
                 while told(&place, kind, name).await != (events, seconds) {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await; // real time: the store counts once a second
                 }
             };
             let waited = tokio::time::timeout(PATIENCE, waits).await;

@@ -57,6 +57,11 @@ impl Connection {
         self.ask("PATCH", &format!("/api/v1/users/{user_id}"), Some(&body)).await.unwrap()
     }
 
+    pub(crate) async fn change_email(&mut self, user_id: &str, email: &str) -> Answer {
+        let body = json!({ "email": email });
+        self.ask("PATCH", &format!("/api/v1/users/{user_id}/email"), Some(&body)).await.unwrap()
+    }
+
     pub(crate) async fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<Answer> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let kind = if body.is_empty() { "" } else { "content-type: application/json\r\n" };

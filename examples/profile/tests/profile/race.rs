@@ -43,3 +43,40 @@ async fn sixty_four_callers_race_for_a_hundred_addresses_and_a_hundred_accounts_
     assert_eq!(hits.iter().map(|(user_id, _)| user_id).collect::<HashSet<_>>(), ids);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_want_one_address_one_has_it_and_when_he_gives_it_up_another_may() {
+    const ROUNDS: usize = 20;
+    let folder = Folder::new();
+    let server = Server::start(&folder).await;
+    let mut connection = server.connect().await;
+    let mut users = Vec::new();
+    for user in 0..16 {
+        let account = connection.sign_up(&format!("home{user}@example.com"), "Mover").await.good();
+        users.push(account["userId"].as_str().unwrap().to_owned());
+    }
+    for _ in 0..ROUNDS {
+        let wanting = users.iter().enumerate().map(|(number, user)| {
+            let server = &server;
+            async move {
+                let mut connection = server.connect().await;
+                if number % 4 == 3 {
+                    // Some would rather make an account with it.
+                    return (None, connection.sign_up("Wanted@example.com", "Mover").await);
+                }
+                (Some(user), connection.change_email(user, "wanted@example.com").await)
+            }
+        });
+        let answers = futures_util::future::join_all(wanting).await;
+        let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(_, answer)| answer.status == 200);
+        assert!(lost.iter().all(|(_, answer)| answer.status == 409), "{lost:?}");
+        let [(user, answer)] = won.as_slice() else { panic!("{} have one address: {won:?}", won.len()) };
+        let holder = user.map_or_else(|| answer.json()["userId"].as_str().unwrap().to_owned(), Clone::clone);
+        let away = format!("{holder}@example.com");
+        assert_eq!(connection.change_email(&holder, &away).await.good()["email"], away);
+        let history = connection.get(&format!("/api/v1/users/{holder}/history?limit=100")).await.good();
+        let newest = history["entries"].as_array().unwrap().last().unwrap();
+        assert_eq!((&newest["event"], &newest["what"]["newEmail"]), (&"emailChanged".into(), &away.into()));
+    }
+    server.stop().await;
+}

@@ -28,6 +28,16 @@ pub(crate) async fn add(folder: &Folder, first: usize, events: usize) {
     store.close().await.unwrap();
 }
 
+/// Adds one event as some program may have stored it.
+pub(crate) async fn add_stored(folder: &Folder, name: &'static str, version: u32, body: &Value) {
+    let (store, clock) = (SqliteStore::open(folder.file()).unwrap(), Clock::system());
+    let stored = NewEvent { version, ..event(name, Tags::new().with("user", "seed0"), body, &clock) };
+    let mut batch = Batch::new(clock.id(), None);
+    batch.appends.push(Append { events: vec![stored], condition: Condition::Always });
+    store.commit(batch).await.unwrap();
+    store.close().await.unwrap();
+}
+
 /// The name that the search has to have for each account in the end.
 pub(crate) fn names(accounts: usize) -> BTreeMap<String, String> {
     (0..accounts).map(|account| (user_id(account), new_name(account))).collect()

@@ -111,10 +111,15 @@ impl Server {
         .await
     }
 
+    /// What it logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
     pub(crate) async fn stop(mut self) {
         let id = Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap();
         kill_process(id, Signal::TERM).unwrap();
         let status = soon("the end of the process", self.child.wait()).await.unwrap();
-        assert_eq!(status.code(), Some(0), "{}", std::fs::read_to_string(&self.log).unwrap());
+        assert_eq!(status.code(), Some(0), "{}", self.log());
     }
 }

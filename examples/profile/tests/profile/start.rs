@@ -1,7 +1,70 @@
 //! How it starts, and what it says when it cannot.
 
+use serde_json::json;
+
 use crate::server::{Folder, Server, program};
-use crate::soon;
+use crate::{seed, soon};
+
+/// How `--check` ends, and what it says.
+async fn check(folder: &Folder) -> (Option<i32>, String) {
+    let output = soon("the end of the check", program(folder, &["--check"]).output()).await.unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[tokio::test]
+async fn a_check_reads_each_stored_form_beside_a_program_that_runs() {
+    let folder = Folder::new();
+    let (code, said) = check(&folder).await;
+    assert!(code == Some(1) && said.contains("profile.db"), "there is no file: {said}");
+    let server = Server::start(&folder).await;
+    let user = server.connect().await.sign_up("ada@example.com", "Ada").await.good();
+    let user = user["userId"].as_str().unwrap();
+    server.connect().await.rename(user, "Ada Lovelace").await.good();
+    server.connect().await.change_email(user, "ada@example.org").await.good();
+    assert_eq!(check(&folder).await, (Some(0), "stored forms of events: 3, all of them read\n".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_no_code_reads_is_named_by_the_check_and_at_the_start_and_stops_only_what_reads_it() {
+    let folder = Folder::new();
+    seed::add(&folder, 0, 20).await;
+    seed::add_stored(&folder, "profileUpdated", 7, &json!({ "userId": "seed0", "names": ["Grace"] })).await;
+    seed::add_stored(&folder, "userLeft", 1, &json!({ "userId": "seed0" })).await;
+    let (code, said) = check(&folder).await;
+    assert_eq!(code, Some(1), "{said}");
+    let unread =
+        ["profileUpdated v7 at position 21", "nothing reads the event userLeft v1, as at position 22"];
+    assert!(said.ends_with("error: no code reads 2 of 4 stored forms of events\n"), "{said}");
+    assert!(unread.iter().all(|part| said.contains(part)) && !said.contains("newUserRegistered"), "{said}");
+
+    let server = Server::start(&folder).await;
+    assert!(unread.iter().all(|part| server.log().contains(part)), "{}", server.log());
+    let mut connection = server.connect().await;
+    let state = soon("the search to pause", async {
+        loop {
+            let state = connection.get("/api/v1/admin/search").await.good();
+            if state.get("trouble").is_some() {
+                return state;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await; // real time: another process works
+        }
+    });
+    let state = state.await;
+    assert_eq!(
+        (&state["trouble"], &state["position"]),
+        (&"it is paused at 21: see the log".into(), &20.into())
+    );
+    assert_eq!(
+        connection.get("/api/v1/users/seed0").await.status,
+        500,
+        "what is decided on it is not guessed"
+    );
+    connection.sign_up("new@example.com", "New").await.good();
+    let found = connection.get("/api/v1/users?q=grace1").await.good();
+    assert_eq!(found["users"][0]["name"], "Grace1 Hopper1", "what was there is found");
+    server.stop().await;
+}
 
 #[tokio::test]
 async fn it_says_where_everything_is() {
@@ -55,7 +118,9 @@ async fn help_tells_every_option_and_how_to_try_it() {
     let output = program(&Folder::new(), &["--help"]).output().await.unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    for part in ["--listen <ADDRESS>", "127.0.0.1:3000", "--data <FOLDER>", "asOf=", "/history", "SIGTERM"] {
+    for part in
+        ["--listen <ADDRESS>", "127.0.0.1:3000", "--data <FOLDER>", "--check", "asOf=", "/history", "SIGTERM"]
+    {
         assert!(help.contains(part), "{help}");
     }
 }

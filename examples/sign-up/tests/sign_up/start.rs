@@ -2,6 +2,16 @@
 
 use std::net::TcpListener;
 
+use purista_core::address::{Address, ServiceId};
+use purista_core::clock::Clock;
+use purista_core::event::Tags;
+use purista_core::message::Party;
+use purista_core::text::Text;
+use purista_events::batch::{Append, Batch, Condition};
+use purista_events::recorded::{Cause, NewEvent};
+use purista_events::store::EventStore as _;
+use purista_sqlite::store::SqliteStore;
+
 use crate::server::{Folder, Server, program};
 use crate::{beside_others, soon};
 
@@ -90,9 +100,62 @@ async fn help_tells_every_option() {
     let output = program(&Folder::new(), &["--help"]).output().await.unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    for part in
-        ["--listen <ADDRESS>", "127.0.0.1:3000", "--data <FOLDER>", "--smtp <URL>", "RUST_LOG", "SIGTERM"]
-    {
+    for part in [
+        "--listen <ADDRESS>",
+        "127.0.0.1:3000",
+        "--data <FOLDER>",
+        "--smtp <URL>",
+        "--check",
+        "RUST_LOG",
+        "SIGTERM",
+    ] {
         assert!(help.contains(part), "{help}");
     }
+}
+
+/// Adds an event as a program of tomorrow would store it.
+async fn add_newer(folder: &Folder) {
+    let store = SqliteStore::open(folder.data().join("sign-up.db")).unwrap();
+    let clock = Clock::system();
+    let cause = Cause {
+        sender: Party::anywhere(Address::of(ServiceId::new("User", "2"), "signUp")),
+        principal_id: None,
+        trace_id: clock.id(),
+        correlation_id: None,
+        causation_id: None,
+        hops: 0,
+    };
+    let (name, tags) = (Text::known("newUserRegistered"), Tags::new().with("user", "1"));
+    let event = NewEvent { id: clock.id(), name, version: 2, tags, body: "{}".into(), cause };
+    let mut batch = Batch::new(clock.id(), None);
+    batch.appends.push(Append { events: vec![event], condition: Condition::Always });
+    store.commit(batch).await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_check_names_what_no_code_reads_and_so_does_the_start() {
+    let _cores = beside_others().await;
+    let folder = Folder::new();
+    let server = Server::start(&folder).await;
+    server.sign_up("ada@example.com", "Ada").await.user_id();
+    let checked = program(&folder, &["--check"]).output().await.unwrap();
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert_eq!(
+        (checked.status.code(), said.as_str()),
+        (Some(0), "stored forms of events: 1, all of them read\n")
+    );
+    server.stop().await;
+
+    add_newer(&folder).await;
+    let checked = program(&folder, &["--check"]).output().await.unwrap();
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!((checked.status.code(), checked.stdout.is_empty()), (Some(1), true), "{said}");
+    assert!(said.ends_with("error: no code reads 1 of 2 stored forms of events\n"), "{said}");
+    let unread = "the event newUserRegistered v2 at position 2 cannot be read";
+    assert!(said.contains(unread) && said.contains("run the newer program"), "{said}");
+    let server = Server::start(&folder).await;
+    assert!(server.log().contains(unread), "{}", server.log());
+    server.sign_up("bob@example.com", "Bob").await.user_id();
+    server.stop().await;
 }
