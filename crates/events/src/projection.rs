@@ -132,6 +132,11 @@ impl<Tx: 'static> Projection<Tx> {
         Query { tenants: self.tenants.clone(), items: vec![item] }
     }
 
+    /// By which it reads events of older forms.
+    pub(crate) fn steps(&self) -> &Upcasters {
+        &self.upcasters
+    }
+
     pub(crate) fn make(&self, tx: &Tx) -> Result<(), HandlerError> {
         self.set_up.iter().try_for_each(|set_up| set_up(tx))
     }

@@ -18,6 +18,7 @@ use purista_core::id::Id;
 use purista_core::store::Versioned;
 use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use purista_events::form::{Counted, Form};
+use purista_events::occurrence::{OccurrencePage, Occurrences};
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::recorded::Recorded;
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 use crate::aside::Work;
 use crate::error::{Refusal, closed, read_failed};
 use crate::file::{Known, OpenFile};
+use crate::folding::{self, Found};
 use crate::guard::Guard;
 use crate::queue::{Job, Limits, Order, Shared, units};
 use crate::readers::{self, Readers};
@@ -297,6 +299,26 @@ impl EventStore for SqliteStore {
         Box::pin(self.read_view_from(query.clone(), Position::START, keys.to_vec()))
     }
 
+    fn read_occurrences<'a>(
+        &'a self,
+        query: &'a Query,
+        after: Position,
+        keys: &'a [SnapshotKey],
+        with_tags: bool,
+    ) -> BoxFuture<'a, Result<(Snapshots, ViewRead<Occurrences>), StoreError>> {
+        Box::pin(self.occurrences_from(query.clone(), after, keys.to_vec(), with_tags))
+    }
+
+    fn follow_occurrences<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Position,
+        into: Occurrences,
+    ) -> BoxFuture<'a, Result<OccurrencePage, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.handle.readers.run(move |connection| folding::follow(connection, &query, from, into)))
+    }
+
     fn read<'a>(
         &'a self,
         query: &'a Query,
@@ -485,6 +507,38 @@ impl SqliteStore {
             .boxed()
         });
         Ok((snapshots, ViewRead::new(token, first, rest)))
+    }
+
+    async fn occurrences_from(
+        &self,
+        query: Query,
+        after: Position,
+        keys: Vec<SnapshotKey>,
+        with_tags: bool,
+    ) -> Result<(Snapshots, ViewRead<Occurrences>), StoreError> {
+        let read = {
+            let query = query.clone();
+            move |connection: &mut _| folding::view(connection, &query, after, &keys, with_tags)
+        };
+        let (snapshots, first, token) = self.handle.readers.run(read).await?;
+        let next = |found: &Found| found.events.last().filter(|_| found.is_full);
+        // As for whole events: everything up to the head is of that moment, whenever it is read.
+        let (store, head) = (self.clone(), token.position());
+        let rest = next(&first).map(|last| {
+            stream::try_unfold(Some(last), move |last| {
+                let (store, query) = (store.clone(), query.clone());
+                async move {
+                    let Some(last) = last else { return Ok(None) };
+                    let read =
+                        move |connection: &mut _| folding::rest(connection, &query, [last, head], with_tags);
+                    let page = store.handle.readers.run(read).await?;
+                    let last = next(&page);
+                    Ok(Some((page.events, last)))
+                }
+            })
+            .boxed()
+        });
+        Ok((snapshots, ViewRead::new(token, first.events, rest)))
     }
 
     fn now(&self) -> i64 {
