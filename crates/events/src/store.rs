@@ -140,7 +140,9 @@ pub trait EventStore: Send + Sync + 'static {
         Box::pin(async move {
             let FollowPage { events, looked_up_to, .. } = self.follow(query, from, PAGE_MAX).await?;
             into.clear();
-            events.iter().for_each(|event| into.push_recorded(event));
+            for event in &events {
+                into.push_recorded(event);
+            }
             Ok(OccurrencePage { events: into, looked_up_to })
         })
     }

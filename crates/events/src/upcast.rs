@@ -193,7 +193,7 @@ impl Upcasters {
             return each(&event.name, event.version, &event.body);
         }
         let stored = EventForm { name: event.name.clone(), version: event.version };
-        self.lead_on(event.position, stored, event.body.clone(), wanted, each)
+        self.lead_on(event.position, &stored, event.body.clone(), wanted, each)
     }
 
     /// The same for an event of which only the content was read.
@@ -208,14 +208,14 @@ impl Upcasters {
         }
         let stored = EventForm::new(event.name, event.version);
         let body = Bytes::copy_from_slice(event.body);
-        self.lead_on(event.position, stored, body, wanted, |name, version, body| each(name, version, body))
+        self.lead_on(event.position, &stored, body, wanted, |name, version, body| each(name, version, body))
     }
 
     /// Step by step from the form in which the event at a position is stored.
     fn lead_on<E: From<UnreadableEvent>>(
         &self,
         position: Position,
-        stored: EventForm,
+        stored: &EventForm,
         body: Bytes,
         wanted: impl Fn(&str) -> Option<u32>,
         mut each: impl FnMut(&Text, u32, &Bytes) -> Result<(), E>,

@@ -149,6 +149,8 @@ fn read_whole(
     mut events: Occurrences,
 ) -> Result<Found, StoreError> {
     let (whole, damage) = fetch::read(connection, query, Range { limit: Some(PAGE_MAX), ..range })?;
-    whole.iter().for_each(|event| events.push_recorded(event));
+    for event in &whole {
+        events.push_recorded(event);
+    }
     Ok(Found { is_full: whole.len() == PAGE_MAX, events, damage })
 }

@@ -53,6 +53,7 @@ mod snapshot;
 mod state;
 mod statements;
 mod time;
+mod views;
 mod writer;
 
 pub mod builder;

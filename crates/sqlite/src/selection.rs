@@ -121,6 +121,10 @@ fn in_order(query: &Query, range: Range, gives: Gives) -> Option<(String, Vec<Va
     Some((select.sql, select.parameters))
 }
 
+/// An event that is missing gives a row all the same, so that it is noticed.
+const WITH_EVENT: &str =
+    "FROM tags t LEFT JOIN events e ON e.position = t.position WHERE t.name = ? AND t.value = ?";
+
 /// What a statement gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gives {
@@ -223,9 +227,6 @@ impl Plan {
     fn by_tags(&mut self, item: &QueryItem) {
         // The first tag as the query has it leads: its author put the one that says most in front.
         let Some((first, others)) = item.tags.split_first() else { return };
-        // An event that is missing gives a row all the same, so that it is noticed.
-        const WITH_EVENT: &str =
-            "FROM tags t LEFT JOIN events e ON e.position = t.position WHERE t.name = ? AND t.value = ?";
         let sql = match self.gives {
             Gives::Positions => "SELECT t.position FROM tags t WHERE t.name = ? AND t.value = ?".to_owned(),
             Gives::Events => format!("SELECT t.position, {} {WITH_EVENT}", event::READ_EVENT),

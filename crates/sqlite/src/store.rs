@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream;
 use jiff::Timestamp;
 use purista_core::clock::Clock;
 use purista_core::id::Id;
@@ -33,13 +31,12 @@ use tokio::time::Instant;
 use crate::aside::Work;
 use crate::error::{Refusal, closed, read_failed};
 use crate::file::{Known, OpenFile};
-use crate::folding::{self, Found};
 use crate::guard::Guard;
 use crate::queue::{Job, Limits, Order, Shared, units};
 use crate::readers::{self, Readers};
 use crate::statistics::Statistics;
 use crate::writer::Writer;
-use crate::{codec, dead_letter, fetch, forms, progress, receipts, snapshot, state};
+use crate::{codec, dead_letter, fetch, folding, forms, progress, receipts, snapshot, state};
 
 pub use crate::queue::QUEUE_MAX;
 
@@ -480,67 +477,6 @@ impl EventStore for SqliteStore {
 }
 
 impl SqliteStore {
-    async fn read_view_from(
-        &self,
-        query: Query,
-        after: Position,
-        keys: Vec<SnapshotKey>,
-    ) -> Result<(Snapshots, ViewRead), StoreError> {
-        let read = {
-            let query = query.clone();
-            move |connection: &mut _| fetch::view(connection, &query, after, &keys)
-        };
-        let (snapshots, first, token) = self.handle.readers.run(read).await?;
-        let last = first.last().map(|event| event.position).filter(|_| first.len() == PAGE_MAX);
-        // What is recorded stays as it is: everything up to the head is of that moment, whenever it is read. So a long view
-        // holds neither a thread nor the write-ahead log between its pages.
-        let (store, head) = (self.clone(), token.position());
-        let rest = last.map(|last| {
-            stream::try_unfold(last, move |last| {
-                let (store, query) = (store.clone(), query.clone());
-                async move {
-                    let read = move |connection: &mut _| fetch::rest(connection, &query, last, head);
-                    let page = store.handle.readers.run(read).await?;
-                    Ok(page.last().map(|event| event.position).map(|last| (page, last)))
-                }
-            })
-            .boxed()
-        });
-        Ok((snapshots, ViewRead::new(token, first, rest)))
-    }
-
-    async fn occurrences_from(
-        &self,
-        query: Query,
-        after: Position,
-        keys: Vec<SnapshotKey>,
-        with_tags: bool,
-    ) -> Result<(Snapshots, ViewRead<Occurrences>), StoreError> {
-        let read = {
-            let query = query.clone();
-            move |connection: &mut _| folding::view(connection, &query, after, &keys, with_tags)
-        };
-        let (snapshots, first, token) = self.handle.readers.run(read).await?;
-        let next = |found: &Found| found.events.last().filter(|_| found.is_full);
-        // As for whole events: everything up to the head is of that moment, whenever it is read.
-        let (store, head) = (self.clone(), token.position());
-        let rest = next(&first).map(|last| {
-            stream::try_unfold(Some(last), move |last| {
-                let (store, query) = (store.clone(), query.clone());
-                async move {
-                    let Some(last) = last else { return Ok(None) };
-                    let read =
-                        move |connection: &mut _| folding::rest(connection, &query, [last, head], with_tags);
-                    let page = store.handle.readers.run(read).await?;
-                    let last = next(&page);
-                    Ok(Some((page.events, last)))
-                }
-            })
-            .boxed()
-        });
-        Ok((snapshots, ViewRead::new(token, first.events, rest)))
-    }
-
     fn now(&self) -> i64 {
         self.handle.shared.time.now()
     }
