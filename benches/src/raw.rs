@@ -148,7 +148,7 @@ impl<'c> Tables<'c> {
             connection.prepare_cached(&format!("INSERT OR REPLACE INTO {table} VALUES ({places})"))
         };
         Ok(Self {
-            events: insert("events", 19)?,
+            events: insert("events", 20)?,
             tags: insert("tags", 4)?,
             streams: insert("streams", 4)?,
             states: insert("state", 5)?,

@@ -16,7 +16,6 @@ use purista_core::clock::Clock;
 use purista_core::event::{Event, Tags};
 use purista_events::batch::EVENTS_MAX;
 use purista_events::projector::fold::folding;
-use purista_events::recorded::Recorded;
 use purista_events::store::EventStore as _;
 use purista_sqlite::store::SqliteStore;
 use schemars::JsonSchema;
@@ -82,7 +81,7 @@ async fn fill(store: &SqliteStore) -> Result<()> {
 /// Replays everything. The name is another one each time, so that nothing is left of the last.
 async fn replay(store: &SqliteStore, version: u32, tasks: &TaskTracker) -> Result<(Sum, Duration)> {
     let (projected, folded) = folding("sum", version, Sum::default())
-        .on(|sum, event: Recorded<Measured>| sum.add(&event.body))
+        .on(|sum: &mut Sum, event: Measured| sum.add(&event))
         .of(store);
     let (handle, stop, head) = (projected.handle(), CancellationToken::new(), *store.head().borrow());
     projected.begin().await?;

@@ -15,6 +15,7 @@ pub mod following;
 pub mod form;
 pub mod lag;
 pub mod memory;
+pub mod occurrence;
 pub mod position;
 pub mod projection;
 pub mod projector;

@@ -119,7 +119,8 @@ impl<Tx: 'static> Projection<Tx> {
         self.upcasters.get_or_insert_with(|| upcasters.clone());
     }
 
-    fn steps(&self) -> &Upcasters {
+    /// By which it reads events of older forms.
+    pub(crate) fn steps(&self) -> &Upcasters {
         self.upcasters.as_ref().unwrap_or(&NO_UPCASTERS)
     }
 

@@ -9,6 +9,7 @@ use purista_core::clock::Clock;
 use purista_core::text::Text;
 
 use crate::batch::Condition;
+use crate::occurrence::Occurrences;
 use crate::position::Position;
 use crate::query::{Query, TenantScope};
 use crate::recorded::Recorded;
@@ -154,12 +155,14 @@ impl<'r> Reader<'r> {
             }
         }
         let after = restored_up_to(&mut boundary);
+        // One view was asked for what it selects; of several, each looks for its own.
+        let with_tags = boundary.views().len() > 1;
         let mut fold = Fold { boundary: &mut boundary, upcasters, events: 0 };
         let (position, condition) = match end {
             None => {
                 let mut read = match begun {
                     Some(read) => read,
-                    None => self.store.read_view(&query, after).await?,
+                    None => self.store.read_occurrences(&query, after, &[], with_tags).await?.1,
                 };
                 while let Some(page) = read.next_page().await? {
                     fold.apply(&page)?;
@@ -169,7 +172,7 @@ impl<'r> Reader<'r> {
             Some(end) => {
                 let mut pager = Pager::new(self.store, query, after, Direction::Forwards).up_to(end);
                 while let Some(page) = pager.next().await? {
-                    fold.apply(&page)?;
+                    fold.apply(&page.into_iter().collect())?;
                 }
                 (end, None)
             }
@@ -229,11 +232,13 @@ impl<'r> Reader<'r> {
         boundary: &mut B,
         upcasters: &Upcasters,
         query: &Query,
-    ) -> Result<Option<ViewRead>, ReadError> {
+    ) -> Result<Option<ViewRead<Occurrences>>, ReadError> {
         let keys: Option<Vec<SnapshotKey>> =
             boundary.views().into_iter().map(|view| self.key_of(view, upcasters)).collect();
         let Some(keys) = keys.filter(|keys| !keys.is_empty()) else { return Ok(None) };
-        let (snapshots, read) = self.store.read_view_behind(query, &keys).await?;
+        let with_tags = keys.len() > 1;
+        let read = self.store.read_occurrences(query, Position::START, &keys, with_tags).await?;
+        let (snapshots, read) = read;
         let begins_after = Snapshot::earliest(&snapshots);
         for (view, snapshot) in boundary.views().into_iter().zip(snapshots) {
             if let Some(snapshot) = snapshot {
@@ -298,15 +303,16 @@ struct Fold<'f, B> {
 }
 
 impl<B: Boundary> Fold<'_, B> {
-    fn apply(&mut self, page: &[Recorded]) -> Result<(), UnreadableEvent> {
+    fn apply(&mut self, page: &Occurrences) -> Result<(), UnreadableEvent> {
         let mut views = self.boundary.views();
         self.events += u64::try_from(page.len()).unwrap_or(u64::MAX);
         if let [view] = views.as_mut_slice() {
             // What was read is what it selects.
-            return page.iter().try_for_each(|event| view.apply_selected(event, self.upcasters));
+            return page.iter().try_for_each(|event| view.apply_selected(&event, self.upcasters));
         }
-        for event in page {
-            views.iter_mut().try_for_each(|view| view.apply(event, self.upcasters))?;
+        for event in page.iter() {
+            let tags = event.tags();
+            views.iter_mut().try_for_each(|view| view.apply(&event, &tags, self.upcasters))?;
         }
         Ok(())
     }

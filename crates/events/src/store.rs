@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use crate::form::{Counted, Form};
+use crate::occurrence::{OccurrencePage, Occurrences};
 use crate::position::Position;
 use crate::query::Query;
 use crate::recorded::Recorded;
@@ -89,6 +90,28 @@ pub trait EventStore: Send + Sync + 'static {
         })
     }
 
+    /// What [`EventStore::read_view_behind`] gives, or without keys [`EventStore::read_view`] after a position, as far as a
+    /// fold needs it. Tags are there where `with_tags` asks for them.
+    ///
+    /// An engine that can leave out the rest saves its caller the reading of it.
+    fn read_occurrences<'a>(
+        &'a self,
+        query: &'a Query,
+        after: Position,
+        keys: &'a [SnapshotKey],
+        with_tags: bool,
+    ) -> BoxFuture<'a, Result<(Snapshots, ViewRead<Occurrences>), StoreError>> {
+        let _ = with_tags;
+        Box::pin(async move {
+            let (snapshots, view) = if keys.is_empty() {
+                (Vec::new(), self.read_view(query, after).await?)
+            } else {
+                self.read_view_behind(query, keys).await?
+            };
+            Ok((snapshots, view.map(Occurrences::from_iter)))
+        })
+    }
+
     /// One page in either direction, at most `limit` (and [`PAGE_MAX`]) events strictly beyond `from`.
     fn read<'a>(
         &'a self,
@@ -105,6 +128,24 @@ pub trait EventStore: Send + Sync + 'static {
         from: Position,
         limit: usize,
     ) -> BoxFuture<'a, Result<FollowPage, StoreError>>;
+
+    /// What [`EventStore::follow`] gives, as far as a fold needs it: without tags, and as much as one page of occurrences
+    /// holds. `into` is such a page that is used up: its memory is taken for this one.
+    fn follow_occurrences<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Position,
+        mut into: Occurrences,
+    ) -> BoxFuture<'a, Result<OccurrencePage, StoreError>> {
+        Box::pin(async move {
+            let FollowPage { events, looked_up_to, .. } = self.follow(query, from, PAGE_MAX).await?;
+            into.clear();
+            for event in &events {
+                into.push_recorded(event);
+            }
+            Ok(OccurrencePage { events: into, looked_up_to })
+        })
+    }
 
     /// The position of the last event, as it grows. A receiver that missed values sees the latest.
     fn head(&self) -> watch::Receiver<Position>;

@@ -11,6 +11,7 @@ use purista_core::event::Event;
 use purista_core::text::Text;
 use serde_json::Value;
 
+use crate::occurrence::Occurrence;
 use crate::position::Position;
 use crate::recorded::Recorded;
 
@@ -192,23 +193,50 @@ impl Upcasters {
             return each(&event.name, event.version, &event.body);
         }
         let stored = EventForm { name: event.name.clone(), version: event.version };
-        let mut waiting = VecDeque::from([(stored, event.body.clone())]);
+        self.lead_on(event.position, &stored, event.body.clone(), wanted, each)
+    }
+
+    /// The same for an event of which only the content was read.
+    pub fn read_occurrence<E: From<UnreadableEvent>>(
+        &self,
+        event: &Occurrence<'_>,
+        wanted: impl Fn(&str) -> Option<u32>,
+        mut each: impl FnMut(&str, u32, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if wanted(event.name) == Some(event.version) {
+            return each(event.name, event.version, event.body);
+        }
+        let stored = EventForm::new(event.name, event.version);
+        let body = Bytes::copy_from_slice(event.body);
+        self.lead_on(event.position, &stored, body, wanted, |name, version, body| each(name, version, body))
+    }
+
+    /// Step by step from the form in which the event at a position is stored.
+    fn lead_on<E: From<UnreadableEvent>>(
+        &self,
+        position: Position,
+        stored: &EventForm,
+        body: Bytes,
+        wanted: impl Fn(&str) -> Option<u32>,
+        mut each: impl FnMut(&Text, u32, &Bytes) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let unreadable = |why| UnreadableEvent { stored: stored.clone(), position, why };
+        let mut waiting = VecDeque::from([(stored.clone(), body)]);
         while let Some((form, body)) = waiting.pop_front() {
             let version = wanted(&form.name);
             if version == Some(form.version) {
                 each(&form.name, form.version, &body)?;
             } else if let Some(step) = self.steps.get(&form) {
                 let cast = (step.cast)(&body);
-                let cast = cast
-                    .map_err(|error| UnreadableEvent::new(event, Why::NotOfItsForm(form.clone(), error)))?;
+                let cast = cast.map_err(|error| unreadable(Why::NotOfItsForm(form.clone(), error)))?;
                 if let Some((other, _)) = cast.iter().find(|(into, _)| !step.into.contains(into)) {
                     let why = Why::Undeclared { step: form, became: other.clone() };
-                    return Err(UnreadableEvent::new(event, why).into());
+                    return Err(unreadable(why).into());
                 }
                 // What it became goes before what stood behind it, so that the order stays.
                 cast.into_iter().rev().for_each(|next| waiting.push_front(next));
             } else if let Some(wanted) = version {
-                return Err(UnreadableEvent::new(event, Why::NoStep { from: form, wanted }).into());
+                return Err(unreadable(Why::NoStep { from: form, wanted }).into());
             }
         }
         Ok(())
@@ -237,14 +265,16 @@ enum Why {
 }
 
 impl UnreadableEvent {
-    fn new(event: &Recorded, why: Why) -> Self {
-        let stored = EventForm { name: event.name.clone(), version: event.version };
-        Self { stored, position: event.position, why }
-    }
-
     /// Its content is not what its form says.
     pub fn not_of_its_form(event: &Recorded, form: EventForm, error: ContractError) -> Self {
-        Self::new(event, Why::NotOfItsForm(form, error))
+        let stored = EventForm { name: event.name.clone(), version: event.version };
+        Self { stored, position: event.position, why: Why::NotOfItsForm(form, error) }
+    }
+
+    /// The same for an event of which only the content was read.
+    pub(crate) fn of_occurrence(event: &Occurrence<'_>, form: EventForm, error: ContractError) -> Self {
+        let stored = EventForm::new(event.name, event.version);
+        Self { stored, position: event.position, why: Why::NotOfItsForm(form, error) }
     }
 
     /// The form in which it is stored.

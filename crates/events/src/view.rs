@@ -5,14 +5,14 @@ use std::fmt;
 use bytes::Bytes;
 use purista_core::address::name_is_valid;
 use purista_core::contract::ContractError;
-use purista_core::event::Event;
+use purista_core::event::{Event, Tags};
 use purista_core::text::Text;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::occurrence::Occurrence;
 use crate::position::Position;
 use crate::query::QueryItem;
-use crate::recorded::Recorded;
 use crate::upcast::{EventForm, UnreadableEvent, Upcasters};
 
 /// Begins a view with the state before any event.
@@ -146,10 +146,19 @@ impl<S: fmt::Debug> fmt::Debug for View<S> {
 pub trait AnyView: Send {
     /// What it selects.
     fn item(&self, upcasters: &Upcasters) -> QueryItem;
-    /// Applies an event if it selects it and has not seen it.
-    fn apply(&mut self, event: &Recorded, upcasters: &Upcasters) -> Result<(), UnreadableEvent>;
+    /// Applies an event that bears these tags, if it selects it and has not seen it.
+    fn apply(
+        &mut self,
+        event: &Occurrence<'_>,
+        tags: &Tags,
+        upcasters: &Upcasters,
+    ) -> Result<(), UnreadableEvent>;
     /// Applies an event that it is known to select, if it has not seen it.
-    fn apply_selected(&mut self, event: &Recorded, upcasters: &Upcasters) -> Result<(), UnreadableEvent>;
+    fn apply_selected(
+        &mut self,
+        event: &Occurrence<'_>,
+        upcasters: &Upcasters,
+    ) -> Result<(), UnreadableEvent>;
     /// The forms of events that it reads.
     fn forms(&self) -> Vec<EventForm>;
     /// The name and version of its snapshots.
@@ -168,25 +177,34 @@ impl<S: Send + 'static> AnyView for View<S> {
         QueryItem { types, tags: self.tags.clone() }
     }
 
-    fn apply(&mut self, event: &Recorded, upcasters: &Upcasters) -> Result<(), UnreadableEvent> {
-        let is_tagged = self.tags.iter().all(|(name, value)| event.tags.contains(name, value));
+    fn apply(
+        &mut self,
+        event: &Occurrence<'_>,
+        tags: &Tags,
+        upcasters: &Upcasters,
+    ) -> Result<(), UnreadableEvent> {
+        let is_tagged = self.tags.iter().all(|(name, value)| tags.contains(name, value));
         if is_tagged { self.apply_selected(event, upcasters) } else { Ok(()) }
     }
 
-    fn apply_selected(&mut self, event: &Recorded, upcasters: &Upcasters) -> Result<(), UnreadableEvent> {
+    fn apply_selected(
+        &mut self,
+        event: &Occurrence<'_>,
+        upcasters: &Upcasters,
+    ) -> Result<(), UnreadableEvent> {
         if event.position <= self.up_to {
             return Ok(());
         }
         let Self { state, folds, applied, .. } = self;
         let fold = |name: &str| folds.iter().find(|fold| fold.name == name);
-        upcasters.read(
+        upcasters.read_occurrence(
             event,
             |name| fold(name).map(|fold| fold.version),
             |name, version, body| {
                 *applied += 1;
                 let result = fold(name).map_or(Ok(()), |fold| (fold.apply)(state, body));
                 result.map_err(|error| {
-                    UnreadableEvent::not_of_its_form(event, EventForm { name: name.clone(), version }, error)
+                    UnreadableEvent::of_occurrence(event, EventForm::new(name, version), error)
                 })
             },
         )

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use crate::error::StoreError;
+use crate::occurrence::Occurrences;
 use crate::position::ReadToken;
 use crate::recorded::Recorded;
 
@@ -25,33 +26,47 @@ use crate::recorded::Recorded;
 /// # Ok(())
 /// # }
 /// ```
-pub struct ViewRead {
+pub struct ViewRead<P = Vec<Recorded>> {
     /// By which a decision on these events says "unless something was added". It is of the moment of all pages.
     pub token: ReadToken,
-    first: Vec<Recorded>,
-    rest: Option<BoxStream<'static, Result<Vec<Recorded>, StoreError>>>,
+    first: P,
+    rest: Option<BoxStream<'static, Result<P, StoreError>>>,
 }
 
-impl ViewRead {
+/// Several events in order: as they are recorded, or as far as a fold needs them.
+pub trait Page: Default + Send + 'static {
+    /// How many there are.
+    fn count(&self) -> usize;
+}
+
+impl Page for Vec<Recorded> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+}
+
+impl Page for Occurrences {
+    fn count(&self) -> usize {
+        self.len()
+    }
+}
+
+impl<P: Page> ViewRead<P> {
     /// A view of which the first page is read already. `rest` gives the others, of the same moment.
-    pub fn new(
-        token: ReadToken,
-        first: Vec<Recorded>,
-        rest: Option<BoxStream<'static, Result<Vec<Recorded>, StoreError>>>,
-    ) -> Self {
+    pub fn new(token: ReadToken, first: P, rest: Option<BoxStream<'static, Result<P, StoreError>>>) -> Self {
         Self { token, first, rest }
     }
 
     /// The next page, in order; `None` after the last. No page is empty.
     ///
     /// After an error the view has ended, and what was read of it is not all. Not cancel safe: a page may be lost.
-    pub async fn next_page(&mut self) -> Result<Option<Vec<Recorded>>, StoreError> {
-        if !self.first.is_empty() {
+    pub async fn next_page(&mut self) -> Result<Option<P>, StoreError> {
+        if self.first.count() > 0 {
             return Ok(Some(std::mem::take(&mut self.first)));
         }
         while let Some(rest) = &mut self.rest {
             match rest.next().await {
-                Some(Ok(page)) if page.is_empty() => {}
+                Some(Ok(page)) if page.count() == 0 => {}
                 Some(Ok(page)) => return Ok(Some(page)),
                 Some(Err(error)) => {
                     self.rest = None;
@@ -63,6 +78,14 @@ impl ViewRead {
         Ok(None)
     }
 
+    /// The same pages in another form.
+    pub(crate) fn map<Q: Page>(self, form: fn(P) -> Q) -> ViewRead<Q> {
+        let rest = self.rest.map(|rest| rest.map_ok(form).boxed());
+        ViewRead { token: self.token, first: form(self.first), rest }
+    }
+}
+
+impl ViewRead {
     /// All pages at once: for what is known to be small.
     pub async fn all(mut self) -> Result<(Vec<Recorded>, ReadToken), StoreError> {
         let mut events = self.next_page().await?.unwrap_or_default();
@@ -73,11 +96,11 @@ impl ViewRead {
     }
 }
 
-impl fmt::Debug for ViewRead {
+impl<P: Page> fmt::Debug for ViewRead<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ViewRead")
             .field("token", &self.token)
-            .field("first", &self.first.len())
+            .field("first", &self.first.count())
             .field("has_more", &self.rest.is_some())
             .finish()
     }

@@ -33,6 +33,31 @@ pub(crate) fn of_columns<'a>(columns: impl IntoIterator<Item = ValueRef<'a>>) ->
     })
 }
 
+/// The checksums of what a fold reads, in one column: of an event's content, and of its tags, which few folds ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Folded {
+    content: u32,
+    tags: u32,
+}
+
+impl Folded {
+    /// Of position, name, version and body; and of position and tags, where they are at hand.
+    pub(crate) fn of<'a>(content: [ValueRef<'a>; 4], tags: Option<[ValueRef<'a>; 2]>) -> Self {
+        Self { content: of_columns(content), tags: tags.map_or(0, of_columns) }
+    }
+
+    /// As it lies in its column.
+    pub(crate) fn stored(self) -> i64 {
+        (u64::from(self.tags) << 32 | u64::from(self.content)).cast_signed()
+    }
+
+    /// Whether it is what the column says, the tags as far as they were asked for.
+    pub(crate) fn is_that_of(self, stored: i64, with_tags: bool) -> bool {
+        let asked = if with_tags { u64::MAX } else { u64::from(u32::MAX) };
+        (self.stored() ^ stored).cast_unsigned() & asked == 0
+    }
+}
+
 fn number_into(laid_out: &mut Vec<u8>, kind: u8, number: [u8; 8]) {
     laid_out.push(kind);
     laid_out.extend_from_slice(&number);

@@ -19,7 +19,7 @@ use rusqlite::{Connection, Statement};
 use crate::checksum;
 use crate::codec::{self, Column};
 
-/// All columns but the checksum, which covers them in this order.
+/// All columns but the checksums, the whole one of which covers them in this order.
 macro_rules! columns {
     () => {
         "position, name, tenant, recorded_at, id, version, stream_version, tags, sender_service, sender_version, \
@@ -29,8 +29,11 @@ macro_rules! columns {
 
 const COLUMNS: usize = 18;
 
-pub(crate) const INSERT: &str =
-    concat!("INSERT INTO events (", columns!(), ", checksum) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+pub(crate) const INSERT: &str = concat!(
+    "INSERT INTO events (",
+    columns!(),
+    ", checksum, fold_checksum) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+);
 /// Reads the event of a row, in the place of its columns, where the table of events is `e`. It is a function of ours, which
 /// SQLite hands all columns at once: asking for them one by one costs more than finding the row. It gives NULL for no row,
 /// 1 for an event that lies in [`taken`] then, and 0 for one that is not what was written.
@@ -119,7 +122,7 @@ pub(crate) fn insert(
     place: Place<'_>,
 ) -> rusqlite::Result<()> {
     let tags: Vec<_> = event.tags.iter().collect();
-    let tags = serde_json::to_string(&tags)
+    let tags_json = serde_json::to_string(&tags)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let Cause { sender, principal_id, trace_id, correlation_id, causation_id, hops } = &event.cause;
     let columns: [ToSqlOutput<'_>; COLUMNS] = [
@@ -130,7 +133,7 @@ pub(crate) fn insert(
         codec::id(&event.id),
         event.version.into(),
         optional(place.stream_version.map(Into::into)),
-        text(&tags),
+        text(&tags_json),
         text(sender.address.service()),
         text(sender.address.version()),
         text(sender.address.target()),
@@ -142,16 +145,20 @@ pub(crate) fn insert(
         (*hops).into(),
         ToSqlOutput::Borrowed(codec::content(&event.body)),
     ];
-    let checksum = checksum::of_columns(columns.iter().map(|column| match column {
+    let values = columns.each_ref().map(|column| match column {
         ToSqlOutput::Borrowed(value) => *value,
         ToSqlOutput::Owned(value) => ValueRef::from(value),
         // No column is of any other kind.
         _ => ValueRef::Null,
-    }));
+    });
+    let [position, name, _, _, _, version, _, tags, .., body] = values;
+    let folded = checksum::Folded::of([position, name, version, body], Some([position, tags]));
+    let checksum = checksum::of_columns(values);
     for (index, column) in (1..).zip(&columns) {
         statement.raw_bind_parameter(index, column)?;
     }
     statement.raw_bind_parameter(COLUMNS + 1, checksum)?;
+    statement.raw_bind_parameter(COLUMNS + 2, folded.stored())?;
     statement.raw_execute().map(drop)
 }
 

@@ -17,7 +17,7 @@ use crate::selection::{self, Drive, Range};
 use crate::snapshot;
 
 /// How many positions one page of a search through the log itself looks at.
-const SCANNED_MAX: i64 = 50_000;
+pub(crate) const SCANNED_MAX: i64 = 50_000;
 
 /// The position of the last event.
 pub(crate) fn head(connection: &Connection) -> rusqlite::Result<i64> {
@@ -165,7 +165,7 @@ fn halve(connection: &Connection, time: i64) -> rusqlite::Result<i64> {
 }
 
 /// Runs several statements on one state of the file.
-fn at_one_moment<T>(
+pub(crate) fn at_one_moment<T>(
     connection: &mut Connection,
     what: &'static str,
     read: impl FnOnce(&Connection) -> Result<T, StoreError>,
@@ -202,7 +202,7 @@ fn events(connection: &Connection, query: &Query, range: Range) -> Result<Vec<Re
 }
 
 /// The events of a range; or those before one that is damaged or missing, with what is wrong with it.
-fn read(
+pub(crate) fn read(
     connection: &Connection,
     query: &Query,
     range: Range,

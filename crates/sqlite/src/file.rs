@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::lock::Lock;
-use crate::{error, event, fetch, schema};
+use crate::{error, event, fetch, occurrence, schema};
 
 /// How much of the file the writer's connection keeps in memory, in KiB.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
@@ -107,6 +107,7 @@ impl Opening {
             reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             prepare(&reader, READER_CACHE_KIB)?;
             event::make_readable(&reader)?;
+            occurrence::make_readable(&reader)?;
             Ok(reader)
         };
         let failed = |error: rusqlite::Error| {

@@ -13,18 +13,20 @@ use purista_events::store::Direction;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::{codec, event};
+use crate::{codec, event, occurrence};
 
 /// How many ranges one statement unites; SQLite's own limit is 500.
 const RANGES_MAX: usize = 400;
 
-/// What drives the search for a tag over all tenants, whose ranges in the index lie apart.
+/// What drives the search for types, or for a tag over all tenants, whose ranges in the index lie apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drive {
     /// The index: it takes what it finds and sorts it. For reads of the past.
     Index,
     /// The log itself: each event is looked at. For the last few events.
     Log,
+    /// The log itself, for types as well: where most of its events are of them, the index is only a detour.
+    WholeLog,
 }
 
 /// Which part of the log, and how much of it.
@@ -89,16 +91,26 @@ pub(crate) fn positions(connection: &Connection, query: &Query, range: Range) ->
 /// The one statement that reads the selected events in the range's direction, each after the position by which it is
 /// found, with its parameters. `None` where it would have to sort them.
 pub(crate) fn events(query: &Query, range: Range) -> Option<(String, Vec<Value>)> {
+    in_order(query, range, Gives::Events)
+}
+
+/// The same for a fold: the statement shows what it selects to the function of [`occurrence::read`], which says where it ends.
+/// It gives a row only there.
+pub(crate) fn occurrences(query: &Query, range: Range, with_tags: bool) -> Option<(String, Vec<Value>)> {
+    in_order(query, range, Gives::Occurrences { with_tags })
+}
+
+fn in_order(query: &Query, range: Range, gives: Gives) -> Option<(String, Vec<Value>)> {
     let mut plan = Plan::new(query, range);
-    plan.gives = Gives::Events;
+    plan.gives = gives;
     if selects_all(query) {
         plan.everything();
     } else {
         let [item] = query.items.as_slice() else { return None };
         let is_in_order = if item.tags.is_empty() {
-            item.types.len() == 1
+            item.types.len() == 1 || range.drive == Drive::WholeLog
         } else {
-            plan.tenant.is_some() || range.drive == Drive::Log
+            plan.tenant.is_some() || range.drive != Drive::Index
         };
         if !is_in_order {
             return None;
@@ -109,15 +121,24 @@ pub(crate) fn events(query: &Query, range: Range) -> Option<(String, Vec<Value>)
     Some((select.sql, select.parameters))
 }
 
+/// An event that is missing gives a row all the same, so that it is noticed.
+const WITH_EVENT: &str =
+    "FROM tags t LEFT JOIN events e ON e.position = t.position WHERE t.name = ? AND t.value = ?";
+
 /// What a statement gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gives {
     Positions,
     /// The position by which it was found, and whether the event that lies there could be read.
     Events,
+    /// Nothing but the place at which the reading ended.
+    Occurrences {
+        with_tags: bool,
+    },
 }
 
-/// One range of an index, as a SELECT with its own parameters. `?` stands for the next of them.
+/// One range of an index, as a SELECT with its own parameters, or a part of one. `?` stands for the next of them.
+#[derive(Default)]
 struct Select {
     sql: String,
     parameters: Vec<Value>,
@@ -140,35 +161,49 @@ impl Plan {
         Self { range, gives: Gives::Positions, tenant, ranges: Vec::new() }
     }
 
-    /// The end of a SELECT over a table of this name: the tenant, the range, the order.
-    fn finish(&mut self, mut sql: String, mut parameters: Vec<Value>, table: &str) {
+    /// A SELECT over a table of this name, whose WHERE has begun with what finds a row: the tenant, the range, what else a row
+    /// must be, and the order.
+    fn finish(&mut self, found_by: Select, mut must_be: Select, table: &str) {
+        let Select { mut sql, mut parameters } = found_by;
         let (beyond, order) = match self.range.direction {
             Direction::Forwards => ('>', "ASC"),
             Direction::Backwards => ('<', "DESC"),
         };
         if let Some(tenant) = &self.tenant {
-            let _ = write!(sql, " AND {table}.tenant = ?");
-            parameters.push(tenant.clone());
+            // Only the index of tags finds by it.
+            let place = if table == "t" { &mut sql } else { &mut must_be.sql };
+            let _ = write!(place, " AND {table}.tenant = ?");
+            let place = if table == "t" { &mut parameters } else { &mut must_be.parameters };
+            place.push(tenant.clone());
         }
-        let _ = write!(
-            sql,
-            " AND {table}.position {beyond} ? AND {table}.position <= ? ORDER BY {table}.position {order} LIMIT ?"
-        );
+        let _ = write!(sql, " AND {table}.position {beyond} ? AND {table}.position <= ?");
         let Range { from, up_to, .. } = self.range;
-        parameters.extend([from, up_to, self.range.limit()].map(Value::Integer));
+        parameters.extend([from, up_to].map(Value::Integer));
+        match self.gives {
+            Gives::Positions | Gives::Events => sql.push_str(&must_be.sql),
+            Gives::Occurrences { with_tags } => {
+                // In the order of its terms SQLite is free; a CASE does not show what is not selected.
+                let read = occurrence::read(table, with_tags);
+                let _ = write!(sql, " AND CASE WHEN true{} THEN {read} END", must_be.sql);
+            }
+        }
+        parameters.extend(must_be.parameters);
+        let _ = write!(sql, " ORDER BY {table}.position {order} LIMIT ?");
+        parameters.push(Value::Integer(self.range.limit()));
         self.ranges.push(Select { sql, parameters });
     }
 
     /// The beginning of a SELECT over a part of the log.
-    fn of_log(&self, rest: &str) -> String {
-        match self.gives {
-            Gives::Positions => format!("SELECT e.position FROM events e {rest}"),
+    fn of_log(&self, rest: &str) -> Select {
+        let sql = match self.gives {
+            Gives::Positions | Gives::Occurrences { .. } => format!("SELECT e.position FROM events e {rest}"),
             Gives::Events => format!("SELECT e.position, {} FROM events e {rest}", event::READ_EVENT),
-        }
+        };
+        Select { sql, parameters: Vec::new() }
     }
 
     fn everything(&mut self) {
-        self.finish(self.of_log("WHERE true"), Vec::new(), "e");
+        self.finish(self.of_log("WHERE true"), Select::default(), "e");
     }
 
     fn item(&mut self, item: &QueryItem) {
@@ -178,11 +213,13 @@ impl Plan {
         match tags.as_slice() {
             // No event bears so many.
             tags if tags.len() > TAGS_MAX => {}
+            [] if self.range.drive == Drive::WholeLog => self.by_log(item, &[]),
             [] => item.types.iter().for_each(|name| {
-                let sql = self.of_log("INDEXED BY events_by_name WHERE e.name = ?");
-                self.finish(sql, vec![text(name)], "e");
+                let mut by_name = self.of_log("INDEXED BY events_by_name WHERE e.name = ?");
+                by_name.parameters.push(text(name));
+                self.finish(by_name, Select::default(), "e");
             }),
-            tags if self.tenant.is_none() && self.range.drive == Drive::Log => self.by_log(item, tags),
+            tags if self.tenant.is_none() && self.range.drive != Drive::Index => self.by_log(item, tags),
             _ => self.by_tags(item),
         }
     }
@@ -190,44 +227,35 @@ impl Plan {
     fn by_tags(&mut self, item: &QueryItem) {
         // The first tag as the query has it leads: its author put the one that says most in front.
         let Some((first, others)) = item.tags.split_first() else { return };
-        let mut sql = match self.gives {
+        let sql = match self.gives {
             Gives::Positions => "SELECT t.position FROM tags t WHERE t.name = ? AND t.value = ?".to_owned(),
-            // An event that is missing gives a row all the same, so that it is noticed.
-            Gives::Events => format!(
-                "SELECT t.position, {} FROM tags t LEFT JOIN events e ON e.position = t.position \
-                 WHERE t.name = ? AND t.value = ?",
-                event::READ_EVENT
-            ),
+            Gives::Events => format!("SELECT t.position, {} {WITH_EVENT}", event::READ_EVENT),
+            Gives::Occurrences { .. } => format!("SELECT t.position {WITH_EVENT}"),
         };
-        let mut parameters = vec![text(&first.0), text(&first.1)];
+        let found_by = Select { sql, parameters: vec![text(&first.0), text(&first.1)] };
+        let mut must_be = Select::default();
         for (name, value) in others.iter().filter(|tag| *tag != first) {
-            push_bears(&mut sql, "t");
-            parameters.extend([text(name), text(value)]);
+            must_be.bears("t", name, value);
         }
         if !item.types.is_empty() {
-            sql.push_str(match self.gives {
-                Gives::Positions => " AND (SELECT e.name FROM events e WHERE e.position = t.position) IN (",
-                Gives::Events => " AND (e.position IS NULL OR e.name IN (",
-            });
-            push_types(&mut sql, &mut parameters, &item.types);
-            sql.push_str(if self.gives == Gives::Events { "))" } else { ")" });
+            let (before, after) = match self.gives {
+                Gives::Positions => (" AND (SELECT e.name FROM events e WHERE e.position = t.position)", ""),
+                Gives::Events | Gives::Occurrences { .. } => (" AND (e.position IS NULL OR e.name", ")"),
+            };
+            must_be.is_of(before, &item.types, after);
         }
-        self.finish(sql, parameters, "t");
+        self.finish(found_by, must_be, "t");
     }
 
     fn by_log(&mut self, item: &QueryItem, tags: &[&(Text, Text)]) {
-        let mut sql = self.of_log("NOT INDEXED WHERE true");
-        let mut parameters = Vec::new();
+        let mut must_be = Select::default();
         if !item.types.is_empty() {
-            sql.push_str(" AND e.name IN (");
-            push_types(&mut sql, &mut parameters, &item.types);
-            sql.push(')');
+            must_be.is_of(" AND e.name", &item.types, "");
         }
         for (name, value) in tags {
-            push_bears(&mut sql, "e");
-            parameters.extend([text(name), text(value)]);
+            must_be.bears("e", name, value);
         }
-        self.finish(sql, parameters, "e");
+        self.finish(self.of_log("NOT INDEXED WHERE true"), must_be, "e");
     }
 
     /// One statement over several ranges.
@@ -249,17 +277,22 @@ impl Plan {
     }
 }
 
-fn push_bears(sql: &mut String, table: &str) {
-    let _ = write!(
-        sql,
-        " AND EXISTS (SELECT 1 FROM tags o WHERE o.name = ? AND o.value = ? AND o.tenant = {table}.tenant \
-         AND o.position = {table}.position)"
-    );
-}
+impl Select {
+    /// It bears this tag.
+    fn bears(&mut self, table: &str, name: &str, value: &str) {
+        let _ = write!(
+            self.sql,
+            " AND EXISTS (SELECT 1 FROM tags o WHERE o.name = ? AND o.value = ? AND o.tenant = {table}.tenant \
+             AND o.position = {table}.position)"
+        );
+        self.parameters.extend([text(name), text(value)]);
+    }
 
-fn push_types(sql: &mut String, parameters: &mut Vec<Value>, types: &[Text]) {
-    sql.push_str(&vec!["?"; types.len()].join(","));
-    parameters.extend(types.iter().map(|name| text(name)));
+    /// Its name is one of these.
+    fn is_of(&mut self, before: &str, types: &[Text], after: &str) {
+        let _ = write!(self.sql, "{before} IN ({}){after}", vec!["?"; types.len()].join(","));
+        self.parameters.extend(types.iter().map(|name| text(name)));
+    }
 }
 
 fn text(text: &str) -> Value {

@@ -9,15 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream;
 use jiff::Timestamp;
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_core::store::Versioned;
 use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use purista_events::form::{Counted, Form};
+use purista_events::occurrence::{OccurrencePage, Occurrences};
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::recorded::Recorded;
@@ -37,7 +36,7 @@ use crate::queue::{Job, Limits, Order, Shared, units};
 use crate::readers::{self, Readers};
 use crate::statistics::Statistics;
 use crate::writer::Writer;
-use crate::{codec, dead_letter, fetch, forms, progress, receipts, snapshot, state};
+use crate::{codec, dead_letter, fetch, folding, forms, progress, receipts, snapshot, state};
 
 pub use crate::queue::QUEUE_MAX;
 
@@ -297,6 +296,26 @@ impl EventStore for SqliteStore {
         Box::pin(self.read_view_from(query.clone(), Position::START, keys.to_vec()))
     }
 
+    fn read_occurrences<'a>(
+        &'a self,
+        query: &'a Query,
+        after: Position,
+        keys: &'a [SnapshotKey],
+        with_tags: bool,
+    ) -> BoxFuture<'a, Result<(Snapshots, ViewRead<Occurrences>), StoreError>> {
+        Box::pin(self.occurrences_from(query.clone(), after, keys.to_vec(), with_tags))
+    }
+
+    fn follow_occurrences<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Position,
+        into: Occurrences,
+    ) -> BoxFuture<'a, Result<OccurrencePage, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.handle.readers.run(move |connection| folding::follow(connection, &query, from, into)))
+    }
+
     fn read<'a>(
         &'a self,
         query: &'a Query,
@@ -458,35 +477,6 @@ impl EventStore for SqliteStore {
 }
 
 impl SqliteStore {
-    async fn read_view_from(
-        &self,
-        query: Query,
-        after: Position,
-        keys: Vec<SnapshotKey>,
-    ) -> Result<(Snapshots, ViewRead), StoreError> {
-        let read = {
-            let query = query.clone();
-            move |connection: &mut _| fetch::view(connection, &query, after, &keys)
-        };
-        let (snapshots, first, token) = self.handle.readers.run(read).await?;
-        let last = first.last().map(|event| event.position).filter(|_| first.len() == PAGE_MAX);
-        // What is recorded stays as it is: everything up to the head is of that moment, whenever it is read. So a long view
-        // holds neither a thread nor the write-ahead log between its pages.
-        let (store, head) = (self.clone(), token.position());
-        let rest = last.map(|last| {
-            stream::try_unfold(last, move |last| {
-                let (store, query) = (store.clone(), query.clone());
-                async move {
-                    let read = move |connection: &mut _| fetch::rest(connection, &query, last, head);
-                    let page = store.handle.readers.run(read).await?;
-                    Ok(page.last().map(|event| event.position).map(|last| (page, last)))
-                }
-            })
-            .boxed()
-        });
-        Ok((snapshots, ViewRead::new(token, first, rest)))
-    }
-
     fn now(&self) -> i64 {
         self.handle.shared.time.now()
     }

@@ -1,21 +1,23 @@
 //! Follows the log into a value in memory, and keeps it as a snapshot: for read models that fit there.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join};
 use purista_core::clock::Clock;
-use purista_core::event::Event;
+use purista_core::error::HandlerError;
 use purista_core::text::Text;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::input::{ContentFold, Taken};
 use super::lane::Rate;
 use super::{BuildProgress, Condition, Control, Projected, Worker};
+use crate::occurrence::{OccurrencePage, Occurrences};
 use crate::position::Position;
 use crate::projection::{Projection, projection};
 use crate::query::Query;
@@ -24,6 +26,8 @@ use crate::recorded::Recorded;
 use crate::snapshot::{Snapshot, SnapshotKey};
 use crate::store::{EventStore, FollowPage, PAGE_MAX, StoreError};
 use crate::upcast::Upcasters;
+
+pub mod input;
 
 /// How often the value is kept while it changes. What came after is folded again after a crash.
 const KEPT_EVERY: Duration = Duration::from_secs(5);
@@ -59,19 +63,30 @@ impl<S> fmt::Debug for Folded<S> {
 pub struct Folding<S> {
     start: S,
     projection: Projection<RefCell<S>>,
+    /// The same folds by content; `None` as soon as one of them takes more.
+    by_content: Option<Vec<ContentFold<S>>>,
 }
 
 /// A value in memory that begins as `start` and follows the log. Raise the version when its form or its fold changes: it is
 /// folded from the first event again then.
 pub fn folding<S: 'static>(name: &'static str, version: u32, start: S) -> Folding<S> {
-    Folding { start, projection: projection(name, version) }
+    Folding { start, projection: projection(name, version), by_content: Some(Vec::new()) }
 }
 
 impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folding<S> {
-    /// What one type of event does.
-    pub fn on<E: Event>(mut self, fold: impl Fn(&mut S, Recorded<E>) + Send + Sync + 'static) -> Self {
-        self.projection = self.projection.on(move |value: &RefCell<S>, event: Recorded<E>| {
-            fold(&mut value.borrow_mut(), event);
+    /// What one type of event does: a closure that takes its content `E`, or the whole [`Recorded<E>`]. Take the content where
+    /// it is enough, see [`Taken`].
+    pub fn on<T: Taken>(mut self, fold: impl Fn(&mut S, T) + Send + Sync + 'static) -> Self {
+        let fold = Arc::new(fold);
+        let by_content = Arc::clone(&fold);
+        let by_content = T::by_content(move |value: &mut S, event| by_content(value, event));
+        self.by_content = self.by_content.zip(by_content).map(|(mut folds, fold)| {
+            folds.retain(|known| known.form.name != fold.form.name);
+            folds.push(fold);
+            folds
+        });
+        self.projection = self.projection.on(move |value: &RefCell<S>, event: Recorded<T::Event>| {
+            fold(&mut value.borrow_mut(), T::of(event));
             Ok(())
         });
         self
@@ -84,9 +99,10 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folding<S>
         let (name, version) = (self.projection.name().clone(), self.projection.version());
         let (query, key) = (self.projection.query(), key(&self.projection));
         let control = Arc::new(Control::new(name, version, query, Arc::clone(&store)));
-        let Self { start, projection } = self;
+        let Self { start, projection, by_content } = self;
+        let (folded_too, control_too) = (folded.clone(), Arc::clone(&control));
         let folds =
-            Folds { store, key, start, projection, folded: folded.clone(), control: Arc::clone(&control) };
+            Folds { store, key, start, projection, by_content, folded: folded_too, control: control_too };
         (Projected::with(control, folds), folded)
     }
 }
@@ -113,11 +129,35 @@ enum End {
     Broken(Position, String),
 }
 
+/// The next events: whole, or their content.
+enum Page {
+    Whole(FollowPage),
+    Contents(OccurrencePage),
+}
+
+impl Page {
+    fn looked_up_to(&self) -> Position {
+        match self {
+            Self::Whole(page) => page.looked_up_to,
+            Self::Contents(page) => page.looked_up_to,
+        }
+    }
+
+    fn len(&self) -> u64 {
+        let events = match self {
+            Self::Whole(page) => page.events.len(),
+            Self::Contents(page) => page.events.len(),
+        };
+        u64::try_from(events).unwrap_or(u64::MAX)
+    }
+}
+
 struct Folds<S> {
     store: Arc<dyn EventStore>,
     key: SnapshotKey,
     start: S,
     projection: Projection<RefCell<S>>,
+    by_content: Option<Vec<ContentFold<S>>>,
     folded: Folded<S>,
     control: Arc<Control>,
 }
@@ -185,7 +225,7 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
     ) -> Result<Option<BuildPause>, StoreError> {
         let (mut head, mut rate, query) = (self.store.head(), Rate::new(), self.projection.query());
         let (mut kept, mut kept_at) = (*position, Instant::now());
-        let mut next: Option<FollowPage> = None;
+        let (mut next, mut spare): (Option<Page>, _) = (None, Occurrences::default());
         self.publish(*position, &rate);
         loop {
             let seen = *head.borrow_and_update();
@@ -214,18 +254,19 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
             }
             let page = match next.take() {
                 Some(page) => page,
-                None => self.store.follow(&query, *position, PAGE_MAX).await?,
+                None => self.read(&query, *position, std::mem::take(&mut spare)).await?,
             };
-            let up_to = page.looked_up_to;
+            let up_to = page.looked_up_to();
             // The engine reads the next page while this one is decoded and folded.
             let following = async {
                 if up_to >= seen {
                     return Ok(None);
                 }
-                self.store.follow(&query, up_to, PAGE_MAX).await.map(Some)
+                self.read(&query, up_to, std::mem::take(&mut spare)).await.map(Some)
             };
-            let count = u64::try_from(page.events.len()).unwrap_or(0);
-            let (following, end) = join(following, async { self.take_in(page.events) }).await;
+            let count = page.len();
+            let (following, (end, used)) = join(following, async { self.take_in(page) }).await;
+            spare = used;
             let (up_to, poison) = match end {
                 End::All => (up_to, None),
                 End::Before(at, reason) => (at.previous().max(*position), Some((at, reason))),
@@ -244,8 +285,42 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
         }
     }
 
-    /// Readers see everything up to the end, or nothing of it.
-    fn take_in(&self, events: Vec<Recorded>) -> End {
+    async fn read(&self, query: &Query, from: Position, into: Occurrences) -> Result<Page, StoreError> {
+        if self.by_content.is_some() {
+            self.store.follow_occurrences(query, from, into).await.map(Page::Contents)
+        } else {
+            self.store.follow(query, from, PAGE_MAX).await.map(Page::Whole)
+        }
+    }
+
+    /// Readers see everything up to the end, or nothing of it. It gives back the memory of a page.
+    fn take_in(&self, page: Page) -> (End, Occurrences) {
+        match (page, &self.by_content) {
+            (Page::Contents(page), Some(folds)) => (self.take_in_contents(folds, &page.events), page.events),
+            (Page::Whole(page), _) => (self.take_in_whole(page.events), Occurrences::default()),
+            // Contents are read where there are folds of them.
+            (Page::Contents(page), None) => (End::All, page.events),
+        }
+    }
+
+    fn take_in_contents(&self, folds: &[ContentFold<S>], events: &Occurrences) -> End {
+        let value = self.folded.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = Cell::new(Position::START);
+        let taken = caught(|| {
+            let mut value = value.borrow_mut();
+            Ok(events.iter().try_for_each(|event| {
+                at.set(event.position);
+                input::take_in(folds, &mut value, &event, self.projection.steps())
+            }))
+        });
+        match taken {
+            Ok(Ok(())) => End::All,
+            Ok(Err(unreadable)) => End::Before(at.get(), HandlerError::from(unreadable).report()),
+            Err(panicked) => End::Broken(at.get(), panicked.report()),
+        }
+    }
+
+    fn take_in_whole(&self, events: Vec<Recorded>) -> End {
         let value = self.folded.0.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events {
             let position = event.position;

@@ -1,7 +1,9 @@
 //! What a view selects, what it adds up to, and what a tuple of views sees.
 
 use super::*;
+use crate::occurrence::Occurrences;
 use crate::query::{Query, TenantScope};
+use crate::recorded::Recorded;
 use crate::samples::{Joined, Left, Renamed, RenamedV1, joined, left, recorded, renamed, renamed_v1};
 
 fn members() -> View<Vec<String>> {
@@ -17,12 +19,22 @@ fn names(user: &str) -> View<Vec<String>> {
 }
 
 fn folded<B: Boundary>(mut boundary: B, events: &[Recorded]) -> B::State {
-    for event in events {
+    let page: Occurrences = events.iter().cloned().collect();
+    for event in page.iter() {
         for view in boundary.views() {
-            view.apply(event, &Upcasters::new()).unwrap();
+            view.apply(&event, &event.tags(), &Upcasters::new()).unwrap();
         }
     }
     boundary.into_state()
+}
+
+fn applied<S: Send + 'static>(
+    view: &mut View<S>,
+    event: &Recorded,
+    upcasters: &Upcasters,
+) -> Result<(), UnreadableEvent> {
+    let page: Occurrences = std::iter::once(event.clone()).collect();
+    page.iter().try_for_each(|event| view.apply(&event, &event.tags(), upcasters))
 }
 
 fn history() -> Vec<Recorded> {
@@ -81,12 +93,13 @@ fn a_second_closure_for_one_name_takes_the_place_of_the_first() {
 #[test]
 fn an_event_that_cannot_be_read_is_named() {
     let mut view = names("ada");
-    let error =
-        view.apply(&recorded(8, &renamed_v1("ada", "Ada")), &Upcasters::new()).unwrap_err().to_string();
+    let error = applied(&mut view, &recorded(8, &renamed_v1("ada", "Ada")), &Upcasters::new())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("renamed v1 at position 8"), "{error}");
     let mut broken = recorded(9, &renamed("ada", &[]));
     broken.body = Bytes::from_static(b"[]");
-    let error = view.apply(&broken, &Upcasters::new()).unwrap_err().to_string();
+    let error = applied(&mut view, &broken, &Upcasters::new()).unwrap_err().to_string();
     assert!(error.contains("renamed v3 at position 9"), "{error}");
 }
 
@@ -96,7 +109,7 @@ fn older_forms_reach_a_view_through_upcasters() {
         .upcast(|old: RenamedV1| Renamed { user: old.user, full: vec![old.name] })
         .upcast_json("baptised", 1, &[("renamed", 3)], |json| vec![("renamed", 3, json)]);
     let mut view = names("ada");
-    view.apply(&recorded(1, &renamed_v1("ada", "Ada")), &upcasters).unwrap();
+    applied(&mut view, &recorded(1, &renamed_v1("ada", "Ada")), &upcasters).unwrap();
     assert_eq!(view.item(&upcasters).types, [Text::known("renamed"), Text::known("baptised")]);
     assert_eq!(view.into_state(), ["Ada"]);
 }
@@ -122,8 +135,8 @@ fn a_snapshot_is_due_after_so_many_events() {
     let is_due = |events: usize, policy| {
         let mut view = names("ada").snapshot("names", 1, policy);
         for place in 1..=events {
-            view.apply(&recorded(place as u64, &renamed("ada", &["A"])), &Upcasters::new()).unwrap();
-            view.apply(&recorded(place as u64, &renamed("bob", &["B"])), &Upcasters::new()).unwrap();
+            applied(&mut view, &recorded(place as u64, &renamed("ada", &["A"])), &Upcasters::new()).unwrap();
+            applied(&mut view, &recorded(place as u64, &renamed("bob", &["B"])), &Upcasters::new()).unwrap();
         }
         view.capture().is_some()
     };

@@ -11,6 +11,7 @@ use purista_core::id::Id;
 use purista_core::message::Party;
 use purista_core::recording::{CheckedEvent, Recording};
 use purista_core::text::Text;
+use purista_events::occurrence::Occurrences;
 use purista_events::position::Position;
 use purista_events::recorded::{Cause, Recorded};
 use purista_events::upcast::Upcasters;
@@ -125,9 +126,10 @@ impl Given {
         let mut boundary = boundary(&command);
         let upcasters = Upcasters::new();
         let mut selected = Vec::new();
-        for event in &recorded {
+        let occurred: Occurrences = recorded.iter().cloned().collect();
+        for (event, occurrence) in recorded.iter().zip(occurred.iter()) {
             for view in boundary.views() {
-                if let Err(error) = view.apply(event, &upcasters) {
+                if let Err(error) = view.apply(&occurrence, &event.tags, &upcasters) {
                     panic!("the boundary cannot read what is given: {}", purista_core::error::chain(&error));
                 }
             }

@@ -1,5 +1,6 @@
 //! A damaged event is noticed, and nothing is skipped.
 
+use purista_events::occurrence::Occurrences;
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::store::{Direction, EventStore as _, StoreErrorKind};
@@ -50,6 +51,52 @@ async fn every_column_is_covered() {
 }
 
 #[tokio::test]
+async fn every_column_that_a_fold_reads_is_covered() {
+    let queries = [
+        Query::all(),
+        Query::types(["happened".into()]),
+        // Of all tenants, a view of a tag reads whole events: its order has to be made.
+        Query::tag("thing", "one").of_tenant(None),
+    ];
+    for change in [
+        "body = '{\"what\":\"at\"}'",
+        "body = CAST(body AS BLOB)",
+        "version = 2",
+        "tags = '[[\"thing\",\"two\"]]'",
+        "fold_checksum = fold_checksum + 1",
+        "fold_checksum = fold_checksum + (1 << 32)",
+        // Its absence makes the whole checksum count, and that of another event is none of this one.
+        "fold_checksum = NULL, hops = 9",
+        "fold_checksum = (SELECT fold_checksum FROM events WHERE position = 2)",
+    ] {
+        let (_folder, store) = damaged(change).await;
+        for query in &queries {
+            let error = given::folded(&store, query).await.expect_err(change);
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{change}: {error}");
+            assert!(error.to_string().contains("event at 3 "), "{change}: {error}");
+        }
+        assert!(!store.check().await.unwrap().is_empty(), "{change}");
+    }
+    let (_folder, store) = damaged("name = 'happens'").await;
+    assert_eq!(given::folded(&store, &Query::all()).await.unwrap_err().kind(), StoreErrorKind::Corrupt);
+    // What it does not read is the whole checksum's to guard.
+    let (_folder, store) = damaged("hops = 9").await;
+    assert_eq!(given::folded(&store, &Query::all()).await.unwrap(), [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn a_fold_follows_up_to_the_damage_and_no_further() {
+    for query in [Query::all(), Query::tag("thing", "one"), Query::types(["happened".into()])] {
+        let (_folder, store) = damaged("body = '[]'").await;
+        let page = store.follow_occurrences(&query, Position::START, Occurrences::default()).await.unwrap();
+        assert_eq!((page.events.len(), page.looked_up_to), (2, Position::new(2)));
+        let error =
+            store.follow_occurrences(&query, page.looked_up_to, Occurrences::default()).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    }
+}
+
+#[tokio::test]
 async fn a_follower_reads_up_to_the_damage_and_no_further() {
     for query in [Query::all(), Query::tag("thing", "one"), Query::types(["happened".into()])] {
         let (_folder, store) = damaged("hops = 9").await;
@@ -76,4 +123,6 @@ async fn an_event_that_is_missing_is_noticed_where_its_tag_is_not() {
     let store = SqliteStore::open(folder.file()).unwrap();
     let error = given::view(&store, &Query::tag("thing", "one")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    let error = given::folded(&store, &Query::tag("thing", "one").of_tenant(None)).await.unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
 }

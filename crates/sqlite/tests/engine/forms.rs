@@ -15,6 +15,9 @@ use crate::given;
 /// Written by the version that knew form 1: six batches of two tasks, and something for a subscription.
 const FORM_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/form-1.db");
 
+/// The first twelve events of a file that the version wrote that knew form 2.
+const FORM_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/form-2.db");
+
 fn form_of(file: &Path) -> i32 {
     let connection = rusqlite::Connection::open(file).unwrap();
     connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
@@ -52,8 +55,30 @@ async fn a_file_of_form_1_is_brought_up_to_date_with_everything_in_it() {
         );
         assert_eq!(store.check().await.unwrap(), [""; 0]);
         store.close().await.unwrap();
-        assert_eq!(form_of(&folder.file()), 2);
+        assert_eq!(form_of(&folder.file()), 3);
     }
+}
+
+#[tokio::test]
+async fn what_was_recorded_before_folds_had_a_checksum_is_folded_and_guarded_by_the_whole_one() {
+    let folder = Folder::new();
+    fs::copy(FORM_2, folder.file()).unwrap();
+    assert_eq!(form_of(&folder.file()), 2);
+    let store = SqliteStore::open(folder.file()).unwrap();
+    assert_eq!(form_of(&folder.file()), 3);
+    store.commit(given::batch("new")).await.unwrap();
+    assert_eq!(given::folded(&store, &Query::all()).await.unwrap(), (1..=13).collect::<Vec<_>>());
+    let measured = Query::types(["measured".into()]);
+    assert_eq!(given::folded(&store, &measured).await.unwrap(), (1..=12).collect::<Vec<_>>());
+    assert_eq!(given::folded(&store, &Query::tag("meter", "4")).await.unwrap(), [5]);
+    assert_eq!(store.check().await.unwrap(), [""; 0]);
+    store.close().await.unwrap();
+    let connection = rusqlite::Connection::open(folder.file()).unwrap();
+    connection.execute("UPDATE events SET body = '{}' WHERE position = 7", []).unwrap();
+    drop(connection);
+    let store = SqliteStore::open(folder.file()).unwrap();
+    let error = given::folded(&store, &Query::all()).await.unwrap_err();
+    assert!(error.to_string().contains("event at 7 "), "{error}");
 }
 
 #[tokio::test]

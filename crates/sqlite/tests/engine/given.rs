@@ -6,6 +6,7 @@ use purista_core::event::Tags;
 use purista_core::message::Party;
 use purista_core::text::Text;
 use purista_events::batch::{Append, Batch, Condition};
+use purista_events::occurrence::Occurrences;
 use purista_events::position::{Position, ReadToken};
 use purista_events::query::Query;
 use purista_events::recorded::{Cause, NewEvent, Recorded};
@@ -41,6 +42,27 @@ pub(crate) async fn view(
     query: &Query,
 ) -> Result<(Vec<Recorded>, ReadToken), StoreError> {
     store.read_view(query, Position::START).await?.all().await
+}
+
+/// The positions of what a query selects, as folds read it: a view with its tags, and what is followed.
+pub(crate) async fn folded(store: &SqliteStore, query: &Query) -> Result<Vec<u64>, StoreError> {
+    let (_, mut view) = store.read_occurrences(query, Position::START, &[], true).await?;
+    let mut seen = Vec::new();
+    while let Some(page) = view.next_page().await? {
+        for event in page.iter() {
+            assert!(!event.tags().is_empty(), "an event without its tags");
+            seen.push(event.position.number());
+        }
+    }
+    let (mut followed, mut at) = (Vec::new(), Position::START);
+    while at < *store.head().borrow() {
+        let page = store.follow_occurrences(query, at, Occurrences::default()).await?;
+        followed.extend(page.events.iter().map(|event| event.position.number()));
+        assert!(page.looked_up_to > at, "a page that does not go on");
+        at = page.looked_up_to;
+    }
+    assert_eq!(seen, followed);
+    Ok(seen)
 }
 
 /// A batch of so many events.

@@ -2,7 +2,7 @@
 
 use garde::Validate;
 use purista_core::address::{Address, ServiceId};
-use purista_core::event::Tags;
+use purista_core::event::{Event, Tags};
 use purista_core::message::Party;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -98,6 +98,39 @@ async fn a_value_follows_the_log_and_goes_on_where_it_was_kept() {
     last = raise(&store, "1").await;
     running.is(6_002, last).await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_fold_of_the_content_sees_what_one_of_the_whole_event_sees() {
+    let store = MemoryStore::default();
+    for by in ["1", "2", "3"] {
+        raise(&store, by).await;
+    }
+    let last = raise(&store, "-1").await;
+    let content = folding("content", 1, 0).on(|sum: &mut u64, event: Raised| {
+        assert_ne!(event.by, 13, "an unlucky number");
+        *sum += event.by;
+    });
+    let (projected, folded) = content.of(&store);
+    let (handle, stop) = (projected.handle(), CancellationToken::new());
+    let mut task = JoinSet::new();
+    task.spawn(projected.run(stop.clone(), Clock::system()));
+    let error = handle.reached(last, Duration::from_millis(50)).await.unwrap_err();
+    let reason = error.reason.unwrap();
+    assert!(reason.contains("paused at 4") && reason.contains("raised v1 at position 4"), "{reason}");
+    assert_eq!(folded.read(|sum| *sum), 6);
+    Running { folded, handle, stop, task }.stop().await;
+    // One that panics is not to be trusted any more: it stands where it was kept.
+    let store = MemoryStore::default();
+    let last = raise(&store, "13").await;
+    let unlucky = folding("content", 2, 0).on(|_: &mut u64, event: Raised| assert_ne!(event.by, 13));
+    let (projected, folded) = unlucky.of(&store);
+    let (handle, stop) = (projected.handle(), CancellationToken::new());
+    let mut task = JoinSet::new();
+    task.spawn(projected.run(stop.clone(), Clock::system()));
+    let error = handle.reached(last, Duration::from_millis(50)).await.unwrap_err();
+    assert!(error.reason.unwrap().contains("paused at 1"));
+    Running { folded, handle, stop, task }.stop().await;
 }
 
 #[tokio::test]
