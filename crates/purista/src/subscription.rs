@@ -39,9 +39,9 @@ pub struct SubscriptionDef<S, T: Contract, R: Contract> {
 /// progress. `R` is `()` unless the result is an event, see [`SubscriptionDef::result_event`].
 pub fn subscription<S, E, R, F, Fut>(name: &'static str, handler: F) -> SubscriptionDef<S, E, R>
 where
-    S: Send + Sync + 'static,
     E: Event,
     R: Contract,
+    S: Send + Sync + 'static,
     F: Fn(Context<S>, E) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<R, HandlerError>> + Send + 'static,
 {
@@ -53,9 +53,9 @@ where
 /// one form. Of a command, `T` is its input. It cannot be durable where the filter asks for what is not recorded.
 pub fn listen<S, T, R, F, Fut>(name: &'static str, filter: Filter, handler: F) -> SubscriptionDef<S, T, R>
 where
-    S: Send + Sync + 'static,
     T: Contract,
     R: Contract,
+    S: Send + Sync + 'static,
     F: Fn(Context<S>, T) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<R, HandlerError>> + Send + 'static,
 {

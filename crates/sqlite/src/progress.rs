@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::codec::Column;
 use crate::error::Refusal;
+use crate::receipts::forgotten_before;
 
 /// Refuses a batch that finishes what is finished.
 pub(crate) fn check_undone(connection: &Connection, batch: &Batch) -> Result<(), Refusal> {
@@ -147,8 +148,9 @@ fn parked(connection: &Connection, id: &SubscriptionId) -> rusqlite::Result<Vec<
         .collect()
 }
 
-/// The names of all subscriptions that anything is kept for, in order.
-pub(crate) fn subscriptions(connection: &Connection) -> rusqlite::Result<Vec<SubscriptionId>> {
+/// The names of all subscriptions that anything is kept for, in order. What is forgotten counts no more, although its rows
+/// may be there still.
+pub(crate) fn subscriptions(connection: &Connection, now: i64) -> rusqlite::Result<Vec<SubscriptionId>> {
     // From name to name through the index: the table of consumed messages is long, its subscriptions are few.
     connection
         .prepare_cached(
@@ -158,13 +160,14 @@ pub(crate) fn subscriptions(connection: &Connection) -> rusqlite::Result<Vec<Sub
                  SELECT (SELECT min(subscription) FROM consumed WHERE subscription > name) FROM fed
                  WHERE name IS NOT NULL
              )
-             SELECT name FROM fed WHERE name IS NOT NULL
+             SELECT name FROM fed WHERE EXISTS
+                 (SELECT 1 FROM consumed WHERE subscription = name AND recorded_at > ?1)
              UNION SELECT subscription FROM progress
              UNION SELECT subscription FROM parked
              UNION SELECT subscription FROM pauses
              UNION SELECT subscription FROM dead_letters
              ORDER BY 1",
         )?
-        .query_map([], |row| row.get::<_, String>(0).map(SubscriptionId::new))?
+        .query_map([forgotten_before(now)], |row| row.get::<_, String>(0).map(SubscriptionId::new))?
         .collect()
 }

@@ -432,8 +432,9 @@ impl EventStore for SqliteStore {
     }
 
     fn subscriptions(&self) -> BoxFuture<'_, Result<Vec<SubscriptionId>, StoreError>> {
-        Box::pin(self.handle.readers.run(|connection| {
-            progress::subscriptions(connection).map_err(read_failed("read of the subscriptions"))
+        let now = self.now();
+        Box::pin(self.handle.readers.run(move |connection| {
+            progress::subscriptions(connection, now).map_err(read_failed("read of the subscriptions"))
         }))
     }
 

@@ -153,4 +153,8 @@ pub async fn a_message_is_consumed_once(stage: &mut Stage) {
     stage.reopen().await;
     assert!(stage.is_consumed(&email, &given::message(1)).await);
     assert_eq!(stage.store.subscriptions().await.expect("subscriptions are read").len(), 2);
+    stage.clock.advance(DAY * 8);
+    assert!(!stage.is_consumed(&email, &given::message(1)).await);
+    // Whether its rows are still there is the engine's affair.
+    assert_eq!(stage.store.subscriptions().await.expect("subscriptions are read"), []);
 }
