@@ -29,8 +29,8 @@ pub const PAGE_MAX: usize = 1_000;
 ///
 /// * A commit is all or nothing, and durable before it returns `Ok`. Of many at the same time, each has its own end.
 /// * Conditions hold against the log as it stood before the batch.
-/// * Positions grow in commit order; a reader that has seen position p never later finds an event at or below p. Recorded
-///   times never run backwards.
+/// * Positions grow in commit order, with gaps where the engine needs them; who follows and has seen position p never later
+///   finds an event at or below p. Recorded times never run backwards.
 /// * Versions of a stream are gapless from 1, per tenant.
 /// * Tenants see nothing of each other in streams, tags, state and keys.
 /// * The same batch id again returns the first receipt; a key holds one reply.
@@ -106,7 +106,9 @@ pub trait EventStore: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<FollowPage, StoreError>>;
 
-    /// The position of the last event, as it grows. A receiver that missed values sees the latest.
+    /// The position of the last event that can no longer be overtaken, as it grows. A receiver that missed values sees the
+    /// latest. When a commit returns, it has the commit's position; an engine of which several processes write says so a
+    /// little later, when those that began to write before have ended.
     fn head(&self) -> watch::Receiver<Position>;
 
     /// The last position that was recorded at or before this time.
