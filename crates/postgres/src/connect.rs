@@ -65,6 +65,7 @@ pub(crate) fn config(url: &str) -> Result<Config, StoreError> {
     config.keepalives_idle(Duration::from_secs(10));
     config.keepalives_interval(Duration::from_secs(5));
     config.keepalives_retries(3);
+    config.tcp_user_timeout(Duration::from_secs(30));
     Ok(config)
 }
 

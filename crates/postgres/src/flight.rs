@@ -56,6 +56,11 @@ pub(crate) async fn begin(client: &Client, orders: &[Order]) -> Result<Vec<Vec<R
     Ok(answers)
 }
 
+/// Sends all of these in order into a transaction that is open, and gives what each answered. The first error is that of all.
+pub(crate) async fn run(client: &Client, orders: &[Order]) -> Result<Vec<Vec<Row>>, Error> {
+    send(orders.iter().map(|order| query(client, order)).collect()).await.land().await
+}
+
 /// How a group ended whose writes were sent together with `COMMIT`.
 pub(crate) enum End {
     /// It is durable; and what the statement behind it says.

@@ -3,26 +3,20 @@
 //! The first brings locks, a number, a time, and everything that the group asks; then each batch is decided on; the second
 //! brings what is written, and the commit. Several lanes write side by side, each on a connection of its own.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use purista_events::store::{StoreError, StoreErrorKind};
 use tokio::time::Instant;
-use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres::{Client, Error};
 
-use crate::codec;
 use crate::connect::Server;
-use crate::decision::Decided;
 use crate::error::{Severity, severity};
-use crate::flight::{self, Column, End, Order};
+use crate::flight::{self, End};
+use crate::group::{Member, Outcome, Session, Statements, Transaction};
 use crate::horizon::HEAD;
-use crate::known::{About, Known, Wanted};
-use crate::locks::Locks;
 use crate::queue::{Answer, Job};
-use crate::receipts::forgotten_before;
 use crate::shared::Shared;
-use crate::write;
 
 /// How long a group waits for a connection when there is none.
 const RECONNECT_WAIT: Duration = Duration::from_secs(5);
@@ -30,11 +24,6 @@ const RECONNECT_WAIT: Duration = Duration::from_secs(5);
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(500)];
 /// How often a group is tried that others were faster than.
 const TRIES_MAX: u32 = 8;
-/// The most statements that a connection keeps prepared.
-const STATEMENTS_MAX: usize = 512;
-
-const TAKE_LOCKS: &str = "SELECT take_locks($1::bigint[], $2::boolean[])";
-const WRITE_BEGINS: &str = "SELECT base, recorded_at FROM write_begins($1::bigint, $2::bigint)";
 
 pub(crate) struct Lane {
     server: Server,
@@ -46,7 +35,7 @@ pub(crate) struct Lane {
 /// A connection with what is prepared on it.
 struct Connection {
     client: Client,
-    statements: HashMap<String, Statement>,
+    statements: Statements,
 }
 
 /// Why a group was not committed.
@@ -139,9 +128,9 @@ impl Lane {
         let connection = match self.connection.take() {
             Some(connection) if !connection.client.is_closed() => connection,
             _ => {
-                let mut connection =
-                    Connection { client: self.server.connect(None).await?, statements: HashMap::new() };
-                connection.prepare_all().await?;
+                let client = self.server.connect(None).await?;
+                let mut connection = Connection { client, statements: Statements::new() };
+                connection.session(&self.server.schema).prepare_all().await?;
                 connection
             }
         };
@@ -173,37 +162,8 @@ fn unknown(answers: Vec<Answer>, error: &Error) -> Vec<Answer> {
 }
 
 impl Connection {
-    /// Prepares what every group needs, all at once.
-    async fn prepare_all(&mut self) -> Result<(), Error> {
-        let about = [
-            About::Receipts,
-            About::Streams,
-            About::Consumed,
-            About::Replies,
-            About::Lows,
-            About::Done,
-            About::Letters,
-            About::State,
-            About::Log,
-        ];
-        let texts =
-            about.into_iter().map(About::sql).chain(write::ALL).chain([TAKE_LOCKS, WRITE_BEGINS, HEAD]);
-        let texts: Vec<&'static str> = texts.collect();
-        let prepared =
-            futures_util::future::try_join_all(texts.iter().map(|sql| self.client.prepare(sql))).await?;
-        self.statements.extend(texts.into_iter().map(str::to_owned).zip(prepared));
-        Ok(())
-    }
-
-    async fn order(&mut self, sql: &str, columns: Vec<Column>) -> Result<Order, Error> {
-        if let Some(statement) = self.statements.get(sql) {
-            return Ok(Order { statement: statement.clone(), columns });
-        }
-        let statement = self.client.prepare(sql).await?;
-        if self.statements.len() < STATEMENTS_MAX {
-            self.statements.insert(sql.to_owned(), statement.clone());
-        }
-        Ok(Order { statement, columns })
+    fn session<'c>(&'c mut self, schema: &'c str) -> Session<'c> {
+        Session { client: &self.client, statements: &mut self.statements, schema }
     }
 
     async fn attempt(
@@ -212,135 +172,33 @@ impl Connection {
         shared: &Shared,
         group: &[Job],
     ) -> Result<Vec<Answer>, Failure> {
-        let (mut known, answers_before) = self.look(schema, shared, group).await.map_err(Failure::Refused)?;
-        shared.time.at_least(known.now);
-        let mut decided = Decided::default();
-        let mut answers = answers_before;
-        for (number, job) in group.iter().enumerate() {
-            answers.push(decided.batch(&mut known, number, &job.batch, &job.state_texts));
-        }
-        if decided.is_empty() {
+        let members: Vec<Member<'_>> =
+            group.iter().map(|job| (&job.batch, job.state_texts.as_slice())).collect();
+        let mut session = self.session(schema);
+        let decided = session.decide(shared, &members, Transaction::Begins).await;
+        let after = session.order(HEAD, Vec::new()).await;
+        let (Outcome { answers, orders, head, forms }, after) = match (decided, after) {
+            (Ok(outcome), Ok(after)) => (outcome, after),
+            (Err(error), _) | (_, Err(error)) => return Err(self.taken_back(error).await),
+        };
+        if orders.is_empty() {
             self.client.batch_execute("ROLLBACK").await.map_err(Failure::Refused)?;
             return Ok(answers);
         }
-        let forms = decided
-            .events
-            .iter()
-            .map(|(event, _)| (codec::text(&event.name).into_owned(), i64::from(event.version)));
-        let forms = shared.forms.unknown(forms.collect());
-        let writings = write::writings(&decided, &known, &forms, forgotten_before(known.now));
-        let mut orders = Vec::with_capacity(writings.len());
-        for (sql, columns) in writings {
-            orders.push(self.order(sql, columns).await.map_err(Failure::Refused)?);
-        }
-        let after = self.order(HEAD, Vec::new()).await.map_err(Failure::Refused)?;
         match flight::commit(&self.client, &orders, &after).await {
-            End::Committed(head) => {
+            End::Committed(found) => {
                 shared.forms.add(forms);
-                shared.committed(known.head, head.ok().as_deref());
+                shared.committed(head, found.ok().as_deref());
                 Ok(answers)
             }
-            End::Failed(error) => {
-                // Where the connection is well it is used again, and the transaction must not be open then.
-                let _ = self.client.batch_execute("ROLLBACK").await;
-                Err(Failure::Refused(error))
-            }
+            End::Failed(error) => Err(self.taken_back(error).await),
             End::Unknown(error) => Err(Failure::Unknown(error, answers)),
         }
     }
 
-    /// Begins to write, and reads what the group asks.
-    async fn look(
-        &mut self,
-        schema: &str,
-        shared: &Shared,
-        group: &[Job],
-    ) -> Result<(Known, Vec<Answer>), Error> {
-        let (mut wanted, mut locks) = (Wanted::default(), Locks::new(schema));
-        for (number, job) in group.iter().enumerate() {
-            wanted.add(number, &job.batch);
-            locks.add(&job.batch);
-        }
-        let (keys, are_exclusive) = locks.columns();
-        let clock: i64 = shared.time.now();
-        let mut orders = vec![
-            self.order(TAKE_LOCKS, vec![Box::new(keys), Box::new(are_exclusive)]).await?,
-            self.order(WRITE_BEGINS, vec![Box::new(clock), Box::new(Locks::guard(schema))]).await?,
-        ];
-        let mut about = Vec::new();
-        for (asked, columns) in questions(&wanted) {
-            orders.push(self.order(asked.sql(), columns).await?);
-            about.push(asked);
-        }
-        for (number, select) in &wanted.searches {
-            orders.push(self.order(&select.sql, select.columns()).await?);
-            about.push(About::Condition(*number));
-        }
-        let answered = flight::begin(&self.client, &orders).await;
-        let answered = match answered {
-            Ok(answered) => answered,
-            Err(error) => {
-                let _ = self.client.batch_execute("ROLLBACK").await;
-                return Err(error);
-            }
-        };
-        let mut known = Known::default();
-        let mut answered = answered.iter().skip(1);
-        if let Some(row) = answered.next().and_then(|rows| rows.first()) {
-            (known.base, known.now) = (row.try_get(0)?, row.try_get(1)?);
-        }
-        let before = forgotten_before(known.now);
-        for (about, rows) in about.iter().zip(answered) {
-            known.learn(about, rows, before)?;
-        }
-        Ok((known, Vec::with_capacity(group.len())))
+    /// Where the connection is well it is used again, and the transaction must not be open then.
+    async fn taken_back(&self, error: Error) -> Failure {
+        let _ = self.client.batch_execute("ROLLBACK").await;
+        Failure::Refused(error)
     }
-}
-
-/// What is asked beside conditions. The log itself comes last: what it has forgotten of a key is known then, where the key's row
-/// is gone.
-fn questions(wanted: &Wanted) -> Vec<(About, Vec<Column>)> {
-    fn column<T>(rows: impl IntoIterator<Item = T>) -> Column
-    where
-        Vec<T>: tokio_postgres::types::ToSql + Sync + Send + 'static,
-    {
-        Box::new(rows.into_iter().collect::<Vec<T>>())
-    }
-    let threes = |keys: &std::collections::BTreeSet<(String, String, String)>| -> Vec<Column> {
-        vec![
-            column(keys.iter().map(|(one, ..)| one.clone())),
-            column(keys.iter().map(|(_, two, _)| two.clone())),
-            column(keys.iter().map(|(.., three)| three.clone())),
-        ]
-    };
-    let mut questions = vec![(About::Receipts, vec![column(wanted.ids.iter().cloned())])];
-    if !wanted.streams.is_empty() {
-        questions.push((About::Streams, threes(&wanted.streams)));
-    }
-    if !wanted.consumed.is_empty() {
-        let subscriptions = column(wanted.consumed.iter().map(|(subscription, _)| subscription.clone()));
-        let messages = column(wanted.consumed.iter().map(|(_, message)| message.clone()));
-        questions.push((About::Consumed, vec![subscriptions, messages]));
-    }
-    if !wanted.replies.is_empty() {
-        questions.push((About::Replies, threes(&wanted.replies)));
-    }
-    if !wanted.lows.is_empty() {
-        questions.push((About::Lows, vec![column(wanted.lows.iter().cloned())]));
-    }
-    if !wanted.done.is_empty() {
-        let subscriptions = column(wanted.done.iter().map(|(subscription, _)| subscription.clone()));
-        let positions = column(wanted.done.iter().map(|(_, position)| *position));
-        questions.push((About::Done, vec![subscriptions, positions]));
-    }
-    if !wanted.letters.is_empty() {
-        questions.push((About::Letters, vec![column(wanted.letters.iter().cloned())]));
-    }
-    if !wanted.state.is_empty() {
-        let tenants = column(wanted.state.iter().map(|(tenant, _)| tenant.clone()));
-        let keys = column(wanted.state.iter().map(|(_, key)| key.clone()));
-        questions.push((About::State, vec![tenants, keys]));
-    }
-    questions.push((About::Log, Vec::new()));
-    questions
 }

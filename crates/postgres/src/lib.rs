@@ -32,6 +32,7 @@ mod event;
 mod fetch;
 mod flight;
 mod forms;
+mod group;
 mod horizon;
 mod known;
 mod lane;
@@ -50,6 +51,8 @@ mod upkeep;
 mod write;
 
 pub mod builder;
+pub mod commit_in;
+pub mod holders;
 pub mod migrations;
 pub mod read_models;
 pub mod store;

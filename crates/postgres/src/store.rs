@@ -145,10 +145,14 @@ fn pool(server: &Server, size: usize) -> Result<Pool, StoreError> {
 impl Handle {
     /// A connection of the pool.
     pub(crate) async fn client(&self, what: &'static str) -> Result<Client, StoreError> {
-        if self.room.is_closed() {
+        if self.is_closed() {
             return Err(closed());
         }
         self.pool.get().await.map_err(unconnected(what))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.room.is_closed()
     }
 
     async fn commit(&self, batch: Batch) -> Result<Receipt, StoreError> {

@@ -200,3 +200,56 @@ async fn another_process_learns_of_what_is_recorded() {
     writing.close().await.expect("a store closes");
     following.close().await.expect("a store closes");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn a_batch_in_its_users_transaction_ends_as_that_does() {
+    let (server, schema) = (Server::shared(), schema());
+    let store = server.store(&schema).connect().await.expect("the store opens");
+    let mut client = server.client().await;
+    let table = format!("\"{schema}\".stock");
+    client.batch_execute(&format!("CREATE TABLE {table} (pieces int)")).await.expect("a table is made");
+    for is_committed in [false, true] {
+        let transaction = client.transaction().await.expect("a transaction begins");
+        store.commit_in(&transaction, written("order", "1")).await.expect("it is taken");
+        transaction
+            .batch_execute(&format!("INSERT INTO {table} VALUES (1)"))
+            .await
+            .expect("a row is written");
+        let again = store.commit_in(&transaction, written("order", "2")).await.expect_err("one batch");
+        assert_eq!(again.kind(), StoreErrorKind::Invalid);
+        let path = transaction.query_one("SHOW search_path", &[]).await.expect("it goes on");
+        assert_eq!(
+            path.get::<_, String>(0),
+            "\"$user\", public",
+            "the user's own names mean what they meant"
+        );
+        if is_committed { transaction.commit().await } else { transaction.rollback().await }
+            .expect("it ends");
+        let rows = client.query(&format!("SELECT 1 FROM {table}"), &[]).await.expect("rows are read").len();
+        let view = store.read_view(&Query::all(), Position::START).await.expect("a view is read");
+        let events = view.all().await.expect("a view is read").0.len();
+        assert_eq!((rows, events), (usize::from(is_committed), usize::from(is_committed)));
+    }
+    // A condition that does not hold refuses it, and the transaction is its owner's to end.
+    let transaction = client.transaction().await.expect("a transaction begins");
+    let second = Condition::Stream { name: "order".into(), value: "1".into(), version: 0 };
+    let refused = store.commit_in(&transaction, batch(vec![event("order", "1")], second)).await;
+    assert_eq!(refused.expect_err("there is one already").kind(), StoreErrorKind::Conflict);
+    transaction.rollback().await.expect("it ends");
+    store.close().await.expect("a store closes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn who_holds_followers_back_is_named() {
+    let (server, schema) = (Server::shared(), schema());
+    let store = server.store(&schema).connect().await.expect("the store opens");
+    let idle = idle_writer(server).await;
+    idle.batch_execute("SET application_name TO 'forgetful'").await.expect("it has a name");
+    let holders = store.holders().await.expect("holders are read");
+    let holder = holders.iter().find(|holder| holder.application == "forgetful").expect("it is among them");
+    assert_eq!((holder.state.as_str(), holder.database.as_str()), ("idle in transaction", "postgres"));
+    assert!(holder.pid > 0);
+    store.close().await.expect("a store closes");
+}
