@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use crate::form::{Counted, Form};
+use crate::lease::Lease;
 use crate::position::Position;
 use crate::query::Query;
 use crate::recorded::Recorded;
@@ -178,6 +179,13 @@ pub trait EventStore: Send + Sync + 'static {
         subscription: Option<&'a SubscriptionId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<DeadLetter>, StoreError>>;
+
+    /// Waits until the work of this name is this process's to do, see [`Lease`]. Where several processes share a store, one has it
+    /// at a time; when that one ends, however it ends, another has it within seconds. An engine that one process has to itself
+    /// gives it at once, to whoever asks. Cancel safe.
+    fn lease<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Lease, StoreError>> {
+        Box::pin(std::future::ready(Ok(Lease::alone())))
+    }
 
     /// Why it takes no more commits, when it does not: after a failed write only a restart helps.
     fn poisoned(&self) -> Option<String>;

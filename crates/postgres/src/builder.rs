@@ -100,7 +100,8 @@ impl Builder {
         self
     }
 
-    /// How many connections read, at least 1; [`READERS`] by default. Projections use them too.
+    /// How many connections read, at least 1; [`READERS`] by default. Projections use them too. Beside these and the writers' a
+    /// store has one that watches the log's end, and one for leases.
     pub fn readers(mut self, connections: usize) -> Self {
         self.readers = connections.max(1);
         self

@@ -8,6 +8,7 @@ use purista_events::store::{StoreError, StoreErrorKind};
 use tokio::sync::mpsc;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{AsyncMessage, Client, Config};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::tls::Tls;
@@ -114,10 +115,20 @@ impl Server {
         &self,
         notified: Option<mpsc::Sender<()>>,
     ) -> Result<Client, tokio_postgres::Error> {
+        self.connect_until(CancellationToken::new(), notified).await
+    }
+
+    /// One that ends when it is told so, whoever still holds it.
+    pub(crate) async fn connect_until(
+        &self,
+        end: CancellationToken,
+        notified: Option<mpsc::Sender<()>>,
+    ) -> Result<Client, tokio_postgres::Error> {
         let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
         self.tasks.spawn(async move {
             loop {
-                match poll_fn(|context| connection.poll_message(context)).await {
+                let message = end.run_until_cancelled(poll_fn(|context| connection.poll_message(context)));
+                match message.await.flatten() {
                     Some(Ok(AsyncMessage::Notification(_))) => {
                         if let Some(notified) = &notified {
                             // One that waits already says the same.

@@ -36,6 +36,7 @@ mod group;
 mod horizon;
 mod known;
 mod lane;
+mod leases;
 mod locks;
 mod place;
 mod queue;

@@ -14,6 +14,7 @@ use purista_core::id::Id;
 use purista_core::store::Versioned;
 use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use purista_events::form::{Counted, Form};
+use purista_events::lease::Lease;
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::recorded::Recorded;
@@ -30,6 +31,7 @@ use crate::builder::Builder;
 use crate::connect::{self, Server, Timeouts};
 use crate::error::{closed, read_failed, unconnected};
 use crate::lane::Lane;
+use crate::leases::Leases;
 use crate::queue::{Job, Queue, units};
 use crate::shared::Shared;
 use crate::tls::Tls;
@@ -62,6 +64,7 @@ pub(crate) struct Handle {
     pub(crate) pool: Pool,
     pub(crate) shared: Arc<Shared>,
     pub(crate) server: Server,
+    leases: Leases,
     stop: CancellationToken,
     /// The lanes.
     writers: TaskTracker,
@@ -114,8 +117,9 @@ impl PostgresStore {
             stop.clone(),
         ));
         let room = Arc::new(Semaphore::new(QUEUE_MAX));
-        let handle =
-            Handle { origin: opened.origin.into(), jobs, room, pool, shared, server, stop, writers: lanes };
+        let leases = Leases::new(server.clone(), stop.clone());
+        let (origin, writers) = (opened.origin.into(), lanes);
+        let handle = Handle { origin, jobs, room, pool, shared, server, leases, stop, writers };
         Ok(Self { handle: Arc::new(handle) })
     }
 }
@@ -398,6 +402,10 @@ impl EventStore for PostgresStore {
             let client = self.handle.client("read of dead letters").await?;
             subscriptions::dead_letters(&client, subscription, limit.min(PAGE_MAX)).await
         })
+    }
+
+    fn lease<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Lease, StoreError>> {
+        Box::pin(self.handle.leases.take(name))
     }
 
     /// Never: what a connection cannot do, the next one can.

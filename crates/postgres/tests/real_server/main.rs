@@ -4,6 +4,7 @@
 
 mod conformance;
 mod given;
+mod leases;
 mod outages;
 mod proxy;
 mod races;
