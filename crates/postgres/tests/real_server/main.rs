@@ -10,3 +10,4 @@ mod proxy;
 mod races;
 mod read_models;
 mod server;
+mod tls;

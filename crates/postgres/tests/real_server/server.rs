@@ -16,10 +16,23 @@ const VERSIONS: &str = "/usr/lib/postgresql";
 /// Waits until the test's process has ended, and then ends the server.
 const KEEPER: &str = r#"trap "" TERM INT HUP; read -r _; "$1/pg_ctl" -D "$2/data" -m immediate stop >/dev/null 2>&1; rm -rf "$2""#;
 
+/// Two authorities, of which one has signed the server's certificate. Whoever tests may read them.
+const CERTIFICATES: &str = r#"
+cd "$1"; chmod 755 .
+for authority in ca other; do
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=$authority" -keyout $authority.key -out $authority.pem
+done
+openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr
+printf 'subjectAltName=DNS:localhost' >server.names
+openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.names -out server.pem
+chmod 600 server.key; chmod 644 ca.pem other.pem
+"#;
+
 pub(crate) struct Server {
     programs: PathBuf,
     folder: PathBuf,
     port: u16,
+    options: &'static str,
     /// Its standard input is closed when this process ends.
     _keeper: Child,
 }
@@ -32,6 +45,17 @@ impl Server {
     }
 
     pub(crate) fn start() -> Self {
+        Self::start_with("", |_| ())
+    }
+
+    /// One that speaks TLS, with a certificate for `localhost`.
+    pub(crate) fn start_under_tls() -> Self {
+        Self::start_with("-c ssl=on -c ssl_cert_file=../server.pem -c ssl_key_file=../server.key", |folder| {
+            output(as_its_user("sh").args(["-ec", CERTIFICATES, "sh"]).arg(folder));
+        })
+    }
+
+    fn start_with(options: &'static str, prepare: impl FnOnce(&Path)) -> Self {
         let programs = programs();
         let folder = output(as_its_user("mktemp").args(["-d", "-t", "purista-postgres-XXXXXXXX"]));
         let folder = PathBuf::from(folder.trim());
@@ -45,7 +69,8 @@ impl Server {
             .and_then(|free| free.local_addr())
             .expect("a port is free")
             .port();
-        let server = Self { programs, folder, port, _keeper: keeper };
+        prepare(&folder);
+        let server = Self { programs, folder, port, options, _keeper: keeper };
         server.restart();
         server
     }
@@ -55,9 +80,10 @@ impl Server {
         // A test's server may lose what a machine's crash would take: no test crashes the machine.
         let options = format!(
             "-c port={} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c fsync=off \
-             -c max_connections=300 -c max_prepared_transactions=4",
+             -c max_connections=300 {}",
             self.port,
-            self.folder.display()
+            self.folder.display(),
+            self.options
         );
         output(self.pg_ctl().args(["-w", "-l"]).arg(self.folder.join("log")).args(["-o", &options, "start"]));
     }
@@ -71,6 +97,11 @@ impl Server {
         let mut command = as_its_user(self.programs.join("pg_ctl"));
         command.arg("-D").arg(self.folder.join("data"));
         command
+    }
+
+    /// The certificate of an authority: `ca` has signed the server's, `other` has not.
+    pub(crate) fn certificate(&self, authority: &str) -> PathBuf {
+        self.folder.join(format!("{authority}.pem"))
     }
 
     pub(crate) fn port(&self) -> u16 {
