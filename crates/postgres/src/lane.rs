@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use purista_core::error::chain;
+use purista_core::id::Id;
 use purista_events::store::{StoreError, StoreErrorKind};
 use tokio::time::Instant;
 use tokio_postgres::{Client, Error};
 
 use crate::connect::Server;
-use crate::error::{Severity, severity};
+use crate::error::{Severity, closed, severity};
 use crate::flight::{self, End};
 use crate::group::{Member, Outcome, Session, Statements, Transaction};
 use crate::horizon::HEAD;
@@ -63,22 +65,25 @@ impl Lane {
     async fn serve(&mut self, group: Vec<Job>) {
         let answers = match self.commit(&group).await {
             Ok(answers) => answers,
-            Err(error) if group.len() == 1 => vec![Err(refusal(&group, error))],
-            Err(_) => {
-                // One of them is at fault: each by itself, so that the others have their own end.
-                for job in group {
-                    let alone = [job];
-                    let answer = self.commit(&alone).await;
-                    let answer =
-                        answer.map_or_else(|error| Some(Err(refusal(&alone, error))), |mut one| one.pop());
-                    let [job] = alone;
-                    answer.map(|answer| job.answer.send(answer));
-                }
-                return;
-            }
+            Err(error) if group.len() > 1 && is_of_one_batch(&error) => return self.one_by_one(group).await,
+            Err(error) => group.iter().map(|job| Err(refusal(&job.batch.id, &error))).collect(),
         };
         for (job, answer) in group.into_iter().zip(answers) {
             // Whoever waited may be gone; the commit stays.
+            let _ = job.answer.send(answer);
+        }
+    }
+
+    /// One of them is at fault: each by itself, so that the others have their own end.
+    async fn one_by_one(&mut self, group: Vec<Job>) {
+        for job in group {
+            let alone = [job];
+            let committed = self.commit(&alone).await;
+            let [job] = alone;
+            let answer = match committed {
+                Ok(mut answers) => answers.pop().unwrap_or_else(|| Err(closed())),
+                Err(error) => Err(refusal(&job.batch.id, &error)),
+            };
             let _ = job.answer.send(answer);
         }
     }
@@ -138,15 +143,19 @@ impl Lane {
     }
 }
 
-/// What a batch alone is told that the server refuses.
-fn refusal(group: &[Job], error: Error) -> StoreError {
-    let id = group.first().map(|job| job.batch.id.to_string()).unwrap_or_default();
-    let (kind, why) = match severity(&error) {
+/// Whether what a batch holds is at fault. A server that is gone, full or held up refuses all of them alike.
+fn is_of_one_batch(error: &Error) -> bool {
+    severity(error) == Severity::Refused(StoreErrorKind::Invalid)
+}
+
+/// What a batch is told that was not committed.
+fn refusal(id: &Id, error: &Error) -> StoreError {
+    let (kind, why) = match severity(error) {
         Severity::Again => (StoreErrorKind::Overloaded, "others were faster each time"),
         Severity::Lost => (StoreErrorKind::Overloaded, "Postgres cannot be reached"),
         Severity::Refused(kind) => (kind, "Postgres refused it"),
     };
-    StoreError::new(kind, format!("commit of {id} failed: {why}")).with_source(error)
+    StoreError::new(kind, format!("commit of {id} failed: {why}")).with_source(chain(error))
 }
 
 /// The answers to a group whose commit may have happened: what was refused is refused in either case.

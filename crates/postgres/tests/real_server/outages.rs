@@ -143,3 +143,30 @@ async fn an_answer_that_is_cut_leaves_no_double_effect() {
     }
     proxy.stop().await;
 }
+
+/// What nobody can write now is refused within some seconds, all of it, and was never written; when the server is back, it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn a_server_that_is_gone_refuses_everybody_alike() {
+    let server = Server::start();
+    let store = server.store("gone").connect().await.expect("the store opens");
+    tokio::task::block_in_place(|| server.crash());
+    let since = Instant::now();
+    let mut callers = JoinSet::new();
+    for caller in 0..50 {
+        let store = store.clone();
+        let batch = batch(vec![event("caller", &caller.to_string())], Condition::Always);
+        callers.spawn(async move { store.commit(batch).await.map_err(|error| error.kind()) });
+    }
+    for end in callers.join_all().await {
+        assert_eq!(end.expect_err("nobody is there"), StoreErrorKind::Overloaded);
+    }
+    println!("50 callers were refused within {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+    let read = store.read_view(&Query::all(), Position::START).await;
+    assert_eq!(read.expect_err("nobody is there").kind(), StoreErrorKind::ReadFailed);
+    tokio::task::block_in_place(|| server.restart());
+    assert_eq!(recorded(&store).await.len(), 0, "what was refused was not written");
+    assert_eq!(settle(&store, "back").await.1, Ok(()));
+    store.close().await.expect("a store closes");
+}
