@@ -24,12 +24,19 @@ pub(crate) const VALGRIND: Need =
     Need { program: "valgrind", package: "valgrind", because: "counts the instructions of a command" };
 
 /// What `cargo xtask test` needs.
-pub(crate) const OF_THE_TESTS: [Need; 6] = [
+pub(crate) const OF_THE_TESTS: [Need; 8] = [
     Need {
         program: "nats-server",
         package: "nats-server",
         because: "the NATS bridge is tested against a real server",
     },
+    // Its server's programs are on nobody's path; this one comes with them.
+    Need {
+        program: "pg_ctlcluster",
+        package: "postgresql",
+        because: "the store for several processes is tested against a real server",
+    },
+    Need { program: "openssl", package: "openssl", because: "makes certificates for the tests of TLS" },
     Need { program: "chromium", package: "chromium", because: "the example's pages are tested in a browser" },
     Need { program: "strace", package: "strace", because: "durability tests watch the store's system calls" },
     VALGRIND,

@@ -68,6 +68,12 @@ const DUTY_TIMEOUT: Duration = Duration::from_secs(600);
 pub trait StoreSystem: Send + Sync + 'static {
     /// Opens the data with the time of this clock. The suite closes what was opened before.
     fn open(&self, clock: Clock) -> BoxFuture<'_, Arc<dyn EventStore>>;
+
+    /// How many random histories the model duty tries, unless `PROPTEST_CASES` says otherwise. An engine behind a network takes
+    /// its time for each.
+    fn histories(&self) -> u32 {
+        256
+    }
 }
 
 /// Runs one duty on a fresh system, within its time, and closes what it opened; called by the tests that the macro makes.

@@ -14,6 +14,7 @@ pub mod fingerprint;
 pub mod following;
 pub mod form;
 pub mod lag;
+pub mod lease;
 pub mod memory;
 pub mod occurrence;
 pub mod position;

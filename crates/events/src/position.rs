@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,16 +56,71 @@ impl FromStr for Position {
 /// What a decision has seen: handed out by [`crate::store::EventStore::read_view`], handed back in a
 /// [`crate::batch::Condition`]. Opaque, and never stored: what it means ends with the store's process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadToken(Position);
+pub struct ReadToken {
+    position: Position,
+    unseen: Arc<[Unseen]>,
+}
+
+/// Places below the last one that was seen, where somebody still wrote at that moment: after `after`, up to `up_to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unseen {
+    /// Behind this place.
+    pub after: Position,
+    /// Up to this one.
+    pub up_to: Position,
+}
 
 impl ReadToken {
     /// The token of an engine whose readers see everything up to a position.
-    pub const fn seen_up_to(position: Position) -> Self {
-        Self(position)
+    pub fn seen_up_to(position: Position) -> Self {
+        Self { position, unseen: Arc::default() }
     }
 
-    /// The position, for an engine that made the token of one.
-    pub const fn position(&self) -> Position {
-        self.0
+    /// The token of an engine whose writers overtake one another: everything up to a position was seen, but for what lies in
+    /// these places.
+    #[must_use]
+    pub fn but_for(mut self, unseen: impl IntoIterator<Item = Unseen>) -> Self {
+        self.unseen = unseen.into_iter().collect();
+        self
+    }
+
+    /// Up to where it was seen.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The places below it that were not seen.
+    pub fn unseen(&self) -> &[Unseen] {
+        &self.unseen
+    }
+
+    /// Whether everything up to the position was seen, now and for ever: what is folded so far may be kept.
+    pub fn is_settled(&self) -> bool {
+        self.unseen.is_empty()
+    }
+
+    /// Whether an event at this place is one that was not seen.
+    pub fn is_new(&self, position: Position) -> bool {
+        let lies_in = |unseen: &Unseen| position > unseen.after && position <= unseen.up_to;
+        position > self.position || self.unseen.iter().any(lies_in)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_meanwhile_is_new_also_below_the_last_that_was_seen() {
+        let places = |after, up_to| Unseen { after: Position::new(after), up_to: Position::new(up_to) };
+        let token = ReadToken::seen_up_to(Position::new(30));
+        assert!(token.is_settled());
+        let token = token.but_for([places(9, 19), places(24, 25)]);
+        assert!(!token.is_settled());
+        for (position, is_new) in
+            [(1, false), (9, false), (10, true), (19, true), (20, false), (25, true), (30, false), (31, true)]
+        {
+            assert_eq!(token.is_new(Position::new(position)), is_new, "{position}");
+        }
     }
 }

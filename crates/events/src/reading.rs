@@ -158,7 +158,7 @@ impl<'r> Reader<'r> {
         // One view was asked for what it selects; of several, each looks for its own.
         let with_tags = boundary.views().len() > 1;
         let mut fold = Fold { boundary: &mut boundary, upcasters, events: 0 };
-        let (position, condition) = match end {
+        let (position, is_settled, condition) = match end {
             None => {
                 let mut read = match begun {
                     Some(read) => read,
@@ -167,18 +167,21 @@ impl<'r> Reader<'r> {
                 while let Some(page) = read.next_page().await? {
                     fold.apply(&page)?;
                 }
-                (read.token.position(), Some(Condition::Unless(query, read.token)))
+                let (position, is_settled) = (read.token.position(), read.token.is_settled());
+                (position, is_settled, Some(Condition::Unless(query, read.token)))
             }
             Some(end) => {
                 let mut pager = Pager::new(self.store, query, after, Direction::Forwards).up_to(end);
                 while let Some(page) = pager.next().await? {
                     fold.apply(&page.into_iter().collect())?;
                 }
-                (end, None)
+                (end, true, None)
             }
         };
         let events_read = fold.events;
-        let due_snapshots = self.due_snapshots(&mut boundary, upcasters, position);
+        // A state that lacks what somebody still writes below its position is no state of that position.
+        let due_snapshots =
+            if is_settled { self.due_snapshots(&mut boundary, upcasters, position) } else { Vec::new() };
         Ok(Seen { state: boundary.into_state(), position, events_read, condition, due_snapshots })
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use crate::form::{Counted, Form};
+use crate::lease::Lease;
 use crate::occurrence::{OccurrencePage, Occurrences};
 use crate::position::Position;
 use crate::query::Query;
@@ -30,8 +31,8 @@ pub const PAGE_MAX: usize = 1_000;
 ///
 /// * A commit is all or nothing, and durable before it returns `Ok`. Of many at the same time, each has its own end.
 /// * Conditions hold against the log as it stood before the batch.
-/// * Positions grow in commit order; a reader that has seen position p never later finds an event at or below p. Recorded
-///   times never run backwards.
+/// * Positions grow in commit order, with gaps where the engine needs them; who follows and has seen position p never later
+///   finds an event at or below p. Recorded times never run backwards.
 /// * Versions of a stream are gapless from 1, per tenant.
 /// * Tenants see nothing of each other in streams, tags, state and keys.
 /// * The same batch id again returns the first receipt; a key holds one reply.
@@ -147,7 +148,9 @@ pub trait EventStore: Send + Sync + 'static {
         })
     }
 
-    /// The position of the last event, as it grows. A receiver that missed values sees the latest.
+    /// The position of the last event that can no longer be overtaken, as it grows. A receiver that missed values sees the
+    /// latest. When a commit returns, it has the commit's position; an engine of which several processes write says so a
+    /// little later, when those that began to write before have ended.
     fn head(&self) -> watch::Receiver<Position>;
 
     /// The last position that was recorded at or before this time.
@@ -217,6 +220,13 @@ pub trait EventStore: Send + Sync + 'static {
         subscription: Option<&'a SubscriptionId>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<DeadLetter>, StoreError>>;
+
+    /// Waits until the work of this name is this process's to do, see [`Lease`]. Where several processes share a store, one has it
+    /// at a time; when that one ends, however it ends, another has it within seconds. An engine that one process has to itself
+    /// gives it at once, to whoever asks. Cancel safe.
+    fn lease<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Lease, StoreError>> {
+        Box::pin(std::future::ready(Ok(Lease::alone())))
+    }
 
     /// Why it takes no more commits, when it does not: after a failed write only a restart helps.
     fn poisoned(&self) -> Option<String>;

@@ -56,7 +56,7 @@ const fn to(to: &'static str, because: &'static str) -> Arrow {
 const CORE: Arrow = to("purista-core", "messages and contracts are its language");
 const JIFF: Arrow = to("jiff", "times in messages and records are jiff's, as in core");
 
-pub(crate) const ROOMS: [Room; 14] = [
+pub(crate) const ROOMS: [Room; 15] = [
     Room {
         name: "purista-core",
         floor: Floor::Ground,
@@ -136,6 +136,19 @@ pub(crate) const ROOMS: [Room; 14] = [
         ]),
     },
     Room {
+        name: "purista-postgres",
+        floor: Floor::Main,
+        is_adapter: true,
+        own: &[CORE, to("purista-events", "it implements the event store's contract")],
+        guests: Guests::Only(&[
+            JIFF,
+            to("tokio-postgres", "the client of the one system that this crate speaks to"),
+            to("deadpool-postgres", "its pool: connections for readers and projections"),
+            to("tokio-rustls", "TLS without a library of the system's"),
+            to("rustls-native-certs", "whom the machine trusts"),
+        ]),
+    },
+    Room {
         name: "purista-conformance",
         floor: Floor::Upper,
         is_adapter: false,
@@ -184,7 +197,7 @@ pub(crate) const ROOMS: [Room; 14] = [
 ];
 
 /// What an application may put together.
-const HOUSE: [Arrow; 7] = [
+const HOUSE: [Arrow; 8] = [
     CORE,
     to("purista", "services and their host"),
     to("purista-events", "projections and stores in memory"),
@@ -192,4 +205,5 @@ const HOUSE: [Arrow; 7] = [
     to("purista-http", "an application decides how it is reached"),
     to("purista-nats", "an application decides on its bridge"),
     to("purista-sqlite", "an application decides on its store"),
+    to("purista-postgres", "an application decides on its store"),
 ];

@@ -31,7 +31,7 @@ pub async fn everything_survives_closing_and_opening(stage: &mut Stage) {
         stage.reopen().await;
         assert_eq!(stage.contents().await, contents);
         assert_eq!(stage.store.origin(), origin, "the origin names the log for ever");
-        assert_eq!(Some(*stage.store.head().borrow()), contents.events.last().map(|event| event.position));
+        assert_eq!(Some(stage.settled().await), contents.events.last().map(|event| event.position));
         assert_eq!(stage.store.poisoned(), None);
     }
     let receipt = stage.append(vec![event("went on", &[("order", "1")])]).await;

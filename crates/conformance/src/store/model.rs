@@ -25,8 +25,6 @@ mod history;
 
 use history::{Draft, DraftCondition, DraftExpect, Step};
 
-/// How many histories are tried, unless `PROPTEST_CASES` says otherwise.
-const HISTORIES: u32 = 256;
 /// The most steps of one.
 const STEPS_MAX: usize = 50;
 /// After how many steps everything is compared; receipts and refusals are after each.
@@ -43,7 +41,7 @@ const SHRINKS_MAX: u32 = 400;
 pub async fn model_agrees(stage: &mut Stage) {
     let mut config = Config { failure_persistence: None, max_shrink_iters: SHRINKS_MAX, ..Config::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = HISTORIES;
+        config.cases = stage.histories();
     }
     let seed = std::env::var(SEED).ok().and_then(|seed| u128::from_str_radix(&seed, 16).ok());
     let seed = seed.unwrap_or_else(|| Clock::system().random());

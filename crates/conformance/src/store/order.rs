@@ -118,7 +118,7 @@ pub async fn following_says_how_far_it_looked(stage: &mut Stage) {
     for limit in [1, 2, 4, 6, 7, 1000, usize::MAX] {
         assert_eq!(follow(stage.store.as_ref(), &query, limit, 6).await, wanted, "in pages of {limit}");
     }
-    let head = *stage.store.head().borrow();
+    let head = stage.settled().await;
     let (mut from, mut is_caught_up) = (Position::START, false);
     while !is_caught_up {
         let page = stage.store.follow(&query, from, 1000).await.expect("a page is followed");
@@ -218,7 +218,7 @@ pub async fn position_at_finds_the_last_before_a_time(stage: &mut Stage) {
     }
 }
 
-/// The head grows as events are recorded: when a commit returns, the head has its position, and those who wait wake.
+/// The head grows as events are recorded: soon after a commit, the head has its position, and those who wait wake.
 pub async fn the_head_wakes_those_who_wait(stage: &mut Stage) {
     let mut early = stage.store.head();
     assert_eq!(*early.borrow_and_update(), Position::START);
@@ -237,10 +237,10 @@ pub async fn the_head_wakes_those_who_wait(stage: &mut Stage) {
     stage.commit(Batch { state: vec![set("alpha", true.into())], ..given::batch() }).await;
     assert_eq!(*early.borrow_and_update(), receipt.position, "no event, no new head");
     stage.reopen().await;
-    assert_eq!(*stage.store.head().borrow(), receipt.position);
+    assert_eq!(stage.settled().await, receipt.position);
 }
 
-/// A commit that returned is seen by every read that begins after it, of whichever kind.
+/// A commit that returned is seen by every read that begins after it, and by followers when the head says so.
 pub async fn what_is_committed_is_seen_at_once(stage: &mut Stage) {
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
@@ -253,9 +253,9 @@ pub async fn what_is_committed_is_seen_at_once(stage: &mut Stage) {
                 let appends = vec![always(vec![event])];
                 let batch = Batch { appends, ..given::batch() };
                 let receipt = store.commit(batch).await.expect("committed");
-                assert!(*store.head().borrow() >= receipt.position);
                 let (view, _) = super::stage::view(&*store, &query).await;
                 assert_eq!(view.len(), number);
+                assert!(super::stage::reached(&*store, receipt.position).await >= receipt.position);
                 let page = store.follow(&Query::all(), receipt.position.previous(), 1).await;
                 let followed = page.expect("a page is followed").events;
                 assert_eq!(followed.first().map(|event| &event.id), Some(&id));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use purista_core::id::Id;
@@ -16,6 +17,9 @@ use purista_events::subscriptions::{DeadLetter, SubscriptionId, SubscriptionReco
 
 use super::StoreSystem;
 use super::given::{self, Tenant};
+
+/// How long the head may take to reach what was committed.
+const HEAD_WAIT: Duration = Duration::from_secs(30);
 
 /// Makes a system with data of its own, empty.
 pub(super) type NewSystem = Box<dyn Fn() -> BoxFuture<'static, Box<dyn StoreSystem>> + Send + Sync>;
@@ -36,6 +40,14 @@ pub struct Stage {
 pub(super) async fn view(store: &dyn EventStore, query: &Query) -> (Vec<Recorded>, ReadToken) {
     let view = store.read_view(query, Position::START).await.expect("a view is read");
     view.all().await.expect("all pages of a view are read")
+}
+
+/// Waits until the log can be followed up to this position; returns the head. An engine with one writer is there at once; one
+/// of which several processes write waits for those that began before.
+pub(super) async fn reached(store: &dyn EventStore, position: Position) -> Position {
+    let mut head = store.head();
+    let reached = tokio::time::timeout(HEAD_WAIT, head.wait_for(|head| *head >= position)).await;
+    *reached.expect("the head reaches what was committed").expect("the store is open")
 }
 
 /// Everything that a store holds, of the names in [`given`].
@@ -69,15 +81,29 @@ impl Stage {
         Self { new_system: Arc::clone(&self.new_system), system, clock: self.clock.clone(), store }
     }
 
+    /// How many histories are worth trying here.
+    pub(super) fn histories(&self) -> u32 {
+        self.system.histories()
+    }
+
     /// Closes the store and opens its data again.
     pub(super) async fn reopen(&mut self) {
         self.store.close().await.expect("a store closes");
         self.store = self.system.open(self.clock.clock()).await;
     }
 
-    /// Commits what must be taken.
+    /// Commits what must be taken, and waits until it can be followed.
     pub(super) async fn commit(&self, batch: Batch) -> Receipt {
-        self.store.commit(batch).await.expect("the batch is committed")
+        let receipt = self.store.commit(batch).await.expect("the batch is committed");
+        reached(&*self.store, receipt.position).await;
+        receipt
+    }
+
+    /// The head, when everything that is recorded can be followed.
+    pub(super) async fn settled(&self) -> Position {
+        let end = Position::new(u64::MAX);
+        let last = self.page(&Query::all(), end, Direction::Backwards, 1).await;
+        reached(&*self.store, last.first().map_or(Position::START, |event| event.position)).await
     }
 
     /// Appends events of no tenant.
@@ -89,7 +115,7 @@ impl Stage {
     /// error says.
     pub(super) async fn refuse(&self, batch: Batch, kind: StoreErrorKind) -> String {
         let before = self.contents().await;
-        let head = *self.store.head().borrow();
+        let head = self.settled().await;
         let error = self.store.commit(batch).await.expect_err("the batch is refused");
         assert_eq!(error.kind(), kind, "{error}");
         assert!(!error.may_have_happened());
@@ -131,6 +157,7 @@ impl Stage {
 
     /// Everything that a query selects, as one who follows finds it page by page.
     pub(super) async fn follow(&self, query: &Query, limit: usize) -> Vec<Recorded> {
+        self.settled().await;
         let (mut found, mut from) = (Vec::new(), Position::START);
         loop {
             let page = self.store.follow(query, from, limit).await.expect("a page is followed");

@@ -15,7 +15,7 @@ use crate::read_models::{Build, BuildPause, BuildRecord, ReadModels};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::upcast::Upcasters;
 
-/// A build this near to the end of the log, in positions, is shown as soon as it is not behind what readers see.
+/// A build this near to the end of the log, in events, is shown as soon as it is not behind what readers see.
 const CAUGHT_UP_WITHIN: u64 = 1_000;
 
 /// The builds of one version of a projection.
@@ -185,24 +185,41 @@ impl<M: ReadModels> Tables<M> {
         request::withdraw(&self.store, clock, name, version).await
     }
 
+    async fn is_near_the_end(&self, position: Position) -> Result<bool, StoreError> {
+        let head = *self.store.head().borrow();
+        if head.number().saturating_sub(position.number()) <= CAUGHT_UP_WITHIN {
+            return Ok(true);
+        }
+        // Positions may have gaps, and large ones.
+        let between = self.store.count(&Query::all(), position, head, CAUGHT_UP_WITHIN).await?;
+        Ok(!between.is_at_least)
+    }
+
     /// Shows a build that has caught up, when what readers see is older. It need not stand at the end of the log, which
     /// moves as long as somebody writes: only never behind what readers see now.
     async fn switch_if_due(&self, lanes: &mut Vec<Lane<M::Tx>>) -> Result<bool, StoreError> {
-        let head = self.store.head().borrow().number();
-        let is_near = |position: Position| head.saturating_sub(position.number()) <= CAUGHT_UP_WITHIN;
-        let Some(new) = lanes.iter_mut().find(|lane| {
-            !lane.record.is_current && lane.record.pause.is_none() && is_near(lane.record.position)
-        }) else {
-            return Ok(false);
-        };
-        let build = new.record.build.clone();
+        let others: Vec<BuildRecord> = lanes
+            .iter()
+            .map(|lane| &lane.record)
+            .filter(|record| !record.is_current && record.pause.is_none())
+            .cloned()
+            .collect();
+        let mut caught_up = None;
+        for record in others {
+            if self.is_near_the_end(record.position).await? {
+                caught_up = Some(record);
+                break;
+            }
+        }
+        let Some(new) = caught_up else { return Ok(false) };
+        let build = new.build.clone();
         let all = self.store.builds().await?;
         let current = all.iter().find(|record| record.build.name == build.name && record.is_current);
         if current.is_some_and(|current| current.build > build) {
             // Readers see a newer version already: this one follows the log, and nobody looks at it.
             return Ok(false);
         }
-        if current.is_some_and(|current| current.position > new.record.position) {
+        if current.is_some_and(|current| current.position > new.position) {
             return Ok(false);
         }
         match self.store.switch_to(&build).await {
@@ -211,7 +228,7 @@ impl<M: ReadModels> Tables<M> {
             Err(error) if error.kind() == StoreErrorKind::Conflict => return Ok(true),
             Err(error) => return Err(error),
         }
-        tracing::info!(projection = %build, position = %new.record.position, "readers see another build");
+        tracing::info!(projection = %build, position = %new.position, "readers see another build");
         for lane in lanes.iter_mut() {
             lane.record.is_current = lane.record.build == build;
         }

@@ -1,0 +1,96 @@
+//! Watches how far the log can be followed: behind a commit of this process, behind a word from another, and now and then.
+//!
+//! The word goes out after the commit and outside of its transaction: a NOTIFY inside would make all commits of the server wait
+//! for one another. One word stands for all commits of a few milliseconds, and where it is lost, the next look finds them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_postgres::{Client, Error, Statement};
+use tokio_util::sync::CancellationToken;
+
+use crate::connect::Server;
+use crate::shared::Shared;
+
+/// The last position below which nothing can appear any more; and the last one of all.
+pub(crate) const HEAD: &str = "SELECT (SELECT coalesce(max(position), 0) FROM events WHERE position < (SELECT horizon())), \
+     (SELECT coalesce(max(position), 0) FROM events)";
+
+/// How often it looks when nobody says anything.
+const POLL: Duration = Duration::from_millis(500);
+/// How soon it looks again while somebody still writes below what was committed; each time twice as long, up to the last.
+const AGAIN: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+/// How long words to other processes are gathered.
+const GATHERED_FOR: Duration = Duration::from_millis(3);
+/// How long it waits before it connects again.
+const RECONNECT: Duration = Duration::from_millis(200);
+
+/// Watches until it is told to end.
+pub(crate) async fn watch(server: Server, shared: Arc<Shared>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let watching = async {
+            let (notified, words) = mpsc::channel(1);
+            let client = server.connect(Some(notified)).await?;
+            Watch::new(client, words, &server.schema, &shared).await?.run().await
+        };
+        let ended: Option<Result<(), Error>> = stop.run_until_cancelled(watching).await;
+        let Some(Err(error)) = ended else { return };
+        tracing::debug!(%error, "the watch over the log's end connects again");
+        stop.run_until_cancelled(tokio::time::sleep(RECONNECT)).await;
+    }
+}
+
+struct Watch<'s> {
+    client: Client,
+    words: mpsc::Receiver<()>,
+    head: Statement,
+    tell: String,
+    shared: &'s Shared,
+}
+
+impl<'s> Watch<'s> {
+    async fn new(
+        client: Client,
+        words: mpsc::Receiver<()>,
+        schema: &str,
+        shared: &'s Shared,
+    ) -> Result<Self, Error> {
+        client.batch_execute(&format!("LISTEN \"{schema}\"")).await?;
+        let head = client.prepare(HEAD).await?;
+        Ok(Self { client, words, head, tell: format!("NOTIFY \"{schema}\""), shared })
+    }
+
+    async fn run(&mut self) -> Result<(), Error> {
+        let mut wait = AGAIN[0];
+        loop {
+            let is_caught_up = self.look().await?;
+            let pause = if is_caught_up { POLL } else { wait };
+            wait = if is_caught_up { AGAIN[0] } else { (wait * 2).min(AGAIN[1]) };
+            tokio::select! {
+                () = self.shared.written.notified() => {
+                    self.look().await?;
+                    // What is committed meanwhile is told with it.
+                    tokio::time::sleep(GATHERED_FOR).await;
+                    self.client.batch_execute(&self.tell).await?;
+                }
+                word = self.words.recv() => {
+                    if word.is_none() {
+                        // The connection has ended: the next look says why.
+                        wait = AGAIN[0];
+                        tokio::time::sleep(AGAIN[1]).await;
+                    }
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Looks how far the log can be followed, and whether that is all of it.
+    async fn look(&self) -> Result<bool, Error> {
+        let row = self.client.query_one(&self.head, &[]).await?;
+        let (head, last): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        self.shared.reached(head);
+        Ok(head >= last)
+    }
+}

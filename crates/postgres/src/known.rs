@@ -1,0 +1,276 @@
+//! What a group of batches asks of the log, and what the log says: read at once, before anything is decided.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use purista_core::id::Id;
+use purista_events::batch::{Batch, Condition, Receipt};
+use purista_events::position::{Position, ReadToken};
+use purista_events::query::Query;
+use purista_events::store::Direction;
+use purista_events::subscriptions::ProgressChange;
+use tokio_postgres::{Error, Row};
+
+use crate::codec;
+use crate::flight::Blob;
+use crate::selection::{Range, Select, UpTo, Value};
+
+/// A tenant's key and a name in it.
+pub(crate) type Owned = (String, String);
+
+/// A stream: tenant, name and value.
+pub(crate) type Stream = (String, String, String);
+
+/// A key of a reply: tenant, scope and key.
+pub(crate) type Key = (String, String, String);
+
+/// What a group asks.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) ids: BTreeSet<Blob>,
+    pub(crate) streams: BTreeSet<Stream>,
+    pub(crate) consumed: BTreeSet<(String, Blob)>,
+    pub(crate) replies: BTreeSet<Key>,
+    pub(crate) lows: BTreeSet<String>,
+    pub(crate) done: BTreeSet<(String, i64)>,
+    pub(crate) letters: BTreeSet<Blob>,
+    pub(crate) state: BTreeSet<Owned>,
+    /// Whether anything was recorded: the condition of the batch and append of these numbers, and a search for what breaks it.
+    pub(crate) searches: Vec<([usize; 2], Select)>,
+}
+
+impl Wanted {
+    /// What one batch asks, the one of this number in its group.
+    pub(crate) fn add(&mut self, number: usize, batch: &Batch) {
+        let tenant = codec::tenant_key(batch.tenant.as_deref());
+        self.ids.insert(codec::id(&batch.id).into());
+        for (of_batch, append) in batch.appends.iter().enumerate() {
+            let firsts = append.events.iter().filter_map(|event| event.tags.first());
+            self.streams.extend(firsts.map(|(name, value)| stream(&tenant, name, value)));
+            match &append.condition {
+                Condition::Stream { name, value, .. } => {
+                    self.streams.insert(stream(&tenant, name, value));
+                }
+                Condition::Unless(query, token) => self.search([number, of_batch], query, token),
+                _ => {}
+            }
+        }
+        if let Some((subscription, message)) = &batch.consumed {
+            let subscription = codec::text(subscription.as_str()).into_owned();
+            self.consumed.insert((subscription, codec::id(message).into()));
+        }
+        if let Some(reply) = &batch.reply {
+            self.replies.insert(stream(&tenant, &reply.key.scope, &reply.key.key));
+        }
+        for ProgressChange { subscription, done, .. } in &batch.progress {
+            let subscription = codec::text(subscription.as_str()).into_owned();
+            self.lows.insert(subscription.clone());
+            self.done.extend(done.map(|position| (subscription, codec::signed(position.number()))));
+        }
+        self.letters.extend(batch.forgotten_dead_letters.iter().map(|id| Blob::from(codec::id(id))));
+        let keys = batch.state.iter().map(|change| codec::text(&change.key).into_owned());
+        self.state.extend(keys.map(|key| (tenant.clone(), key)));
+    }
+
+    fn search(&mut self, number: [usize; 2], query: &Query, token: &ReadToken) {
+        let places = token.unseen().iter().map(|unseen| (unseen.after, unseen.up_to));
+        for (after, up_to) in places.chain([(token.position(), Position::new(u64::MAX))]) {
+            let [from, up_to] = [after, up_to].map(|position| codec::signed(position.number()));
+            let up_to = UpTo::Position(up_to);
+            let range = Range { from, up_to, direction: Direction::Forwards, limit: 1 };
+            let mut select = Select::positions(query, range);
+            select.sql = format!(
+                "SELECT e.name, e.position FROM ({}) s JOIN events e ON e.position = s.position",
+                select.sql
+            );
+            self.searches.push((number, select));
+        }
+    }
+}
+
+/// A part of a key of three.
+pub(crate) fn stream(tenant: &str, name: &str, value: &str) -> Stream {
+    (tenant.to_owned(), codec::text(name).into_owned(), codec::text(value).into_owned())
+}
+
+/// A row of state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) value: Option<String>,
+    pub(crate) version: i64,
+    pub(crate) expires_at: Option<i64>,
+}
+
+impl Entry {
+    pub(crate) fn is_present(&self, now: i64) -> bool {
+        self.value.is_some() && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+/// What the log says; and, as batches are taken, what it will say.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// The position before the first event of this transaction.
+    pub(crate) base: i64,
+    /// The time of this transaction.
+    pub(crate) now: i64,
+    /// The last position.
+    pub(crate) head: i64,
+    pub(crate) receipts: HashMap<Id, Receipt>,
+    pub(crate) streams: HashMap<Stream, i64>,
+    pub(crate) consumed: HashSet<(String, Blob)>,
+    pub(crate) replies: HashSet<Key>,
+    pub(crate) lows: HashMap<String, i64>,
+    pub(crate) done: HashSet<(String, i64)>,
+    pub(crate) letters: HashSet<Blob>,
+    pub(crate) state: BTreeMap<Owned, Entry>,
+    pub(crate) state_versions_forgotten: i64,
+    /// What breaks the condition of a batch and append of these numbers: an event's name and place.
+    pub(crate) broken: HashMap<[usize; 2], (String, i64)>,
+}
+
+impl Known {
+    /// Takes in what a statement about this said. What was kept long enough counts as absent.
+    pub(crate) fn learn(&mut self, about: &About, rows: &[Row], forgotten_before: i64) -> Result<(), Error> {
+        for row in rows {
+            match about {
+                About::Receipts => {
+                    let recorded_at: i64 = row.try_get(1)?;
+                    if recorded_at > forgotten_before
+                        && let Some((id, receipt)) = receipt(row)?
+                    {
+                        self.receipts.insert(id, receipt);
+                    }
+                }
+                About::Streams => {
+                    let stream = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                    self.streams.insert(stream, row.try_get(3)?);
+                }
+                About::Consumed => {
+                    if row.try_get::<_, i64>(2)? > forgotten_before {
+                        self.consumed.insert((row.try_get(0)?, blob(row, 1)?));
+                    }
+                }
+                About::Replies => {
+                    if row.try_get::<_, i64>(3)? > forgotten_before {
+                        self.replies.insert((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+                    }
+                }
+                About::Lows => {
+                    self.lows.insert(row.try_get(0)?, row.try_get(1)?);
+                }
+                About::Done => {
+                    self.done.insert((row.try_get(0)?, row.try_get(1)?));
+                }
+                About::Letters => {
+                    self.letters.insert(blob(row, 0)?);
+                }
+                About::State => {
+                    let entry = Entry {
+                        value: row.try_get(2)?,
+                        version: row.try_get(3)?,
+                        expires_at: row.try_get(4)?,
+                    };
+                    self.state.insert((row.try_get(0)?, row.try_get(1)?), entry);
+                }
+                About::Log => {
+                    (self.state_versions_forgotten, self.head) = (row.try_get(0)?, row.try_get(1)?);
+                }
+                About::Condition(number) => {
+                    self.broken.entry(*number).or_insert((row.try_get(0)?, row.try_get(1)?));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a statement asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    Receipts,
+    Streams,
+    Consumed,
+    Replies,
+    Lows,
+    Done,
+    Letters,
+    State,
+    Log,
+    Condition([usize; 2]),
+}
+
+impl About {
+    /// The statement; that of a condition is its own.
+    pub(crate) fn sql(self) -> &'static str {
+        match self {
+            Self::Receipts => RECEIPTS,
+            Self::Streams => {
+                "SELECT s.tenant, s.name, s.value, s.count FROM unnest($1::text[], $2::text[], $3::text[]) \
+                 k (tenant, name, value) JOIN streams s USING (tenant, name, value)"
+            }
+            Self::Consumed => {
+                "SELECT c.subscription, c.message, c.recorded_at FROM unnest($1::text[], $2::bytea[]) \
+                 k (subscription, message) JOIN consumed c USING (subscription, message)"
+            }
+            Self::Replies => {
+                "SELECT r.tenant, r.scope, r.key, r.recorded_at FROM unnest($1::text[], $2::text[], $3::text[]) \
+                 k (tenant, scope, key) JOIN replies r USING (tenant, scope, key)"
+            }
+            Self::Lows => "SELECT subscription, low FROM progress WHERE subscription = ANY ($1::text[])",
+            Self::Done => {
+                "SELECT d.subscription, d.position FROM unnest($1::text[], $2::bigint[]) \
+                 k (subscription, position) JOIN progress_done d USING (subscription, position)"
+            }
+            Self::Letters => "SELECT id FROM dead_letters WHERE id = ANY ($1::bytea[])",
+            Self::State => {
+                "SELECT s.tenant, s.key, s.value, s.version, s.expires_at FROM unnest($1::text[], $2::text[]) \
+                 k (tenant, key) JOIN state s USING (tenant, key)"
+            }
+            Self::Log => {
+                "SELECT state_versions_forgotten, (SELECT coalesce(max(position), 0) FROM events) FROM log"
+            }
+            Self::Condition(_) => "",
+        }
+    }
+}
+
+/// The receipts of these ids.
+pub(crate) const RECEIPTS: &str =
+    "SELECT id, recorded_at, position, events, state_versions FROM batches WHERE id = ANY ($1::bytea[])";
+
+/// The receipt of a row of [`RECEIPTS`].
+pub(crate) fn receipt(row: &Row) -> Result<Option<(Id, Receipt)>, Error> {
+    let Ok(id) = codec::id_of(row.try_get(0)?) else { return Ok(None) };
+    let last: i64 = row.try_get(2)?;
+    let events: i32 = row.try_get(3)?;
+    let versions: Option<&str> = row.try_get(4)?;
+    let versions = versions.unwrap_or_default().split(',').filter(|version| !version.is_empty());
+    let receipt = Receipt {
+        id: id.clone(),
+        position: codec::position(last),
+        // One transaction gives the positions of a batch, so they are one run.
+        positions: (last - i64::from(events) + 1..=last).map(codec::position).collect(),
+        recorded_at: codec::timestamp(row.try_get(1)?),
+        state_versions: versions.map(|version| version.parse().unwrap_or(0)).collect(),
+        is_repeated: true,
+    };
+    Ok(Some((id, receipt)))
+}
+
+fn blob(row: &Row, column: usize) -> Result<Blob, Error> {
+    row.try_get::<_, Vec<u8>>(column).map(Blob::from)
+}
+
+impl Select {
+    /// The values as columns of an order.
+    pub(crate) fn columns(&self) -> Vec<crate::flight::Column> {
+        let column = |value: &Value| -> crate::flight::Column {
+            match value.clone() {
+                Value::Number(number) => Box::new(number),
+                Value::Text(text) => Box::new(text),
+                Value::Texts(texts) => Box::new(texts),
+            }
+        };
+        self.values.iter().map(column).collect()
+    }
+}

@@ -1,0 +1,422 @@
+//! The store: a handle that hands batches to the writers and reads to a pool of connections.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use jiff::Timestamp;
+use purista_core::id::Id;
+use purista_core::store::Versioned;
+use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
+use purista_events::form::{Counted, Form};
+use purista_events::lease::Lease;
+use purista_events::position::Position;
+use purista_events::query::Query;
+use purista_events::recorded::Recorded;
+use purista_events::snapshot::{Snapshot, SnapshotGroup, SnapshotKey};
+use purista_events::store::{Direction, EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
+use purista_events::subscriptions::{DeadLetter, SubscriptionId, SubscriptionRecord};
+use purista_events::view_read::ViewRead;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::builder::Builder;
+use crate::connect::{self, Server, Timeouts};
+use crate::error::{closed, read_failed, unconnected};
+use crate::lane::Lane;
+use crate::leases::Leases;
+use crate::queue::{Job, Queue, units};
+use crate::shared::Shared;
+use crate::tls::Tls;
+use crate::{fetch, horizon, migrations, receipts, snapshot, state, subscriptions, upkeep};
+
+pub use crate::queue::QUEUE_MAX;
+
+/// How long a batch without a deadline waits for room in the queue, and a read for a connection.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(30);
+
+/// A store in a schema of a Postgres database. Clones are the same store; other processes may have it open as well.
+///
+/// ```no_run
+/// use purista_postgres::store::PostgresStore;
+///
+/// # async fn example() -> Result<(), purista_events::store::StoreError> {
+/// let store = PostgresStore::connect("postgres://app:secret@localhost/app").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct PostgresStore {
+    handle: Arc<Handle>,
+}
+
+pub(crate) struct Handle {
+    origin: Arc<str>,
+    jobs: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
+    pub(crate) pool: Pool,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) server: Server,
+    leases: Leases,
+    stop: CancellationToken,
+    /// The lanes.
+    writers: TaskTracker,
+}
+
+impl PostgresStore {
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) async fn start(builder: Builder) -> Result<Self, StoreError> {
+        let Builder { url, schema, clock, root_certificates, group_max, writers, readers, .. } = builder;
+        let timeouts = Timeouts { statement: builder.statement_timeout, lock: builder.lock_timeout };
+        let server = Server {
+            config: connect::config(&url)?,
+            tls: Tls::new(root_certificates.as_deref())?,
+            schema,
+            timeouts,
+            tasks: TaskTracker::new(),
+        };
+        let mut client = server.open().await?;
+        if builder.migrates {
+            migrations::migrate(&mut client, &server.schema).await?;
+        }
+        let made = migrations::made(&client, &server.schema).await?;
+        migrations::check_known(made)?;
+        if usize::try_from(made).unwrap_or(0) < migrations::MIGRATIONS.len() {
+            let what = "the store's tables are missing or older than this program: migrate them first";
+            return Err(StoreError::new(StoreErrorKind::Invalid, what));
+        }
+        let now = crate::codec::nanoseconds(clock.now());
+        let name = clock.id().to_string();
+        let opened = migrations::enter(&mut client, &name, now, &server.schema).await?;
+        let head = client.query_one(horizon::HEAD, &[]).await.map_err(read_failed("read of the head"))?;
+        drop(client);
+
+        let (jobs, waiting) = mpsc::channel(QUEUE_MAX);
+        let shared = Shared::new(Queue::new(waiting), clock, opened.latest);
+        shared.reached(head.try_get(0).map_err(read_failed("read of the head"))?);
+        let (stop, lanes) = (CancellationToken::new(), TaskTracker::new());
+        for _ in 0..writers {
+            lanes.spawn(Lane::new(server.clone(), Arc::clone(&shared), group_max).run());
+        }
+        let pool = pool(&server, readers)?;
+        server.tasks.spawn(horizon::watch(server.clone(), Arc::clone(&shared), stop.clone()));
+        server.tasks.spawn(upkeep::run(
+            pool.clone(),
+            server.schema.clone(),
+            Arc::clone(&shared),
+            stop.clone(),
+        ));
+        let room = Arc::new(Semaphore::new(QUEUE_MAX));
+        let leases = Leases::new(server.clone(), stop.clone());
+        let (origin, writers) = (opened.origin.into(), lanes);
+        let handle = Handle { origin, jobs, room, pool, shared, server, leases, stop, writers };
+        Ok(Self { handle: Arc::new(handle) })
+    }
+}
+
+/// Connections for reading and for projections.
+fn pool(server: &Server, size: usize) -> Result<Pool, StoreError> {
+    let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_config(server.config.clone(), server.tls.clone(), settings);
+    let greeting = server.greeting();
+    let greet = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+        let greeting = greeting.clone();
+        Box::pin(async move { client.batch_execute(&greeting).await.map_err(HookError::Backend) })
+    });
+    Pool::builder(manager)
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(QUEUE_WAIT))
+        .create_timeout(Some(connect::CONNECT_TIMEOUT))
+        .post_create(greet)
+        .build()
+        .map_err(|error| {
+            StoreError::new(StoreErrorKind::Invalid, "the pool of connections is not to be had")
+                .with_source(error)
+        })
+}
+
+impl Handle {
+    /// A connection of the pool.
+    pub(crate) async fn client(&self, what: &'static str) -> Result<Client, StoreError> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        self.pool.get().await.map_err(unconnected(what))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.room.is_closed()
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Receipt, StoreError> {
+        let id = batch.id.clone();
+        if let Err(beyond) = batch.check_bounds() {
+            // It never reaches a writer; but what was committed under its id is its answer all the same.
+            let client = self.client("read of a receipt").await?;
+            return receipts::receipt(&client, &id, self.shared.time.now()).await?.ok_or(beyond);
+        }
+        let state_texts = state::texts(&batch.state);
+        let room = self.room_for(&batch, &state_texts).await?;
+        let (answer, answered) = oneshot::channel();
+        // There is a slot for each unit of room, so it is never full.
+        self.jobs.try_send(Job { batch, state_texts, answer, _room: room }).map_err(|_| closed())?;
+        answered.await.unwrap_or_else(|_| {
+            let what = format!("the writer ended without an answer to {id}");
+            Err(StoreError::new(StoreErrorKind::Unknown, what))
+        })
+    }
+
+    async fn room_for(
+        &self,
+        batch: &Batch,
+        state_texts: &[Option<String>],
+    ) -> Result<OwnedSemaphorePermit, StoreError> {
+        let units = units(batch, state_texts);
+        let until = batch.deadline.unwrap_or_else(|| Instant::now() + QUEUE_WAIT);
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) {
+            return Ok(room);
+        }
+        match tokio::time::timeout_at(until, Arc::clone(&self.room).acquire_many_owned(units)).await {
+            Ok(Ok(room)) => Ok(room),
+            Ok(Err(_)) => Err(closed()),
+            Err(_) => {
+                let what = format!("too much waits to be written: no room for {}", batch.id);
+                Err(StoreError::new(StoreErrorKind::Overloaded, what))
+            }
+        }
+    }
+
+    async fn close(&self) {
+        self.room.close();
+        self.shared.queue.close();
+        self.writers.close();
+        self.writers.wait().await;
+        self.stop.cancel();
+        self.pool.close();
+        self.server.tasks.close();
+        self.server.tasks.wait().await;
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // The lanes end after what was handed over is written.
+        self.shared.queue.close();
+        self.stop.cancel();
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = *self.handle.shared.head.borrow();
+        let Handle { origin, server, .. } = &*self.handle;
+        f.debug_struct("PostgresStore")
+            .field("origin", origin)
+            .field("hosts", &connect::hosts(&server.config))
+            .field("schema", &server.schema)
+            .field("head", &head)
+            .finish()
+    }
+}
+
+impl EventStore for PostgresStore {
+    fn origin(&self) -> Arc<str> {
+        Arc::clone(&self.handle.origin)
+    }
+
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Receipt, StoreError>> {
+        Box::pin(self.handle.commit(batch))
+    }
+
+    fn read_view<'a>(
+        &'a self,
+        query: &'a Query,
+        after: Position,
+    ) -> BoxFuture<'a, Result<ViewRead, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("read of a view").await?;
+            let (first, token) = fetch::view(&client, query, after).await?;
+            let last = first.last().map(|event| event.position).filter(|_| first.len() == PAGE_MAX);
+            // No connection is held between the pages.
+            let rest = last.map(|last| {
+                let (store, query, token) = (self.clone(), query.clone(), token.clone());
+                let page = move |last| {
+                    let (store, query, token) = (store.clone(), query.clone(), token.clone());
+                    async move {
+                        let client = store.handle.client("read of a view").await?;
+                        fetch::rest(&client, &query, last, &token).await
+                    }
+                };
+                stream::try_unfold(last, page).boxed()
+            });
+            Ok(ViewRead::new(token, first, rest))
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Position,
+        direction: Direction,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Recorded>, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("read of a page").await?;
+            fetch::page(&client, query, from, direction, limit.min(PAGE_MAX)).await
+        })
+    }
+
+    fn follow<'a>(
+        &'a self,
+        query: &'a Query,
+        from: Position,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<FollowPage, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("read of what follows").await?;
+            fetch::follow(&client, query, from, limit.min(PAGE_MAX)).await
+        })
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.handle.shared.head.subscribe()
+    }
+
+    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("search for a time").await?;
+            fetch::position_at(&client, time).await
+        })
+    }
+
+    fn recorded_at(&self, position: Position) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("read of a time").await?;
+            fetch::recorded_at(&client, position).await
+        })
+    }
+
+    fn count<'a>(
+        &'a self,
+        query: &'a Query,
+        after: Position,
+        up_to: Position,
+        at_most: u64,
+    ) -> BoxFuture<'a, Result<Counted, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("count of events").await?;
+            fetch::count(&client, query, [after, up_to], at_most).await
+        })
+    }
+
+    fn forms(&self) -> BoxFuture<'_, Result<Vec<Form>, StoreError>> {
+        Box::pin(async move { fetch::forms(&self.handle.client("read of the forms").await?).await })
+    }
+
+    fn snapshot<'a>(&'a self, key: &'a SnapshotKey) -> BoxFuture<'a, Result<Option<Snapshot>, StoreError>> {
+        Box::pin(async move { snapshot::read(&self.handle.client("read of a snapshot").await?, key).await })
+    }
+
+    fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            snapshot.check_bounds()?;
+            snapshot::save(&self.handle.client("keeping a snapshot").await?, &snapshot).await
+        })
+    }
+
+    fn forget_snapshots<'a>(&'a self, name: Option<&'a str>) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(
+            async move { snapshot::forget(&self.handle.client("forgetting snapshots").await?, name).await },
+        )
+    }
+
+    fn snapshots(&self) -> BoxFuture<'_, Result<Vec<SnapshotGroup>, StoreError>> {
+        Box::pin(async move { snapshot::groups(&self.handle.client("count of snapshots").await?).await })
+    }
+
+    fn state<'a>(
+        &'a self,
+        tenant: Option<&'a str>,
+        keys: &'a [String],
+    ) -> BoxFuture<'a, Result<BTreeMap<String, Versioned>, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("read of state").await?;
+            state::read(&client, tenant, keys, self.handle.shared.time.now()).await
+        })
+    }
+
+    fn reply<'a>(
+        &'a self,
+        tenant: Option<&'a str>,
+        key: &'a ReplyKey,
+    ) -> BoxFuture<'a, Result<Option<StoredReply>, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("read of a reply").await?;
+            receipts::reply(&client, tenant, key, self.handle.shared.time.now()).await
+        })
+    }
+
+    fn subscription<'a>(
+        &'a self,
+        id: &'a SubscriptionId,
+    ) -> BoxFuture<'a, Result<Option<SubscriptionRecord>, StoreError>> {
+        Box::pin(async move {
+            subscriptions::record(&self.handle.client("read of a subscription").await?, id).await
+        })
+    }
+
+    fn subscriptions(&self) -> BoxFuture<'_, Result<Vec<SubscriptionId>, StoreError>> {
+        Box::pin(
+            async move { subscriptions::names(&self.handle.client("read of subscriptions").await?).await },
+        )
+    }
+
+    fn is_consumed<'a>(
+        &'a self,
+        subscription: &'a SubscriptionId,
+        message: &'a Id,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("read of a message").await?;
+            receipts::is_consumed(&client, subscription, message, self.handle.shared.time.now()).await
+        })
+    }
+
+    fn dead_letters<'a>(
+        &'a self,
+        subscription: Option<&'a SubscriptionId>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetter>, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("read of dead letters").await?;
+            subscriptions::dead_letters(&client, subscription, limit.min(PAGE_MAX)).await
+        })
+    }
+
+    fn lease<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Lease, StoreError>> {
+        Box::pin(self.handle.leases.take(name))
+    }
+
+    /// Never: what a connection cannot do, the next one can.
+    fn poisoned(&self) -> Option<String> {
+        None
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.handle.close().await;
+            Ok(())
+        })
+    }
+}

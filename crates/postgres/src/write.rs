@@ -1,0 +1,339 @@
+//! What a group writes, as statements: one a table, however many batches there are.
+
+use std::collections::BTreeSet;
+
+use purista_events::batch::{Receipt, StoredReply};
+use purista_events::recorded::Recorded;
+use purista_events::subscriptions::{DeadLetter, DeadLetterSource, Parked};
+
+use crate::codec;
+use crate::decision::Decided;
+use crate::event::tags_text;
+use crate::flight::{Blob, Column};
+use crate::known::Known;
+
+/// A statement that is prepared once a connection, with its columns.
+pub(crate) type Writing = (&'static str, Vec<Column>);
+
+const EVENTS: &str = "INSERT INTO events (position, name, version, tenant, recorded_at, id, stream_version, tags, \
+     sender_service, sender_version, sender_target, sender_instance, principal, trace_id, correlation_id, causation_id, \
+     hops, body) SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bytea[], \
+     $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::bytea[], $13::text[], $14::bytea[], \
+     $15::bytea[], $16::bytea[], $17::smallint[], $18::bytea[])";
+const TAGS: &str = "INSERT INTO tags (name, value, tenant, position) \
+     SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])";
+const STREAMS: &str = "INSERT INTO streams (tenant, name, value, count) \
+     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) \
+     ON CONFLICT (tenant, name, value) DO UPDATE SET count = excluded.count";
+const FORMS: &str =
+    "INSERT INTO forms (name, version) SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING";
+const STATE: &str = "INSERT INTO state (tenant, key, value, version, expires_at) \
+     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[]) \
+     ON CONFLICT (tenant, key) DO UPDATE SET value = excluded.value, version = excluded.version, \
+     expires_at = excluded.expires_at";
+// A row that was kept long enough makes room; any other stands in the way, and the group is decided on again.
+const REPLIES_EXPIRED: &str = "DELETE FROM replies r USING unnest($1::text[], $2::text[], $3::text[]) k (tenant, scope, key) \
+     WHERE r.tenant = k.tenant AND r.scope = k.scope AND r.key = k.key AND r.recorded_at <= $4::bigint";
+const REPLIES: &str = "INSERT INTO replies (tenant, scope, key, fingerprint, body, event_name, recorded_at) \
+     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::text[], $7::bigint[])";
+const CONSUMED_EXPIRED: &str = "DELETE FROM consumed c USING unnest($1::text[], $2::bytea[]) k (subscription, message) \
+     WHERE c.subscription = k.subscription AND c.message = k.message AND c.recorded_at <= $3::bigint";
+const CONSUMED: &str = "INSERT INTO consumed (subscription, message, recorded_at) \
+     SELECT k.subscription, k.message, $3::bigint FROM unnest($1::text[], $2::bytea[]) k (subscription, message)";
+const LOWS: &str = "INSERT INTO progress (subscription, low) SELECT * FROM unnest($1::text[], $2::bigint[]) \
+     ON CONFLICT (subscription) DO UPDATE SET low = excluded.low WHERE excluded.low > progress.low";
+// What lies at or below the low mark is finished by it.
+const DONE: &str = "INSERT INTO progress_done (subscription, position) \
+     SELECT k.subscription, k.position FROM unnest($1::text[], $2::bigint[]) k (subscription, position) \
+     JOIN progress p ON p.subscription = k.subscription WHERE k.position > p.low ON CONFLICT DO NOTHING";
+const DONE_BELOW: &str = "DELETE FROM progress_done d USING unnest($1::text[], $2::bigint[]) k (subscription, low) \
+     WHERE d.subscription = k.subscription AND d.position <= k.low";
+const PARKED: &str = "INSERT INTO parked (subscription, position, attempts, key, due, history) \
+     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::text[]) \
+     ON CONFLICT (subscription, position) DO UPDATE SET attempts = excluded.attempts, key = excluded.key, \
+     due = excluded.due, history = excluded.history";
+const PARKED_FORGOTTEN: &str = "DELETE FROM parked p USING unnest($1::text[], $2::bigint[]) k (subscription, position) \
+     WHERE p.subscription = k.subscription AND p.position = k.position";
+const PAUSES: &str = "INSERT INTO pauses (subscription, since, reason) \
+     SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[]) \
+     ON CONFLICT (subscription) DO UPDATE SET since = excluded.since, reason = excluded.reason";
+const PAUSES_ENDED: &str = "DELETE FROM pauses WHERE subscription = ANY ($1::text[])";
+const LETTERS_FORGOTTEN: &str = "DELETE FROM dead_letters WHERE id = ANY ($1::bytea[])";
+const LETTERS: &str = "INSERT INTO dead_letters (id, subscription, position, message, at, reason, attempts, trace_id, history) \
+     SELECT * FROM unnest($1::bytea[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::text[], $7::bigint[], \
+     $8::bytea[], $9::text[])";
+const RECEIPTS_EXPIRED: &str =
+    "DELETE FROM batches WHERE id = ANY ($1::bytea[]) AND recorded_at <= $2::bigint";
+const RECEIPTS: &str = "INSERT INTO batches (id, recorded_at, position, events, state_versions) \
+     SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::integer[], $5::text[])";
+
+/// Every statement that a group may need, to be prepared beforehand.
+pub(crate) const ALL: [&str; 20] = [
+    EVENTS,
+    TAGS,
+    STREAMS,
+    FORMS,
+    STATE,
+    REPLIES_EXPIRED,
+    REPLIES,
+    CONSUMED_EXPIRED,
+    CONSUMED,
+    LOWS,
+    DONE,
+    DONE_BELOW,
+    PARKED,
+    PARKED_FORGOTTEN,
+    PAUSES,
+    PAUSES_ENDED,
+    LETTERS_FORGOTTEN,
+    LETTERS,
+    RECEIPTS_EXPIRED,
+    RECEIPTS,
+];
+
+fn column<T>(rows: impl IntoIterator<Item = T>) -> Column
+where
+    Vec<T>: tokio_postgres::types::ToSql + Sync + Send + 'static,
+{
+    Box::new(rows.into_iter().collect::<Vec<T>>())
+}
+
+fn text(text: &str) -> String {
+    codec::text(text).into_owned()
+}
+
+/// What a group has to write. `forms` are those that nobody is known to have written; what was kept until `forgotten_before`
+/// makes room.
+pub(crate) fn writings(
+    decided: &Decided<'_>,
+    known: &Known,
+    forms: &BTreeSet<(String, i64)>,
+    forgotten_before: i64,
+) -> Vec<Writing> {
+    let mut writings = Vec::new();
+    if !decided.events.is_empty() {
+        log(decided, known, &mut writings);
+    }
+    if !forms.is_empty() {
+        let names = column(forms.iter().map(|(name, _)| name.clone()));
+        writings.push((FORMS, vec![names, column(forms.iter().map(|(_, version)| *version))]));
+    }
+    if !decided.state.is_empty() {
+        writings.push((STATE, state(decided, known)));
+    }
+    effects(decided, known, forgotten_before, &mut writings);
+    progress(decided, &mut writings);
+    waiting(decided, &mut writings);
+    let ids = || column(decided.receipts.iter().map(|receipt| Blob::from(codec::id(&receipt.id))));
+    writings.push((RECEIPTS_EXPIRED, vec![ids(), Box::new(forgotten_before)]));
+    let each = || decided.receipts.iter();
+    writings.push((
+        RECEIPTS,
+        vec![
+            ids(),
+            column(each().map(|receipt| codec::nanoseconds(receipt.recorded_at))),
+            column(each().map(|receipt| codec::signed(receipt.position.number()))),
+            column(each().map(|receipt| i32::try_from(receipt.positions.len()).unwrap_or(i32::MAX))),
+            column(each().map(versions)),
+        ],
+    ));
+    writings
+}
+
+fn versions(receipt: &Receipt) -> Option<String> {
+    let versions: Vec<String> = receipt.state_versions.iter().map(u64::to_string).collect();
+    (!versions.is_empty()).then(|| versions.join(","))
+}
+
+fn log(decided: &Decided<'_>, known: &Known, writings: &mut Vec<Writing>) {
+    let each = || decided.events.iter().map(|(event, _)| event);
+    let tenants = decided.events.iter().map(|(_, tenant)| tenant.clone());
+    let position = |event: &Recorded| codec::signed(event.position.number());
+    let id = |id: &purista_core::id::Id| Blob::from(codec::id(id));
+    writings.push((
+        EVENTS,
+        vec![
+            column(each().map(position)),
+            column(each().map(|event| text(&event.name))),
+            column(each().map(|event| i64::from(event.version))),
+            column(tenants),
+            column(each().map(|event| codec::nanoseconds(event.recorded_at))),
+            column(each().map(|event| id(&event.id))),
+            column(each().map(|event| event.stream_version.map(codec::signed))),
+            column(each().map(|event| tags_text(&event.tags))),
+            column(each().map(|event| text(event.cause.sender.address.service()))),
+            column(each().map(|event| text(event.cause.sender.address.version()))),
+            column(each().map(|event| text(event.cause.sender.address.target()))),
+            column(each().map(|event| event.cause.sender.instance.as_ref().map(id))),
+            column(each().map(|event| event.cause.principal_id.as_deref().map(text))),
+            column(each().map(|event| id(&event.cause.trace_id))),
+            column(each().map(|event| event.cause.correlation_id.as_ref().map(id))),
+            column(each().map(|event| event.cause.causation_id.as_ref().map(id))),
+            column(each().map(|event| i16::from(event.cause.hops))),
+            column(each().map(|event| Blob(event.body.clone()))),
+        ],
+    ));
+    let tags = || {
+        decided.events.iter().flat_map(|(event, tenant)| {
+            event.tags.iter().map(move |(name, value)| (name, value, tenant, position(event)))
+        })
+    };
+    if tags().next().is_some() {
+        writings.push((
+            TAGS,
+            vec![
+                column(tags().map(|(name, ..)| text(name))),
+                column(tags().map(|(_, value, ..)| text(value))),
+                column(tags().map(|(_, _, tenant, _)| tenant.clone())),
+                column(tags().map(|(.., position)| position)),
+            ],
+        ));
+        let streams = || decided.streams.iter();
+        let count = |stream| known.streams.get(stream).copied().unwrap_or(0);
+        writings.push((
+            STREAMS,
+            vec![
+                column(streams().map(|(tenant, ..)| tenant.clone())),
+                column(streams().map(|(_, name, _)| name.clone())),
+                column(streams().map(|(.., value)| value.clone())),
+                column(streams().map(count)),
+            ],
+        ));
+    }
+}
+
+fn state(decided: &Decided<'_>, known: &Known) -> Vec<Column> {
+    let each = || decided.state.iter().filter_map(|place| Some((place, known.state.get(place)?)));
+    vec![
+        column(each().map(|((tenant, _), _)| tenant.clone())),
+        column(each().map(|((_, key), _)| key.clone())),
+        column(each().map(|(_, entry)| entry.value.clone())),
+        column(each().map(|(_, entry)| entry.version)),
+        column(each().map(|(_, entry)| entry.expires_at)),
+    ]
+}
+
+/// What makes a second time harmless.
+fn effects(decided: &Decided<'_>, known: &Known, forgotten_before: i64, writings: &mut Vec<Writing>) {
+    let replies = || {
+        let each = decided.replies.iter();
+        each.filter_map(|(batch, tenant)| Some((tenant, batch.reply.as_ref()?)))
+    };
+    if replies().next().is_some() {
+        let keys = || -> Vec<Column> {
+            vec![
+                column(replies().map(|(tenant, _)| tenant.clone())),
+                column(replies().map(|(_, reply)| text(&reply.key.scope))),
+                column(replies().map(|(_, reply)| text(&reply.key.key))),
+            ]
+        };
+        let mut expired = keys();
+        expired.push(Box::new(forgotten_before));
+        writings.push((REPLIES_EXPIRED, expired));
+        let body = |reply: &StoredReply| reply.body.clone().map(Blob);
+        let mut columns = keys();
+        columns.extend([
+            column(replies().map(|(_, reply)| Blob::from(reply.fingerprint.0.to_vec()))),
+            column(replies().map(|(_, reply)| body(reply))),
+            column(replies().map(|(_, reply)| reply.event_name.as_deref().map(text))),
+            column(replies().map(|_| known.now)),
+        ]);
+        writings.push((REPLIES, columns));
+    }
+    if !decided.consumed.is_empty() {
+        let columns = |time: i64| -> Vec<Column> {
+            let each = || decided.consumed.iter();
+            vec![
+                column(each().map(|(subscription, _)| subscription.clone())),
+                column(each().map(|(_, message)| message.clone())),
+                Box::new(time),
+            ]
+        };
+        writings.push((CONSUMED_EXPIRED, columns(forgotten_before)));
+        writings.push((CONSUMED, columns(known.now)));
+    }
+}
+
+fn progress(decided: &Decided<'_>, writings: &mut Vec<Writing>) {
+    if decided.lows.is_empty() {
+        return;
+    }
+    let lows = || -> Vec<Column> {
+        vec![column(decided.lows.keys().cloned()), column(decided.lows.values().copied())]
+    };
+    writings.push((LOWS, lows()));
+    if !decided.done.is_empty() {
+        let names = column(decided.done.iter().map(|(name, _)| name.clone()));
+        writings.push((DONE, vec![names, column(decided.done.iter().map(|(_, position)| *position))]));
+    }
+    writings.push((DONE_BELOW, lows()));
+}
+
+/// What is parked, paused and given up.
+fn waiting(decided: &Decided<'_>, writings: &mut Vec<Writing>) {
+    let kept: Vec<&Parked> = decided.parked.values().copied().flatten().collect();
+    if !kept.is_empty() {
+        let each = || kept.iter();
+        writings.push((
+            PARKED,
+            vec![
+                column(each().map(|parked| text(parked.subscription.as_str()))),
+                column(each().map(|parked| codec::signed(parked.position.number()))),
+                column(each().map(|parked| i64::from(parked.attempts))),
+                column(each().map(|parked| parked.key.as_deref().map(text))),
+                column(each().map(|parked| parked.due.map(codec::nanoseconds))),
+                column(each().map(|parked| codec::history(&parked.history))),
+            ],
+        ));
+    }
+    let forgotten = || decided.parked.iter().filter(|(_, kept)| kept.is_none()).map(|(place, _)| place);
+    if forgotten().next().is_some() {
+        let names = column(forgotten().map(|(subscription, _)| text(subscription.as_str())));
+        let positions = column(forgotten().map(|(_, position)| codec::signed(position.number())));
+        writings.push((PARKED_FORGOTTEN, vec![names, positions]));
+    }
+    let pauses = || decided.pauses.iter().filter_map(|(subscription, pause)| Some((subscription, (*pause)?)));
+    if pauses().next().is_some() {
+        writings.push((
+            PAUSES,
+            vec![
+                column(pauses().map(|(subscription, _)| text(subscription.as_str()))),
+                column(pauses().map(|(_, pause)| codec::nanoseconds(pause.since))),
+                column(pauses().map(|(_, pause)| text(&pause.reason))),
+            ],
+        ));
+    }
+    let ended = || decided.pauses.iter().filter(|(_, pause)| pause.is_none());
+    if ended().next().is_some() {
+        writings.push((PAUSES_ENDED, vec![column(ended().map(|(name, _)| text(name.as_str())))]));
+    }
+    if !decided.forgotten_letters.is_empty() {
+        writings.push((LETTERS_FORGOTTEN, vec![column(decided.forgotten_letters.iter().cloned())]));
+    }
+    if !decided.letters.is_empty() {
+        writings.push((LETTERS, letters(&decided.letters)));
+    }
+}
+
+fn letters(letters: &[&DeadLetter]) -> Vec<Column> {
+    let each = || letters.iter();
+    let position = |letter: &&DeadLetter| match &letter.source {
+        DeadLetterSource::Event(position) => Some(codec::signed(position.number())),
+        DeadLetterSource::Message(_) => None,
+    };
+    let message = |letter: &&DeadLetter| match &letter.source {
+        DeadLetterSource::Event(_) => None,
+        DeadLetterSource::Message(message) => Some(Blob(message.clone())),
+    };
+    vec![
+        column(each().map(|letter| Blob::from(codec::id(&letter.id)))),
+        column(each().map(|letter| text(letter.subscription.as_str()))),
+        column(each().map(position)),
+        column(each().map(message)),
+        column(each().map(|letter| codec::nanoseconds(letter.at))),
+        column(each().map(|letter| text(&letter.reason))),
+        column(each().map(|letter| i64::from(letter.attempts))),
+        column(each().map(|letter| Blob::from(codec::id(&letter.trace_id)))),
+        column(each().map(|letter| codec::history(&letter.history))),
+    ]
+}
