@@ -337,11 +337,12 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
     fn publish(&self, position: Position, rate: &Rate) {
         let build = Build { name: self.control.name.clone(), version: self.control.version, generation: 1 };
         let progress = BuildProgress { build, position, is_current: true, per_second: rate.per_second() };
+        // First, so that who sees the state finds the position with it.
+        self.control.reached.send_replace(position);
         self.control.change(|state| {
             state.condition = Condition::Running;
             state.builds = vec![progress];
         });
-        self.control.reached.send_replace(position);
     }
 }
 

@@ -149,13 +149,14 @@ impl<K: Sink> Outside<K> {
     fn publish(&self, position: Position, pause: Option<&Pause>, rate: &Rate) {
         let build = Build { name: self.control.name.clone(), version: self.control.version, generation: 1 };
         let progress = BuildProgress { build, position, is_current: true, per_second: rate.per_second() };
+        // First, so that who sees the state finds the position with it.
+        self.control.reached.send_replace(position);
         self.control.change(|state| {
             state.condition = pause.map_or(Condition::Running, |Pause { since, reason }| {
                 Condition::Paused(BuildPause { at: position.next(), since: *since, reason: reason.clone() })
             });
             state.builds = vec![progress];
         });
-        self.control.reached.send_replace(position);
     }
 }
 

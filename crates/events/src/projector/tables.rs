@@ -259,6 +259,10 @@ impl<M: ReadModels> Tables<M> {
     }
 
     fn publish(&self, lanes: &[Lane<M::Tx>]) {
+        // First, so that who sees the state finds the position with it.
+        if let Some(current) = lanes.iter().find(|lane| lane.record.is_current) {
+            self.control.reached.send_replace(current.record.position);
+        }
         let paused = lanes.iter().find_map(|lane| lane.record.pause.clone());
         self.control.change(|state| {
             state.condition = paused.map_or(Condition::Running, Condition::Paused);
@@ -272,8 +276,5 @@ impl<M: ReadModels> Tables<M> {
                 })
                 .collect();
         });
-        if let Some(current) = lanes.iter().find(|lane| lane.record.is_current) {
-            self.control.reached.send_replace(current.record.position);
-        }
     }
 }
