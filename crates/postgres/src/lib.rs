@@ -7,6 +7,11 @@
 //! **What it is not.** It replicates nothing by itself, and is as durable as its server. A transaction that somebody leaves open
 //! after it has written, anywhere in the cluster, holds followers back: it delays, and never skips.
 //!
+//! **Not yet.** A host does not ask for a lease ([`EventStore::lease`](purista_events::store::EventStore::lease)) before it
+//! relays, projects or feeds durable subscriptions. Several hosts may serve commands on one store, but until then give these
+//! three to one of them: two relays send every event twice, and two hosts run the handler of a durable subscription twice,
+//! although its effects in the store happen once.
+//!
 //! ```no_run
 //! use purista_core::id::Id;
 //! use purista_events::{batch::Batch, store::EventStore};
