@@ -377,9 +377,10 @@ impl EventStore for PostgresStore {
     }
 
     fn subscriptions(&self) -> BoxFuture<'_, Result<Vec<SubscriptionId>, StoreError>> {
-        Box::pin(
-            async move { subscriptions::names(&self.handle.client("read of subscriptions").await?).await },
-        )
+        Box::pin(async move {
+            let client = self.handle.client("read of subscriptions").await?;
+            subscriptions::names(&client, self.handle.shared.time.now()).await
+        })
     }
 
     fn is_consumed<'a>(

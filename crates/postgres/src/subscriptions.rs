@@ -14,6 +14,7 @@ use tokio_postgres::Row;
 use crate::codec;
 use crate::error::{corrupt, read_failed};
 use crate::fetch::rows;
+use crate::receipts::forgotten_before;
 
 type Decoded<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -78,8 +79,9 @@ fn parked(row: &Row, id: &SubscriptionId, position: Position) -> Decoded<Parked>
     })
 }
 
-/// The names of all subscriptions that anything is kept for, in order.
-pub(crate) async fn names(client: &Client) -> Result<Vec<SubscriptionId>, StoreError> {
+/// The names of all subscriptions that anything is kept for, in order. What is forgotten counts no more, although its rows
+/// may be there still.
+pub(crate) async fn names(client: &Client, now: i64) -> Result<Vec<SubscriptionId>, StoreError> {
     let what = "read of the subscriptions";
     // From name to name through the index: the table of consumed messages is long, its subscriptions are few.
     let sql = "WITH RECURSIVE fed (name) AS ( \
@@ -88,13 +90,14 @@ pub(crate) async fn names(client: &Client) -> Result<Vec<SubscriptionId>, StoreE
                    SELECT (SELECT min(subscription) FROM consumed WHERE subscription > name) FROM fed \
                    WHERE name IS NOT NULL \
                ) \
-               SELECT name FROM fed WHERE name IS NOT NULL \
+               SELECT name FROM fed WHERE EXISTS \
+                   (SELECT 1 FROM consumed WHERE subscription = name AND recorded_at > $1) \
                UNION SELECT subscription FROM progress \
                UNION SELECT subscription FROM parked \
                UNION SELECT subscription FROM pauses \
                UNION SELECT subscription FROM dead_letters \
                ORDER BY 1";
-    let rows = rows(client, sql, &[], what).await?;
+    let rows = rows(client, sql, &[&forgotten_before(now)], what).await?;
     let name = |row: &Row| row.try_get(0).map(|name| SubscriptionId::new(&*codec::text_of(name)));
     rows.iter().map(name).collect::<Result<_, _>>().map_err(read_failed(what))
 }
