@@ -126,7 +126,10 @@ impl Given {
         let mut boundary = boundary(&command);
         let upcasters = Upcasters::new();
         let mut selected = Vec::new();
-        let occurred: Occurrences = recorded.iter().cloned().collect();
+        let mut occurred = Occurrences::default();
+        for event in &recorded {
+            occurred.push_recorded(event);
+        }
         for (event, occurrence) in recorded.iter().zip(occurred.iter()) {
             for view in boundary.views() {
                 if let Err(error) = view.apply(&occurrence, &event.tags, &upcasters) {
