@@ -7,6 +7,8 @@ use std::time::Duration;
 use purista_core::clock::Clock;
 use purista_events::store::{StoreError, StoreErrorKind};
 
+use crate::connect::Timeouts;
+use crate::opening::Opening;
 use crate::store::PostgresStore;
 
 /// The most batches that one transaction commits, unless told otherwise.
@@ -38,7 +40,7 @@ impl PostgresStore {
 
     /// Options for opening a store.
     pub fn builder(url: &str) -> Builder {
-        Builder {
+        let opening = Opening {
             url: url.to_owned(),
             schema: SCHEMA.to_owned(),
             clock: Clock::system(),
@@ -46,83 +48,74 @@ impl PostgresStore {
             group_max: GROUP_MAX,
             writers: WRITERS,
             readers: READERS,
-            statement_timeout: STATEMENT_TIMEOUT,
-            lock_timeout: LOCK_TIMEOUT,
+            timeouts: Timeouts { statement: STATEMENT_TIMEOUT, lock: LOCK_TIMEOUT },
             migrates: true,
-        }
+        };
+        Builder { opening }
     }
 }
 
 /// Options of a [`PostgresStore`], made by [`PostgresStore::builder`].
 #[must_use = "nothing is opened before `connect`"]
 pub struct Builder {
-    pub(crate) url: String,
-    pub(crate) schema: String,
-    pub(crate) clock: Clock,
-    pub(crate) root_certificates: Option<PathBuf>,
-    pub(crate) group_max: usize,
-    pub(crate) writers: usize,
-    pub(crate) readers: usize,
-    pub(crate) statement_timeout: Duration,
-    pub(crate) lock_timeout: Duration,
-    pub(crate) migrates: bool,
+    opening: Opening,
 }
 
 impl Builder {
     /// The schema in which the store's tables lie; [`SCHEMA`] by default. Stores in different schemas of one database know
     /// nothing of each other.
     pub fn schema(mut self, name: impl Into<String>) -> Self {
-        self.schema = name.into();
+        self.opening.schema = name.into();
         self
     }
 
     /// Where the time of day comes from; the machine's clock by default.
     pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
+        self.opening.clock = clock;
         self
     }
 
     /// Trusts the certificates in this PEM file, not those of the machine.
     pub fn root_certificates(mut self, path: impl Into<PathBuf>) -> Self {
-        self.root_certificates = Some(path.into());
+        self.opening.root_certificates = Some(path.into());
         self
     }
 
     /// The most batches that one transaction commits, at least 1; [`GROUP_MAX`] by default.
     pub fn group_max(mut self, batches: usize) -> Self {
-        self.group_max = batches.max(1);
+        self.opening.group_max = batches.max(1);
         self
     }
 
     /// How many groups are written side by side, at least 1; [`WRITERS`] by default.
     pub fn writers(mut self, connections: usize) -> Self {
-        self.writers = connections.max(1);
+        self.opening.writers = connections.max(1);
         self
     }
 
     /// How many connections read, at least 1; [`READERS`] by default. Projections use them too. Beside these and the writers' a
     /// store has one that watches the log's end, and one for leases.
     pub fn readers(mut self, connections: usize) -> Self {
-        self.readers = connections.max(1);
+        self.opening.readers = connections.max(1);
         self
     }
 
     /// How long the server lets one statement run; [`STATEMENT_TIMEOUT`] by default.
     pub fn statement_timeout(mut self, time: Duration) -> Self {
-        self.statement_timeout = time;
+        self.opening.timeouts.statement = time;
         self
     }
 
     /// How long a statement waits for somebody else's lock; [`LOCK_TIMEOUT`] by default.
     pub fn lock_timeout(mut self, time: Duration) -> Self {
-        self.lock_timeout = time;
+        self.opening.timeouts.lock = time;
         self
     }
 
     /// Leaves the tables as they are: where they are missing or older than this program, opening fails and says so. For
     /// installations in which somebody else makes tables.
     pub fn without_migrations(mut self) -> Self {
-        self.migrates = false;
+        self.opening.migrates = false;
         self
     }
 
@@ -134,23 +127,20 @@ impl Builder {
     pub async fn connect(self) -> Result<PostgresStore, StoreError> {
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         let begins = |c: char| c.is_ascii_lowercase();
-        if !self.schema.starts_with(begins)
-            || !self.schema.chars().all(is_plain)
-            || self.schema.len() > SCHEMA_BYTES_MAX
-        {
+        let schema = &self.opening.schema;
+        if !schema.starts_with(begins) || !schema.chars().all(is_plain) || schema.len() > SCHEMA_BYTES_MAX {
             let what = format!(
-                "`{}` is no schema of a store: at most {SCHEMA_BYTES_MAX} of a to z, 0 to 9 and `_`, a letter first",
-                self.schema
+                "`{schema}` is no schema of a store: at most {SCHEMA_BYTES_MAX} of a to z, 0 to 9 and `_`, a letter first"
             );
             return Err(StoreError::new(StoreErrorKind::Invalid, what));
         }
-        PostgresStore::start(self).await
+        PostgresStore::start(self.opening).await
     }
 }
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The address bears a password.
-        f.debug_struct("Builder").field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("Builder").field("schema", &self.opening.schema).finish_non_exhaustive()
     }
 }

@@ -43,6 +43,7 @@ mod known;
 mod lane;
 mod leases;
 mod locks;
+mod opening;
 mod place;
 mod queue;
 mod receipts;

@@ -27,15 +27,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::builder::Builder;
-use crate::connect::{self, Server, Timeouts};
-use crate::error::{closed, read_failed, unconnected};
+use crate::connect::{self, Server};
+use crate::error::{closed, unconnected};
 use crate::lane::Lane;
 use crate::leases::Leases;
+use crate::opening::{OpenSchema, Opening};
 use crate::queue::{Job, Queue, units};
 use crate::shared::Shared;
-use crate::tls::Tls;
-use crate::{fetch, horizon, migrations, receipts, snapshot, state, subscriptions, upkeep};
+use crate::{fetch, horizon, receipts, snapshot, state, subscriptions, upkeep};
 
 pub use crate::queue::QUEUE_MAX;
 
@@ -75,35 +74,12 @@ impl PostgresStore {
         &self.handle
     }
 
-    pub(crate) async fn start(builder: Builder) -> Result<Self, StoreError> {
-        let Builder { url, schema, clock, root_certificates, group_max, writers, readers, .. } = builder;
-        let timeouts = Timeouts { statement: builder.statement_timeout, lock: builder.lock_timeout };
-        let server = Server {
-            config: connect::config(&url)?,
-            tls: Tls::new(root_certificates.as_deref())?,
-            schema,
-            timeouts,
-            tasks: TaskTracker::new(),
-        };
-        let mut client = server.open().await?;
-        if builder.migrates {
-            migrations::migrate(&mut client, &server.schema).await?;
-        }
-        let made = migrations::made(&client, &server.schema).await?;
-        migrations::check_known(made)?;
-        if usize::try_from(made).unwrap_or(0) < migrations::MIGRATIONS.len() {
-            let what = "the store's tables are missing or older than this program: migrate them first";
-            return Err(StoreError::new(StoreErrorKind::Invalid, what));
-        }
-        let now = crate::codec::nanoseconds(clock.now());
-        let name = clock.id().to_string();
-        let opened = migrations::enter(&mut client, &name, now, &server.schema).await?;
-        let head = client.query_one(horizon::HEAD, &[]).await.map_err(read_failed("read of the head"))?;
-        drop(client);
-
+    pub(crate) async fn start(opening: Opening) -> Result<Self, StoreError> {
+        let OpenSchema { server, opened, head } = opening.open().await?;
+        let Opening { clock, group_max, writers, readers, .. } = opening;
         let (jobs, waiting) = mpsc::channel(QUEUE_MAX);
         let shared = Shared::new(Queue::new(waiting), clock, opened.latest);
-        shared.reached(head.try_get(0).map_err(read_failed("read of the head"))?);
+        shared.reached(head);
         let (stop, lanes) = (CancellationToken::new(), TaskTracker::new());
         for _ in 0..writers {
             lanes.spawn(Lane::new(server.clone(), Arc::clone(&shared), group_max).run());

@@ -1,0 +1,63 @@
+//! What a store is opened with, and the opening itself: the first connection, the tables, the store's name and its log's end.
+
+use std::path::PathBuf;
+
+use purista_core::clock::Clock;
+use purista_events::store::{StoreError, StoreErrorKind};
+use tokio_util::task::TaskTracker;
+
+use crate::connect::{self, Server, Timeouts};
+use crate::error::read_failed;
+use crate::migrations::{self, Opened};
+use crate::tls::Tls;
+use crate::{codec, horizon};
+
+/// What a store is opened with.
+pub(crate) struct Opening {
+    pub(crate) url: String,
+    pub(crate) schema: String,
+    pub(crate) clock: Clock,
+    pub(crate) root_certificates: Option<PathBuf>,
+    pub(crate) group_max: usize,
+    pub(crate) writers: usize,
+    pub(crate) readers: usize,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) migrates: bool,
+}
+
+/// A schema that is ready to be used.
+pub(crate) struct OpenSchema {
+    pub(crate) server: Server,
+    pub(crate) opened: Opened,
+    /// Up to where the log can be followed.
+    pub(crate) head: i64,
+}
+
+impl Opening {
+    /// Connects, and makes the tables where they are missing and that is wanted.
+    pub(crate) async fn open(&self) -> Result<OpenSchema, StoreError> {
+        let server = Server {
+            config: connect::config(&self.url)?,
+            tls: Tls::new(self.root_certificates.as_deref())?,
+            schema: self.schema.clone(),
+            timeouts: self.timeouts,
+            tasks: TaskTracker::new(),
+        };
+        let mut client = server.open().await?;
+        if self.migrates {
+            migrations::migrate(&mut client, &server.schema).await?;
+        }
+        let made = migrations::made(&client, &server.schema).await?;
+        migrations::check_known(made)?;
+        if usize::try_from(made).unwrap_or(0) < migrations::MIGRATIONS.len() {
+            let what = "the store's tables are missing or older than this program: migrate them first";
+            return Err(StoreError::new(StoreErrorKind::Invalid, what));
+        }
+        let now = codec::nanoseconds(self.clock.now());
+        let name = self.clock.id().to_string();
+        let opened = migrations::enter(&mut client, &name, now, &server.schema).await?;
+        let head = client.query_one(horizon::HEAD, &[]).await.map_err(read_failed("read of the head"))?;
+        let head = head.try_get(0).map_err(read_failed("read of the head"))?;
+        Ok(OpenSchema { server, opened, head })
+    }
+}
