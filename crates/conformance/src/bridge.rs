@@ -37,6 +37,7 @@ use purista_core::subscription::Subscription;
 pub mod commands;
 pub mod consumers;
 pub mod content;
+pub mod durable;
 pub mod endings;
 pub mod events;
 pub mod filters;
@@ -52,6 +53,18 @@ const DUTY_TIMEOUT: Duration = Duration::from_secs(60);
 pub trait BridgeSystem: Send + Sync + 'static {
     /// One more process of the system. A bridge that has only one process gives clones of itself.
     fn bridge(&self) -> BoxFuture<'_, Arc<dyn EventBridge>>;
+
+    /// One more process that may have durable subscriptions, and is the same as the one before it of this name: where a
+    /// broker keeps what is missed under the name of a process, that is its name.
+    fn durable_bridge(&self, _name: &str) -> BoxFuture<'_, Arc<dyn EventBridge>> {
+        self.bridge()
+    }
+
+    /// Takes the process of this bridge away without a word, as a power cut would. Gives the bridge back where it cannot be
+    /// done.
+    fn lose(&self, bridge: Arc<dyn EventBridge>) -> BoxFuture<'_, Option<Arc<dyn EventBridge>>> {
+        Box::pin(std::future::ready(Some(bridge)))
+    }
 
     /// Sends bytes that are no message to whoever is fed by `subscription`. `None` where nothing but messages can be sent.
     fn send_rubbish<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
@@ -130,6 +143,13 @@ macro_rules! bridge_suite {
             one_in_flight_keeps_the_order
             consumer_panic_does_not_stop_the_feed
             server_panic_does_not_stop_the_feed
+        );
+        $crate::bridge_suite!(@tests $attributes $system durable:
+            durable_subscription_gets_what_it_missed_in_order
+            durable_subscriptions_have_places_of_their_own
+            durable_message_that_fails_comes_back_until_it_is_given_up
+            durable_message_in_hand_of_a_lost_process_comes_again
+            durable_subscription_on_every_instance_is_refused
         );
         $crate::bridge_suite!(@tests $attributes $system endings:
             state_is_connected

@@ -248,6 +248,12 @@ impl EventBridge for InProcessBridge {
     ) -> BoxFuture<'_, Result<Registration, BridgeError>> {
         Box::pin(async move {
             self.check_open()?;
+            if subscription.durable {
+                let why = format!(
+                    "{subscription} cannot be durable here: what is in the process ends with it, a store keeps"
+                );
+                return Err(BridgeError::new(BridgeErrorKind::Rejected, why));
+            }
             let bridge = Arc::downgrade(&self.0);
             if subscription.answers {
                 let server = Server::new(consumer, &self.0.tasks);

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use purista_core::address::Address;
 use purista_core::id::Id;
-use purista_core::message::{Message, Party};
+use purista_core::message::{Message, MessageType, Party};
 use purista_core::subscription::{Filter, PartyFilter, Sharing, Subscription};
 
 /// The first part of every subject, unless the builder says otherwise.
@@ -113,7 +113,7 @@ pub(crate) fn subjects_of(prefix: &str, filter: &Filter) -> BTreeSet<String> {
         let [receiver_instance, receiver_name, receiver_version, receiver_target] =
             filter_parts(&filter.receiver);
         let parts = [
-            filter.kind.map(purista_core::message::MessageType::as_str),
+            filter.kind.map(MessageType::as_str),
             filter.principal_id.as_deref(),
             filter.tenant_id.as_deref(),
             sender_instance,
@@ -144,6 +144,26 @@ fn group(prefix: &str, address: &Address) -> String {
     let text = format!("{prefix}_queue_{}_{}_{}", address.service(), address.version(), address.target());
     // A name with a blank in it, which only a peer can have, would end the protocol's line.
     text.to_uppercase().split_whitespace().collect::<Vec<_>>().join("_")
+}
+
+/// The subjects that a stream keeps: those of events, by themselves or on the answer to a command.
+pub(crate) fn event_subjects(prefix: &str) -> [String; 2] {
+    [MessageType::CustomMessage, MessageType::CommandSuccessResponse]
+        .map(|kind| format!("{prefix}.{}.>", snake_case(kind.as_str())))
+}
+
+/// The name under which a stream keeps the place of a subscription. Dots and the like would end it: what is no letter, digit,
+/// `-` or `_` is written as its bytes in hex, so that no two subscriptions share a place.
+pub(crate) fn durable_name(address: &Address) -> String {
+    let part = |text: &str| {
+        text.bytes().fold(String::new(), |name, byte| match byte {
+            b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                name + char::from(byte).encode_utf8(&mut [0; 4])
+            }
+            _ => format!("{name}%{byte:02x}"),
+        })
+    };
+    [address.service(), address.version(), address.target()].map(part).join("_")
 }
 
 fn party_parts(party: Option<&Party>) -> [Option<&str>; 3] {
@@ -182,7 +202,7 @@ pub(crate) fn prefix_is_valid(prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use purista_core::id::Id;
-    use purista_core::message::{MessageType, Record};
+    use purista_core::message::Record;
 
     use super::*;
 
@@ -295,6 +315,15 @@ mod tests {
                 "purista.*.*.acme.*.*.*.*.user_removed.*.*.*.*"
             ]
         );
+    }
+
+    #[test]
+    fn the_place_of_a_subscription_has_a_name_of_its_own() {
+        assert_eq!(durable_name(&address("Email", "sendWelcomeEmail")), "Email_1_sendWelcomeEmail");
+        let names = ["a.b", "a_b", "a b", "a*b", "a>b", "aB", "ä"]
+            .map(|target| durable_name(&address("Email", target)));
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+        assert!(names.iter().all(|name| !name.contains(['.', '*', '>', ' ', '/'])), "{names:?}");
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use purista_core::bridge::{
     Answer, Asking, BridgeError, BridgeErrorKind, BridgeState, COMMAND_TIMEOUT, Capabilities, Consumer,
-    EventBridge, Feed, Registration,
+    EventBridge, Registration,
 };
 use purista_core::id::Id;
 use purista_core::message::{HOPS_MAX, Message};
-use purista_core::subscription::Subscription;
+use purista_core::subscription::{Sharing, Subscription};
 use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +20,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::{queue_group, subject_of, subjects_of};
 use crate::confirm::Confirm;
-use crate::feed::{Handle, NatsFeed};
+use crate::durable::DurableFeed;
+use crate::feed::{Intake, NatsFeed};
 use crate::inbox::Inbox;
+use crate::jetstream::{Streams, kept_subjects};
 use crate::link::{CONNECT_TIMEOUT, Link, closed, encode, rejected};
 use crate::wire;
 
@@ -57,7 +59,9 @@ struct Inner {
     link: Link,
     inbox: Inbox,
     confirm: Confirm,
-    feeds: Mutex<Vec<Arc<NatsFeed>>>,
+    /// What keeps events, where it was asked for.
+    streams: Option<Streams>,
+    feeds: Mutex<Vec<Arc<dyn Intake>>>,
     /// The pumps of the feeds, and the two tasks behind inbox and echoes.
     tasks: TaskTracker,
     /// Ends those two.
@@ -70,7 +74,11 @@ struct Inner {
 }
 
 impl NatsBridge {
-    pub(crate) async fn start(link: Link, ended: CancellationToken) -> Result<Self, BridgeError> {
+    pub(crate) async fn start(
+        link: Link,
+        streams: Option<Streams>,
+        ended: CancellationToken,
+    ) -> Result<Self, BridgeError> {
         let (inbox, stop, tasks) = (Inbox::new(&link), CancellationToken::new(), TaskTracker::new());
         let subscriber = link.client.subscribe(inbox.wildcard()).await;
         let subscriber =
@@ -84,7 +92,7 @@ impl NatsBridge {
         let in_time = tokio::time::timeout(CONNECT_TIMEOUT, connected).await.is_ok_and(|state| state.is_ok());
         let feeds = Mutex::default();
         let (calls, closed) = (TaskTracker::new(), OnceCell::new());
-        let bridge = Self(Inner { link, inbox, confirm, feeds, tasks, stop, calls, ended, closed });
+        let bridge = Self(Inner { link, inbox, confirm, streams, feeds, tasks, stop, calls, ended, closed });
         if in_time { Ok(bridge) } else { Err(rejected("the NATS server does not let us hear ourselves")) }
     }
 
@@ -120,6 +128,9 @@ impl Inner {
     async fn publish(&self, message: Message) -> Result<(), BridgeError> {
         let _caller = self.enter()?;
         let deadline = message.deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        if let Some(streams) = self.streams.as_ref().filter(|_| Streams::keeps(&message)) {
+            return streams.publish(&self.link, &message, deadline).await;
+        }
         self.link.watch.up_until(deadline).await?;
         let connects = self.link.connects();
         self.link.write_routed(&message, deadline).await?;
@@ -152,6 +163,9 @@ impl Inner {
         let _caller = self.enter()?;
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         self.link.watch.up_until(deadline).await?;
+        if subscription.durable {
+            return self.subscribe_durable(subscription, consumer).await;
+        }
         let group = queue_group(&self.link.prefix, &subscription);
         let mut subscribers = Vec::new();
         for subject in subjects_of(&self.link.prefix, &subscription.filter) {
@@ -168,11 +182,37 @@ impl Inner {
             subscribers.push(subscribed.map_err(failed)?);
         }
         self.until_read(deadline).await?;
-        let feed = NatsFeed::start(self.link.clone(), subscription, subscribers, consumer, &self.tasks);
+        let (link, streams) = (self.link.clone(), self.streams.clone());
+        Ok(self.fed(NatsFeed::start(link, streams, subscription, subscribers, consumer, &self.tasks)))
+    }
+
+    async fn subscribe_durable(
+        &self,
+        subscription: Subscription,
+        consumer: Arc<dyn Consumer>,
+    ) -> Result<Registration, BridgeError> {
+        let refused = |why: &str| Err(rejected(format!("{subscription} cannot be durable on NATS: {why}")));
+        let Some(streams) = &self.streams else {
+            return refused("the bridge was built without `.jetstream(..)`, so nothing is kept");
+        };
+        if subscription.answers {
+            return refused("a stream over commands would answer them before their handlers do");
+        }
+        if subscription.sharing == Sharing::EveryInstance {
+            return refused("its progress is one, its instances are many");
+        }
+        if kept_subjects(&self.link.prefix, &subscription.filter).is_empty() {
+            return refused("streams keep only events, on their own or on the answer to a command");
+        }
+        let (link, streams) = (self.link.clone(), streams.clone());
+        Ok(self.fed(DurableFeed::start(link, streams, subscription, consumer, &self.tasks).await?))
+    }
+
+    fn fed(&self, feed: Arc<impl Intake + 'static>) -> Registration {
         let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
         feeds.retain(|feed| !feed.is_stopped());
-        feeds.push(Arc::clone(&feed));
-        Ok(Registration::new(Arc::new(Handle(feed))))
+        feeds.push(Arc::clone(&feed) as Arc<dyn Intake>);
+        Registration::new(feed.feed())
     }
 
     /// Waits until the server has read the new subscriptions. The client repeats them after a lost connection.
@@ -189,7 +229,7 @@ impl Inner {
 
     async fn stop_feeds(&self) {
         let feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        join_all(feeds.into_iter().map(|feed| Handle(feed).stop())).await;
+        join_all(feeds.into_iter().map(|feed| feed.feed().stop())).await;
     }
 
     async fn close(&self) {
@@ -226,9 +266,9 @@ impl EventBridge for NatsBridge {
         Capabilities {
             name: "nats",
             is_local: false,
-            durable: false,
+            durable: self.0.streams.is_some(),
             delayed_retry: true,
-            dead_letters: false,
+            dead_letters: self.0.streams.is_some(),
             pause: true,
             ordered: true,
             unroutable_at_once: true,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::{PREFIX_DEFAULT, prefix_is_valid};
 use crate::bridge::NatsBridge;
+use crate::jetstream::{JetStream, Streams};
 use crate::link::{CONNECT_TIMEOUT, Link, Watch, rejected};
 
 /// How many messages of one subscription wait in this process, unless the builder says otherwise. More are lost, since
@@ -46,6 +47,7 @@ pub struct Builder {
     instance: Option<String>,
     clock: Clock,
     subscription_capacity: usize,
+    jetstream: Option<JetStream>,
     options: ConnectOptions,
 }
 
@@ -57,6 +59,7 @@ impl Builder {
             instance: None,
             clock: Clock::system(),
             subscription_capacity: SUBSCRIPTION_CAPACITY_DEFAULT,
+            jetstream: None,
             options: ConnectOptions::new(),
         }
     }
@@ -83,6 +86,14 @@ impl Builder {
     /// How many messages of one subscription wait in this process, at least 1.
     pub fn subscription_capacity(mut self, capacity: usize) -> Self {
         self.subscription_capacity = capacity.max(1);
+        self
+    }
+
+    /// Keeps events on the server's JetStream: durable subscriptions get what they missed, and a publish returns when the
+    /// event is stored. All processes of a system say so, or none: an event that one publishes without it is kept too, but
+    /// nobody tells its publisher when it was not.
+    pub fn jetstream(mut self, options: JetStream) -> Self {
+        self.jetstream = Some(options);
         self
     }
 
@@ -143,7 +154,11 @@ impl Builder {
         // The news of the first connection is on its way.
         watch.up_until(Instant::now() + CONNECT_TIMEOUT).await?;
         let link = Link { client, watch, clock: self.clock, prefix: self.prefix.into(), instance };
-        NatsBridge::start(link, ended).await
+        let streams = match &self.jetstream {
+            Some(options) => Some(Streams::open(&link, options).await?),
+            None => None,
+        };
+        NatsBridge::start(link, streams, ended).await
     }
 }
 

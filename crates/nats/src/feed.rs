@@ -18,11 +18,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::routed_event;
+use crate::jetstream::Streams;
 use crate::link::{Link, encode};
 use crate::wire;
 
 /// How long a reply waits for a place in the queue to the server: its caller waits no longer for much.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a bridge knows of a subscription that it feeds.
+pub(crate) trait Intake: Send + Sync {
+    /// Whether it was stopped.
+    fn is_stopped(&self) -> bool;
+    /// Ends the intake without waiting.
+    fn drain(&self);
+    /// The handle that the bridge gives away.
+    fn feed(self: Arc<Self>) -> Arc<dyn Feed>;
+}
 
 /// A subscription that is fed.
 pub(crate) struct NatsFeed {
@@ -32,6 +43,8 @@ pub(crate) struct NatsFeed {
 
 struct Shared {
     link: Link,
+    /// Where there are any, they keep the events of replies.
+    streams: Option<Streams>,
     subscription: Subscription,
     /// Cancelled when the feed is stopped: what was handed over is still consumed.
     draining: CancellationToken,
@@ -52,6 +65,7 @@ struct Arrived {
 impl NatsFeed {
     pub(crate) fn start(
         link: Link,
+        streams: Option<Streams>,
         subscription: Subscription,
         subscribers: Vec<Subscriber>,
         consumer: Arc<dyn Consumer>,
@@ -62,6 +76,7 @@ impl NatsFeed {
         let (returned, returning) = mpsc::channel(in_flight);
         let shared = Arc::new(Shared {
             link,
+            streams,
             subscription,
             draining: CancellationToken::new(),
             drained: CancellationToken::new(),
@@ -77,20 +92,24 @@ impl NatsFeed {
         let pump = pump(source.into_stream(), consumer, in_flight, tasks);
         Arc::new(Self { shared, pump })
     }
+}
 
-    /// Whether it was stopped.
-    pub(crate) fn is_stopped(&self) -> bool {
+impl Intake for NatsFeed {
+    fn is_stopped(&self) -> bool {
         self.shared.draining.is_cancelled()
     }
 
-    /// Ends the intake without waiting.
-    pub(crate) fn drain(&self) {
+    fn drain(&self) {
         self.shared.draining.cancel();
+    }
+
+    fn feed(self: Arc<Self>) -> Arc<dyn Feed> {
+        Arc::new(Handle(self))
     }
 }
 
 /// The handle that a bridge gives away.
-pub(crate) struct Handle(pub(crate) Arc<NatsFeed>);
+struct Handle(Arc<NatsFeed>);
 
 impl Feed for Handle {
     fn resume(&self) {
@@ -248,26 +267,37 @@ impl Settle for Settlement {
 }
 
 impl Settlement {
-    /// The reply goes to the inbox; one that is marked with an event goes a second time, on its own subject.
+    /// The reply goes to the inbox; one that is marked with an event goes a second time, on its own subject. Where a stream
+    /// keeps events it has this one first: a caller who was answered can count on it.
     async fn reply(&self, reply: &Message) {
         let shared = &self.shared;
+        let until = Instant::now() + REPLY_TIMEOUT;
+        let is_event = routed_event(reply).is_some();
+        if let (Some(streams), true) = (&shared.streams, is_event)
+            && let Err(error) = streams.publish(&shared.link, reply, until).await
+        {
+            self.log(reply, &error, "the event of a reply is not kept; the caller is told of a failure");
+            return self.fail().await;
+        }
         if let Some(inbox) = &self.arrived.reply_to
             && let Err(error) = shared.answer(inbox, reply).await
         {
-            tracing::error!(
-                subscription = %shared.subscription, trace_id = %reply.trace_id,
-                error = &error as &dyn std::error::Error, "a reply cannot be sent; its caller is told of a failure"
-            );
+            self.log(reply, &error, "a reply cannot be sent; its caller is told of a failure");
             self.fail().await;
         }
-        if routed_event(reply).is_some()
-            && let Err(error) = shared.link.write_routed(reply, Instant::now() + REPLY_TIMEOUT).await
+        if shared.streams.is_none()
+            && is_event
+            && let Err(error) = shared.link.write_routed(reply, until).await
         {
-            tracing::error!(
-                subscription = %shared.subscription, trace_id = %reply.trace_id,
-                error = &error as &dyn std::error::Error, "the event of a reply is lost"
-            );
+            self.log(reply, &error, "the event of a reply is lost");
         }
+    }
+
+    fn log(&self, reply: &Message, error: &BridgeError, what: &str) {
+        tracing::error!(
+            subscription = %self.shared.subscription, trace_id = %reply.trace_id,
+            error = error as &dyn std::error::Error, "{what}"
+        );
     }
 
     /// Tells the caller of a command that there is no answer.

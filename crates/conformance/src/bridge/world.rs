@@ -40,6 +40,21 @@ impl World {
         bridge
     }
 
+    /// One more process that may have durable subscriptions, of this name; it is closed when the duty ends.
+    pub async fn durable_bridge(&self, name: &str) -> Arc<dyn EventBridge> {
+        let bridge = self.system.durable_bridge(name).await;
+        self.lock().push(Arc::clone(&bridge));
+        bridge
+    }
+
+    /// Takes a process away without a word. `false` where that cannot be done.
+    pub async fn lose(&self, bridge: Arc<dyn EventBridge>) -> bool {
+        self.lock().retain(|each| !Arc::ptr_eq(each, &bridge));
+        let Some(kept) = self.system.lose(bridge).await else { return true };
+        self.lock().push(kept);
+        false
+    }
+
     /// What the system's bridges promise.
     pub async fn capabilities(&self) -> Capabilities {
         self.bridge().await.capabilities()

@@ -6,4 +6,5 @@ mod credentials;
 mod duties;
 mod outages;
 mod server;
+mod streams;
 mod wire;
