@@ -24,17 +24,16 @@ async fn the_search_is_rebuilt_while_it_is_used() {
 #[ignore = "soak: a rebuild of five seconds: cargo xtask soak"]
 async fn soak_the_search_is_rebuilt_over_seconds_while_it_is_used() {
     const AT_LEAST: Duration = Duration::from_secs(5);
-    let folder = Folder::new();
     let mut events = 100_000;
-    seed::add(&folder, 0, events).await;
     loop {
+        let folder = Folder::new();
+        seed::add(&folder, 0, events).await;
         let took = rebuild_under_use(&folder, events / 2, RENAMES).await;
         println!("a rebuild of {events} events beside {RENAMES} renames took {took:?}");
         if took >= AT_LEAST {
             break;
         }
         // This machine is too fast for so few.
-        seed::add(&folder, events / 2, events).await;
         events *= 2;
     }
 }
