@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::address::routed_event;
 use crate::link::{Link, encode};
 use crate::wire;
 
@@ -196,7 +195,7 @@ impl Shared {
                 );
                 if let (true, Some(inbox)) = (self.subscription.answers, raw.reply) {
                     let server = self.link.party(&self.subscription.address);
-                    let refusal = wire::refusal(&raw.payload, &server, &error, &self.link.clock);
+                    let refusal = Message::refusal(&raw.payload, &server, &error, &self.link.clock);
                     self.answer_logged(&inbox, &refusal).await;
                 }
                 None
@@ -260,7 +259,7 @@ impl Settlement {
             );
             self.fail().await;
         }
-        if routed_event(reply).is_some()
+        if reply.routed_event().is_some()
             && let Err(error) = shared.link.write_routed(reply, Instant::now() + REPLY_TIMEOUT).await
         {
             tracing::error!(
@@ -275,7 +274,7 @@ impl Settlement {
         let shared = &self.shared;
         if let (true, Some(inbox)) = (shared.subscription.answers, &self.arrived.reply_to) {
             let server = shared.link.party(&shared.subscription.address);
-            let failure = wire::failure(&self.arrived.message, &server, &shared.link.clock);
+            let failure = self.arrived.message.failure(&server, &shared.link.clock);
             shared.answer_logged(inbox, &failure).await;
         }
     }
