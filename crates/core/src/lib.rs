@@ -40,4 +40,5 @@ pub mod status;
 pub mod store;
 pub mod subscription;
 pub mod text;
+pub mod tokens;
 pub mod trace;

@@ -16,6 +16,8 @@ use crate::text::Text;
 use crate::trace::TraceContext;
 
 mod codec;
+mod headers;
+mod unanswered;
 pub use codec::{DecodeError, EncodeError};
 
 /// How many messages may cause one another before the chain is cut with 508.
@@ -233,6 +235,12 @@ impl Message {
         let payload = Payload::encoded(json.into());
         let response = self.response(MessageType::CommandErrorResponse, timestamp_ms, sender, payload);
         Self { is_handled_error: is_handled, ..response }
+    }
+
+    /// The event's name by which the message is routed. A response whose event a log holds is not: the log delivers it.
+    pub fn routed_event(&self) -> Option<&str> {
+        let is_recorded = self.record.as_ref().is_some_and(|record| record.origin.is_some());
+        self.event_name.as_deref().filter(|_| !(self.kind.is_response() && is_recorded))
     }
 
     /// The technical trace context: the one that came, else one made of the message's own ids.

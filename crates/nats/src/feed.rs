@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::address::routed_event;
 use crate::jetstream::Streams;
 use crate::link::{Link, encode};
 use crate::wire;
@@ -215,7 +214,7 @@ impl Shared {
                 );
                 if let (true, Some(inbox)) = (self.subscription.answers, raw.reply) {
                     let server = self.link.party(&self.subscription.address);
-                    let refusal = wire::refusal(&raw.payload, &server, &error, &self.link.clock);
+                    let refusal = Message::refusal(&raw.payload, &server, &error, &self.link.clock);
                     self.answer_logged(&inbox, &refusal).await;
                 }
                 None
@@ -272,7 +271,7 @@ impl Settlement {
     async fn reply(&self, reply: &Message) {
         let shared = &self.shared;
         let until = Instant::now() + REPLY_TIMEOUT;
-        let is_event = routed_event(reply).is_some();
+        let is_event = reply.routed_event().is_some();
         if let (Some(streams), true) = (&shared.streams, is_event)
             && let Err(error) = streams.publish(&shared.link, reply, until).await
         {
@@ -305,7 +304,7 @@ impl Settlement {
         let shared = &self.shared;
         if let (true, Some(inbox)) = (shared.subscription.answers, &self.arrived.reply_to) {
             let server = shared.link.party(&shared.subscription.address);
-            let failure = wire::failure(&self.arrived.message, &server, &shared.link.clock);
+            let failure = self.arrived.message.failure(&server, &shared.link.clock);
             shared.answer_logged(inbox, &failure).await;
         }
     }

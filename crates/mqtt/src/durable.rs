@@ -1,0 +1,72 @@
+//! The session of one durable subscription: the broker keeps for it what comes while it is away.
+//!
+//! A session of its own, since the broker bounds what is in flight by connection: a slow subscription must hold up no other,
+//! and no replies.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::BoxFuture;
+use purista_core::bridge::BridgeError;
+use purista_core::subscription::Subscription;
+use rumqttc::Publish;
+use tokio::time::Instant;
+
+use crate::dial::CONNECT_TIMEOUT;
+use crate::line::Line;
+use crate::queue::{Arrival, Queue};
+use crate::session::Role;
+
+/// Fills the queue of one durable subscription.
+pub(crate) struct Keeper {
+    subscription: Subscription,
+    filters: BTreeSet<String>,
+    queue: Arc<Queue>,
+    was_greeted: AtomicBool,
+}
+
+impl Keeper {
+    pub(crate) fn new(subscription: Subscription, filters: BTreeSet<String>, queue: Arc<Queue>) -> Arc<Self> {
+        Arc::new(Self { subscription, filters, queue, was_greeted: AtomicBool::new(false) })
+    }
+}
+
+impl Role for Keeper {
+    fn greet(
+        self: Arc<Self>,
+        line: Arc<Line>,
+        is_resumed: bool,
+    ) -> BoxFuture<'static, Result<(), BridgeError>> {
+        Box::pin(async move {
+            if self.was_greeted.load(Ordering::Relaxed) && !is_resumed {
+                tracing::error!(
+                    subscription = %self.subscription,
+                    "the MQTT broker has forgotten the session: what it kept for the subscription is lost"
+                );
+            }
+            // Also in a session that the broker knows: it may have been cut off before it had subscribed.
+            let deadline = Instant::now() + CONNECT_TIMEOUT;
+            for filter in &self.filters {
+                line.subscribe(filter, None, deadline).await?;
+            }
+            self.was_greeted.store(true, Ordering::Relaxed);
+            Ok(())
+        })
+    }
+
+    fn take(&self, line: &Arc<Line>, raw: Publish) {
+        let arrival = Arrival { raw: Arc::new(raw), line: Arc::clone(line) };
+        if !self.queue.offer(arrival) {
+            tracing::error!(
+                subscription = %self.subscription,
+                "the MQTT broker sends more than it may; it has to send it again"
+            );
+        }
+    }
+
+    fn lost(&self) {
+        // Not acknowledged, and so it comes again.
+        self.queue.forget();
+    }
+}

@@ -1,0 +1,264 @@
+//! A connection that comes back by itself: dialled, greeted, served until it is lost, and dialled again, for ever.
+//!
+//! Each connection has a client of its own, which ends with it. So nothing that was asked over a lost one is sent again
+//! without its asker knowing, and acknowledgements never go to a connection that did not bring the message.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::unfold;
+use purista_core::bridge::BridgeError;
+use rumqttc::{AsyncClient, ConnAck, Event, EventLoop, Packet, Publish};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::dial::{Dial, Dialled};
+use crate::line::Line;
+use crate::link::{Link, rejected};
+
+/// How long the farewell may take: the last acknowledgements, and the word that the connection ends on purpose.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that lived this long was a good one: the next loss is a new one.
+const GOOD_AFTER: Duration = Duration::from_secs(10);
+const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
+
+/// What a session is for.
+pub(crate) trait Role: Send + Sync + 'static {
+    /// Subscribes over a fresh connection, before anybody else uses it. `is_resumed` says that the broker knew the session.
+    fn greet(
+        self: Arc<Self>,
+        line: Arc<Line>,
+        is_resumed: bool,
+    ) -> BoxFuture<'static, Result<(), BridgeError>>;
+
+    /// Takes what the broker sent, in its order. It must not wait: everything behind it would wait too.
+    fn take(&self, line: &Arc<Line>, raw: Publish);
+
+    /// The connection is lost.
+    fn lost(&self);
+}
+
+/// One session with the broker.
+pub(crate) struct Session {
+    link: Arc<Link>,
+    dial: Dial,
+    up: watch::Sender<Option<Arc<Line>>>,
+    stop: CancellationToken,
+    ended: CancellationToken,
+    /// Whether the bridge's state misses it.
+    is_missed: AtomicBool,
+}
+
+impl Session {
+    /// Dials, which must succeed, and keeps the connection from then on, on a task of `tasks`. `is_missed` says that the
+    /// bridge's state waits for it already.
+    pub(crate) async fn start(
+        link: Arc<Link>,
+        dial: Dial,
+        role: Arc<dyn Role>,
+        is_missed: bool,
+        tasks: &TaskTracker,
+    ) -> Result<Arc<Self>, BridgeError> {
+        let dialled = dial.dial().await?;
+        let session = Arc::new(Self {
+            link,
+            dial,
+            up: watch::channel(None).0,
+            stop: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            is_missed: AtomicBool::new(is_missed),
+        });
+        tasks.spawn(Arc::clone(&session).keep(dialled, role));
+        Ok(session)
+    }
+
+    /// The connection that is there now, if any.
+    pub(crate) fn line_now(&self) -> Option<Arc<Line>> {
+        self.up.borrow().clone()
+    }
+
+    /// The connection, when there is one behind the one with the number `after`. What waits for it until the deadline never
+    /// happened.
+    pub(crate) async fn line_after(&self, after: u64, deadline: Instant) -> Result<Arc<Line>, BridgeError> {
+        let is_it = |up: &Option<Arc<Line>>| up.as_ref().is_some_and(|line| line.number > after);
+        let mut up = self.up.subscribe();
+        let waiting = async { up.wait_for(is_it).await.ok().and_then(|up| up.clone()) };
+        tokio::select! {
+            line = tokio::time::timeout_at(deadline, waiting) => {
+                line.ok().flatten().ok_or_else(|| rejected("no connection to the MQTT broker before the deadline"))
+            }
+            () = self.ended.cancelled() => Err(rejected("the connection to the MQTT broker has ended")),
+        }
+    }
+
+    /// The connection, when there is one.
+    pub(crate) async fn line(&self, deadline: Instant) -> Result<Arc<Line>, BridgeError> {
+        self.line_after(0, deadline).await
+    }
+
+    /// Ends the session without waiting.
+    pub(crate) fn end(&self) {
+        self.stop.cancel();
+    }
+
+    /// Says farewell and waits until the connection has ended.
+    pub(crate) async fn stop(&self) {
+        self.end();
+        self.ended.cancelled().await;
+    }
+
+    async fn keep(self: Arc<Self>, first: Dialled, role: Arc<dyn Role>) {
+        let _ended = self.ended.clone().drop_guard();
+        let (mut dialled, mut number, mut attempt) = (Some(first), 0_u64, 0_u32);
+        while !self.stop.is_cancelled() {
+            let Some(next) = dialled.take() else {
+                dialled = self.again(&mut attempt).await;
+                continue;
+            };
+            let began = Instant::now();
+            number = number.saturating_add(1);
+            self.serve(next, number, &role).await;
+            self.up.send_replace(None);
+            role.lost();
+            if self.stop.is_cancelled() {
+                break;
+            }
+            if !self.is_missed.swap(true, Ordering::Relaxed) {
+                self.link.standing.lost();
+            }
+            tracing::warn!(
+                session = self.dial.client_id(),
+                "the connection to the MQTT broker is lost; it is tried again until it is back"
+            );
+            attempt = if began.elapsed() < GOOD_AFTER { attempt.saturating_add(1) } else { 0 };
+        }
+        if self.is_missed.load(Ordering::Relaxed) {
+            self.link.standing.back();
+        }
+    }
+
+    /// One more attempt, after its delay.
+    async fn again(&self, attempt: &mut u32) -> Option<Dialled> {
+        let dialling = async {
+            tokio::time::sleep(reconnect_delay(*attempt, self.link.clock.fraction())).await;
+            self.dial.dial().await
+        };
+        let dialled = tokio::select! {
+            () = self.stop.cancelled() => return None,
+            dialled = dialling => dialled,
+        };
+        *attempt = attempt.saturating_add(1);
+        let session = self.dial.client_id();
+        dialled
+            .inspect_err(|error| {
+                tracing::debug!(session, attempt, error = error as &dyn std::error::Error, "not back yet");
+            })
+            .ok()
+    }
+
+    /// Serves one connection until it is lost, or until the session is stopped.
+    async fn serve(&self, dialled: Dialled, number: u64, role: &Arc<dyn Role>) {
+        let Dialled { client, events, greeting } = dialled;
+        let line = Arc::new(self.line_of(client, number, &greeting));
+        let _lost = line.lost.clone().drop_guard();
+        // The client's step is kept between two looks at it: a torn one would lose what it had in hand.
+        let mut events = Box::pin(unfold(events, |mut events: EventLoop| async move {
+            let event = events.poll().await;
+            Some((event, events))
+        }));
+        let mut greeted = pin!(Arc::clone(role).greet(Arc::clone(&line), greeting.session_present));
+        let (mut is_greeted, mut is_stopping) = (false, false);
+        let mut farewell = pin!(async {
+            // A connection that is gone already takes none.
+            let _ = line.client.disconnect_with_timeout(FAREWELL_TIMEOUT).await;
+            tokio::time::sleep(FAREWELL_TIMEOUT).await;
+        });
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    continue;
+                }
+                () = &mut farewell, if is_stopping => return,
+                done = &mut greeted, if !is_greeted => {
+                    is_greeted = true;
+                    if let Err(error) = done {
+                        let session = self.dial.client_id();
+                        tracing::error!(session, error = &error as &dyn std::error::Error, "subscribing failed");
+                        return;
+                    }
+                    self.welcome(&line);
+                    continue;
+                }
+                event = events.next() => event,
+            };
+            match event {
+                Some(Ok(Event::Incoming(Packet::Publish(raw)))) => role.take(&line, raw),
+                Some(Ok(Event::Incoming(Packet::UnsubAck(_)))) => {
+                    line.unsubscribed.send_modify(|count| *count = count.saturating_add(1));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    if !is_stopping {
+                        tracing::info!(session = self.dial.client_id(), %error, "the connection has ended");
+                    }
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn line_of(&self, client: AsyncClient, number: u64, greeting: &ConnAck) -> Line {
+        let theirs = greeting.properties.as_ref().and_then(|properties| properties.max_packet_size);
+        let packet_bytes_max = theirs.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+        Line {
+            number,
+            client,
+            packet_bytes_max: packet_bytes_max.min(self.dial.packet_bytes_max()),
+            lost: CancellationToken::new(),
+            unsubscribed: watch::channel(0).0,
+        }
+    }
+
+    /// The connection is there for everybody.
+    fn welcome(&self, line: &Arc<Line>) {
+        self.up.send_replace(Some(Arc::clone(line)));
+        if self.is_missed.swap(false, Ordering::Relaxed) {
+            self.link.standing.back();
+        }
+        tracing::info!(session = self.dial.client_id(), "connected to the MQTT broker");
+    }
+}
+
+/// The first attempt is made at once, later ones after a doubling time, of which half is left to chance so that a broker
+/// that comes back is not met by all its clients together.
+fn reconnect_delay(attempt: u32, fraction: f64) -> Duration {
+    let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
+    let delay = RECONNECT_DELAY_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(RECONNECT_DELAY_MAX);
+    delay.div_f64(2.0) + delay.div_f64(2.0).mul_f64(fraction.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_doubles_up_to_its_bound_and_half_of_it_is_chance() {
+        assert_eq!(reconnect_delay(0, 0.5), Duration::ZERO);
+        assert_eq!(reconnect_delay(1, 0.0), Duration::from_millis(25));
+        assert_eq!(reconnect_delay(1, 1.0), Duration::from_millis(50));
+        assert_eq!(reconnect_delay(3, 1.0), Duration::from_millis(200));
+        for attempt in [20, 40, u32::MAX] {
+            assert_eq!(reconnect_delay(attempt, 1.0), RECONNECT_DELAY_MAX);
+        }
+    }
+}
