@@ -7,6 +7,7 @@ mod lagging;
 mod listening;
 mod spans;
 mod starting;
+mod taking_over;
 mod trying_again;
 
 use std::sync::Arc;
