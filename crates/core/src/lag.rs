@@ -84,9 +84,7 @@ type Measure = dyn Fn() -> BoxFuture<'static, Option<Measured>> + Send + Sync;
 
 impl Lags {
     /// Asks `measure` each time; `None` is that it cannot be told now.
-    pub fn new(
-        measure: impl Fn() -> BoxFuture<'static, Option<Measured>> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(measure: impl Fn() -> BoxFuture<'static, Option<Measured>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(measure))
     }
 

@@ -56,7 +56,7 @@ const fn to(to: &'static str, because: &'static str) -> Arrow {
 const CORE: Arrow = to("purista-core", "messages and contracts are its language");
 const JIFF: Arrow = to("jiff", "times in messages and records are jiff's, as in core");
 
-pub(crate) const ROOMS: [Room; 15] = [
+pub(crate) const ROOMS: [Room; 16] = [
     Room {
         name: "purista-core",
         floor: Floor::Ground,
@@ -182,6 +182,7 @@ pub(crate) const ROOMS: [Room; 15] = [
         ]),
     },
     Room { name: "over-nats", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
+    Room { name: "over-postgres", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room { name: "profile", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room { name: "sign-up", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room {
