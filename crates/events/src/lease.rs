@@ -75,9 +75,10 @@ impl Lease {
         let over = stop.child_token();
         let mut working = pin!(work(over.clone()));
         tokio::select! {
+            // First of all: whoever works and has lost it begins nothing more.
             biased;
-            ended = &mut working => return ended,
             () = self.lost() => over.cancel(),
+            ended = &mut working => return ended,
         }
         working.await
     }

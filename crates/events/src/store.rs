@@ -223,7 +223,7 @@ pub trait EventStore: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<DeadLetter>, StoreError>>;
 
     /// Waits until the work of this name is this process's to do, see [`Lease`]. Where several processes share a store, one has it
-    /// at a time; when that one ends, however it ends, another has it within seconds. An engine that one process has to itself
+    /// at a time; when that one ends, however it ends, another has it within seconds. Names are those of [`crate::lease`]. An engine that one process has to itself
     /// gives it at once, to whoever asks. Cancel safe.
     fn lease<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Lease, StoreError>> {
         Box::pin(std::future::ready(Ok(Lease::alone())))

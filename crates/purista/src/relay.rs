@@ -144,11 +144,13 @@ impl Relay {
             let place = *self.relayed.borrow();
             if *head.borrow_and_update() <= place {
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return,
                     _ = head.changed() => continue,
                 }
             }
             let carried = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 carried = self.carry(place) => carried,
             };

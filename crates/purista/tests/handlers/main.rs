@@ -5,6 +5,7 @@
 mod contracts;
 mod lagging;
 mod listening;
+mod relaying;
 mod spans;
 mod starting;
 mod taking_over;
