@@ -1,4 +1,4 @@
-//! How far whoever follows a log is behind it, as doors tell the outside.
+//! How far whoever follows a log is behind it, and who holds all of them back, as doors tell the outside.
 
 use std::fmt;
 use std::sync::Arc;
@@ -51,27 +51,50 @@ pub struct FollowerLag {
     pub caught_up_in: Option<Duration>,
 }
 
+/// A transaction of somebody who writes to the same server and has not ended: nothing that is recorded after it began to write is
+/// followed before it ends. Engines that have a log to themselves know none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The process of the server that serves it, by which an operator ends it.
+    pub pid: i32,
+    /// What its client calls itself.
+    pub application: String,
+    /// In which database it works.
+    pub database: String,
+    /// What it does, as `idle in transaction`.
+    pub state: String,
+    /// For how long its transaction is open.
+    pub age: Duration,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Measured {
+    /// How far everybody is behind.
+    pub followers: Vec<FollowerLag>,
+    /// Who holds them back, the oldest first, when somebody does for longer than a commit takes.
+    pub holders: Vec<Holder>,
+}
+
 /// Measures how far everybody is behind. Cheap to clone.
 #[derive(Clone)]
 pub struct Lags(Arc<Measure>);
 
-type Measure = dyn Fn() -> BoxFuture<'static, Option<Vec<FollowerLag>>> + Send + Sync;
+type Measure = dyn Fn() -> BoxFuture<'static, Option<Measured>> + Send + Sync;
 
 impl Lags {
     /// Asks `measure` each time; `None` is that it cannot be told now.
-    pub fn new(
-        measure: impl Fn() -> BoxFuture<'static, Option<Vec<FollowerLag>>> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(measure: impl Fn() -> BoxFuture<'static, Option<Measured>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(measure))
     }
 
     /// Those of a process in which nobody follows a log.
     pub fn none() -> Self {
-        Self::new(|| Box::pin(std::future::ready(Some(Vec::new()))))
+        Self::new(|| Box::pin(std::future::ready(Some(Measured::default()))))
     }
 
     /// How far everybody is behind now; `None` when it cannot be told. Cancel safe.
-    pub async fn measure(&self) -> Option<Vec<FollowerLag>> {
+    pub async fn measure(&self) -> Option<Measured> {
         (self.0)().await
     }
 }

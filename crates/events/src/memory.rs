@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use crate::form::{Counted, Form};
+use crate::lease::Lease;
 use crate::position::{Position, ReadToken};
 use crate::query::Query;
 use crate::recorded::Recorded;
@@ -25,6 +27,7 @@ use crate::view_read::ViewRead;
 
 pub mod clock;
 mod commit;
+mod leases;
 mod log;
 mod read;
 mod read_models;
@@ -32,6 +35,7 @@ pub mod tables;
 #[cfg(test)]
 mod tests;
 
+use leases::{Leases, Process};
 use log::Log;
 
 /// A store that keeps everything in memory: for tests, for a first start, and as the model of every other engine.
@@ -52,6 +56,7 @@ struct Medium {
     origin: Arc<str>,
     head: watch::Sender<Position>,
     content: Mutex<Content>,
+    leases: Arc<Leases>,
 }
 
 struct Content {
@@ -65,6 +70,8 @@ struct Content {
 struct Open {
     closed: OnceLock<()>,
     poison: OnceLock<String>,
+    /// Present when it stands for a process among others.
+    process: Option<Arc<Process>>,
 }
 
 /// What a test lets go wrong, see [`MemoryStore::fail_next`].
@@ -89,14 +96,31 @@ impl MemoryStore {
         let origin = clock.id().to_string().into();
         let content = Content { log: Log::default(), commit_faults: VecDeque::new(), read_faults: 0 };
         let head = watch::Sender::new(Position::START);
-        let medium = Medium { clock, origin, head, content: Mutex::new(content) };
+        let medium = Medium { clock, origin, head, content: Mutex::new(content), leases: Arc::default() };
         Self { medium: Arc::new(medium), open: Arc::default() }
     }
 
     /// Opens the same data again, after this one was closed or failed.
     #[must_use]
     pub fn reopen(&self) -> Self {
-        Self { medium: Arc::clone(&self.medium), open: Arc::default() }
+        let open = Open { process: self.open.process.clone(), ..Open::default() };
+        Self { medium: Arc::clone(&self.medium), open: Arc::new(open) }
+    }
+
+    /// For tests: opens the same data as one process among others that have it open: each of them works at what it has the lease
+    /// of, see [`EventStore::lease`].
+    #[must_use]
+    pub fn open_beside(&self) -> Self {
+        let open = Open { process: Some(Arc::default()), ..Open::default() };
+        Self { medium: Arc::clone(&self.medium), open: Arc::new(open) }
+    }
+
+    /// For tests: this process loses its leases, others may have them at once, and it gets none for a while; as when its connection
+    /// is cut. It does nothing to one that is not [open beside](Self::open_beside) others.
+    pub fn lose_leases(&self, and_none_for: Duration) {
+        if let Some(process) = &self.open.process {
+            self.medium.leases.lose(process, and_none_for);
+        }
     }
 
     /// For tests: lets the next commits go wrong, after those for which this was said before.
@@ -358,6 +382,19 @@ impl EventStore for MemoryStore {
         Box::pin(async move { self.look(|log| log.dead_letters(subscription, limit.min(PAGE_MAX))) })
     }
 
+    fn lease<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Lease, StoreError>> {
+        Box::pin(async move {
+            self.check_open()?;
+            match &self.open.process {
+                None => Ok(Lease::alone()),
+                Some(process) => {
+                    let lease = Leases::take(&self.medium.leases, name, process).await;
+                    self.check_open().map(|()| lease)
+                }
+            }
+        })
+    }
+
     fn poisoned(&self) -> Option<String> {
         self.open.poison.get().cloned()
     }
@@ -367,6 +404,7 @@ impl EventStore for MemoryStore {
             // Under the lock, so that a commit comes wholly before it or not at all.
             let _content = self.content();
             let _ = self.open.closed.set(());
+            self.lose_leases(Duration::ZERO);
             Ok(())
         })
     }

@@ -1,7 +1,7 @@
 //! Runs projections: what a host is given, what it runs, and how others learn how far it is.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use purista_core::clock::Clock;
 use purista_core::text::Text;
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::lag::{LAG_COUNTED_MAX, Lag};
 use crate::position::Position;
@@ -25,6 +24,9 @@ mod lane;
 pub mod request;
 pub mod sink;
 mod tables;
+mod turn;
+
+use turn::Turn;
 
 /// How long a projection waits before it asks a store again that refused.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -45,12 +47,17 @@ trait Worker: Send + Sync {
     }
     /// Makes what is missing, so that readers find it.
     fn begin(&self) -> BoxFuture<'_, Result<(), StoreError>>;
-    /// Works until it is stopped, or the store fails.
-    fn work<'a>(
-        &'a self,
-        stop: &'a CancellationToken,
-        clock: &'a Clock,
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Whether one process does it for all; else each does it for itself.
+    fn is_one_for_all(&self) -> bool {
+        true
+    }
+    /// Works until its turn is over, or the store fails.
+    fn work<'a>(&'a self, turn: &'a mut Turn) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Tells what another process has done, as the store keeps it, and hands on to it what is asked for here. When it is dropped,
+    /// what it was about to hand on is still asked for.
+    fn look_on<'a>(&'a self, _: &'a Clock) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 impl Projected {
@@ -89,20 +96,6 @@ impl Projected {
     pub async fn begin(&self) -> Result<(), StoreError> {
         self.worker.begin().await
     }
-
-    /// Follows the log until it is stopped. What is under way then is finished first.
-    pub async fn run(self, stop: CancellationToken, clock: Clock) {
-        let Control { name, version, .. } = &*self.control;
-        while let Err(error) = self.worker.work(&stop, &clock).await {
-            let reason = purista_core::error::chain(&error);
-            tracing::error!(projection = %name, version, error = %reason, "a projection waits for its store");
-            self.control.change(|state| state.condition = Condition::Failing(reason));
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(STORE_RETRY) => {}
-            }
-        }
-    }
 }
 
 impl fmt::Debug for Projected {
@@ -124,6 +117,17 @@ struct Control {
     wake: Notify,
     wants_resume: AtomicBool,
     wants_rebuild: AtomicBool,
+    /// How many wait until readers see what they wrote.
+    waiting: AtomicUsize,
+}
+
+/// Somebody waits until readers see what he wrote: who looks on looks more often.
+struct Waiting<'c>(&'c Control);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Control {
@@ -138,11 +142,22 @@ impl Control {
             wake: Notify::new(),
             wants_resume: AtomicBool::new(false),
             wants_rebuild: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
         }
     }
 
     fn query(&self) -> Query {
         self.query.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether somebody resumed it, and nobody has taken that up yet.
+    fn wants_resume(&self) -> bool {
+        self.wants_resume.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody asked for it to be made anew, and nobody has taken that up yet.
+    fn wants_rebuild(&self) -> bool {
+        self.wants_rebuild.load(Ordering::Acquire)
     }
 
     /// Whether somebody resumed it, since it was last asked.
@@ -153,6 +168,14 @@ impl Control {
     /// Whether somebody asked for it to be made anew, since it was last asked.
     fn takes_rebuild(&self) -> bool {
         self.wants_rebuild.swap(false, Ordering::AcqRel)
+    }
+
+    fn waits(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        if self.state.borrow().is_elsewhere {
+            self.wake.notify_one();
+        }
+        Waiting(self)
     }
 
     fn change(&self, change: impl FnOnce(&mut ProjectionState)) {
@@ -167,6 +190,8 @@ pub struct ProjectionState {
     pub condition: Condition,
     /// Its builds: the one that readers see, and one that is being made.
     pub builds: Vec<BuildProgress>,
+    /// Whether another process runs it: what is told here is what that one has kept, a second ago at most.
+    pub is_elsewhere: bool,
 }
 
 /// Whether a projection works.
@@ -190,7 +215,7 @@ pub struct BuildProgress {
     pub position: Position,
     /// Whether it is what readers see.
     pub is_current: bool,
-    /// How many events it took in a second of late.
+    /// How many events it took in a second of late; 0 when it is not known, as of another process.
     pub per_second: f64,
 }
 
@@ -223,6 +248,7 @@ impl ProjectionHandle {
     /// receipt. Cancel safe.
     pub async fn reached(&self, position: Position, within: Duration) -> Result<(), NotReached> {
         let mut reached = self.0.reached.subscribe();
+        let _waiting = (*reached.borrow() < position).then(|| self.0.waits());
         // The sender lives as long as this handle.
         let wait = reached.wait_for(|reached| *reached >= position);
         if matches!(tokio::time::timeout(within, wait).await, Ok(Ok(_))) {
@@ -260,14 +286,14 @@ impl ProjectionHandle {
         Lag::measure(&*self.0.store, &self.0.query(), new.position, now, new.per_second).await.map(Some)
     }
 
-    /// Lets it try again the event at which it is paused.
+    /// Lets it try again the event at which it is paused. Another process that runs it is asked by way of the store.
     pub fn resume(&self) {
         self.0.wants_resume.store(true, Ordering::Release);
         self.0.wake.notify_one();
     }
 
     /// Makes its read model anew from the first event on, beside the one that readers see, and shows it when it has caught
-    /// up.
+    /// up. Another process that runs it is asked by way of the store. A value in memory is made anew in this process alone.
     pub fn rebuild(&self) {
         self.0.wants_rebuild.store(true, Ordering::Release);
         self.0.wake.notify_one();

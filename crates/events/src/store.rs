@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use purista_core::id::Id;
+use purista_core::lag::Holder;
 use purista_core::store::Versioned;
 use tokio::sync::watch;
 
@@ -222,10 +223,16 @@ pub trait EventStore: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<DeadLetter>, StoreError>>;
 
     /// Waits until the work of this name is this process's to do, see [`Lease`]. Where several processes share a store, one has it
-    /// at a time; when that one ends, however it ends, another has it within seconds. An engine that one process has to itself
+    /// at a time; when that one ends, however it ends, another has it within seconds. Names are those of [`crate::lease`]. An engine that one process has to itself
     /// gives it at once, to whoever asks. Cancel safe.
     fn lease<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Lease, StoreError>> {
         Box::pin(std::future::ready(Ok(Lease::alone())))
+    }
+
+    /// Who holds followers back at this moment, the oldest first: transactions that have written and are not ended. An engine that
+    /// one process has to itself knows none. Cancel safe.
+    fn holders(&self) -> BoxFuture<'_, Result<Vec<Holder>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     /// Why it takes no more commits, when it does not: after a failed write only a restart helps.

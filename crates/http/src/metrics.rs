@@ -1,11 +1,11 @@
-//! What Prometheus reads: how far projections, durable subscriptions and the relay are behind the log.
+//! What Prometheus reads: how far projections, durable subscriptions and the relay are behind the log, and who holds them back.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
-use purista_core::lag::{FollowerLag, Lags};
+use purista_core::lag::{FollowerLag, Holder, Lags, Measured};
 
 use crate::response::{self, Answer, Flow, Problem};
 
@@ -59,7 +59,7 @@ pub(crate) async fn answer(lags: &Lags, flow: &Flow) -> Answer {
 }
 
 /// The text format of Prometheus, version 0.0.4.
-fn text(lags: &[FollowerLag]) -> String {
+fn text(Measured { followers: lags, holders }: &Measured) -> String {
     let mut text = String::new();
     for Gauge { name, help, of } in &GAUGES {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
@@ -73,7 +73,22 @@ fn text(lags: &[FollowerLag]) -> String {
             );
         }
     }
+    hold(&mut text, holders);
     text
+}
+
+fn hold(text: &mut String, holders: &[Holder]) {
+    let name = "purista_held_back_seconds";
+    let help = "For how long a transaction is open that has written and holds everybody back; missing when none does.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for Holder { pid, application, database, state, age } in holders {
+        let (application, database, state) = (escaped(application), escaped(database), escaped(state));
+        let _ = writeln!(
+            text,
+            "{name}{{pid=\"{pid}\",application=\"{application}\",database=\"{database}\",state=\"{state}\"}} {}",
+            age.as_secs_f64()
+        );
+    }
 }
 
 /// The value of a label: a backslash, a quotation mark and the end of a line would end it.

@@ -2,35 +2,19 @@
 
 use std::time::Duration;
 
+use purista_core::lag::Holder;
 use purista_events::store::StoreError;
 
 use crate::error::read_failed;
 use crate::fetch::rows;
 use crate::store::PostgresStore;
 
-/// A session with a transaction that has written and is still open: nothing that was recorded after it began to write is followed
-/// before it ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Holder {
-    /// The process of the server: `SELECT pg_terminate_backend(pid)` ends it.
-    pub pid: i32,
-    /// What its client calls itself.
-    pub application: String,
-    /// In which database it works.
-    pub database: String,
-    /// What it does, as `idle in transaction`.
-    pub state: String,
-    /// For how long its transaction is open.
-    pub age: Duration,
-}
-
 impl PostgresStore {
     /// Who holds followers back at this moment, the oldest first, at most ten. Transactions of some milliseconds belong to every
     /// log that is written; one of seconds was forgotten by somebody, and `idle_in_transaction_session_timeout` on the server ends
     /// such ones by itself. A transaction that was prepared for two phases has no session and is not among them.
     ///
-    /// What sessions of other users do is seen by members of `pg_read_all_stats`. Cancel safe.
+    /// `SELECT pg_terminate_backend(pid)` ends one. What sessions of other users do is seen by members of `pg_read_all_stats`. Cancel safe.
     pub async fn holders(&self) -> Result<Vec<Holder>, StoreError> {
         let what = "read of who holds followers back";
         let sql = "SELECT pid, coalesce(application_name, ''), coalesce(datname, ''), coalesce(state, ''), \

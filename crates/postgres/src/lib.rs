@@ -7,10 +7,9 @@
 //! **What it is not.** It replicates nothing by itself, and is as durable as its server. A transaction that somebody leaves open
 //! after it has written, anywhere in the cluster, holds followers back: it delays, and never skips.
 //!
-//! **Not yet.** A host does not ask for a lease ([`EventStore::lease`](purista_events::store::EventStore::lease)) before it
-//! relays, projects or feeds durable subscriptions. Several hosts may serve commands on one store, but until then give these
-//! three to one of them: two relays send every event twice, and two hosts run the handler of a durable subscription twice,
-//! although its effects in the store happen once.
+//! **What is done by one process at a time.** Relaying, projecting, feeding a durable subscription: a host does each only while it has
+//! the lease of it ([`EventStore::lease`](purista_events::store::EventStore::lease)), a lock of its session on the server. Another has
+//! it within seconds when the process, its connection or its machine is gone. Commands are answered by all of them.
 //!
 //! ```no_run
 //! use purista_core::id::Id;

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use jiff::Timestamp;
 use purista_core::id::Id;
+use purista_core::lag::Holder;
 use purista_core::store::Versioned;
 use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use purista_events::form::{Counted, Form};
@@ -383,6 +384,10 @@ impl EventStore for PostgresStore {
 
     fn lease<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Lease, StoreError>> {
         Box::pin(self.handle.leases.take(name))
+    }
+
+    fn holders(&self) -> BoxFuture<'_, Result<Vec<Holder>, StoreError>> {
+        Box::pin(Self::holders(self))
     }
 
     /// Never: what a connection cannot do, the next one can.

@@ -1,11 +1,13 @@
 //! Feeds a subscription from a bridge: whatever no log of ours holds.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::BoxFuture;
 use purista_core::bridge::{Consumer, Delivery, Outcome};
 use purista_core::error::HandlerError;
-use purista_core::message::Message;
+use purista_core::message::{Message, MessageType};
+use purista_core::subscription::Sharing;
 use purista_events::batch::Batch;
 use purista_events::subscriptions::{DeadLetter, DeadLetterSource, Failure, SubscriptionId};
 use tokio::time::Instant;
@@ -21,8 +23,11 @@ pub(crate) struct BridgeFed<L>(Arc<Feed<L>>);
 
 impl<L: Hears> BridgeFed<L> {
     pub(crate) fn new(listener: Arc<L>, runtime: Arc<Runtime>, id: SubscriptionId) -> Self {
-        let can_delay = runtime.bridge.capabilities().delayed_retry;
-        Self(Arc::new(Feed { listener, runtime, id, can_delay }))
+        let capabilities = runtime.bridge.capabilities();
+        let can_delay = capabilities.delayed_retry;
+        let is_one_of_many =
+            capabilities.is_local && runtime.store.is_some() && listener.terms().sharing == Sharing::Shared;
+        Self(Arc::new(Feed { listener, runtime, id, can_delay, is_one_of_many }))
     }
 }
 
@@ -38,11 +43,16 @@ struct Feed<L> {
     id: SubscriptionId,
     /// Whether the bridge brings a message back later.
     can_delay: bool,
+    /// Whether other processes that share the store may hear the same of their relays: one of them is to.
+    is_one_of_many: bool,
 }
 
 impl<L: Hears> Feed<L> {
     async fn deliver(self: Arc<Self>, delivery: Delivery) -> Outcome {
         let Delivery { mut message, mut attempt } = delivery;
+        if self.is_one_of_many && self.hears_elsewhere(&message) {
+            return Outcome::Ack;
+        }
         if self.is_durable() && Box::pin(self.was_handled(&message)).await {
             return Outcome::Ack;
         }
@@ -59,6 +69,13 @@ impl<L: Hears> Feed<L> {
                 (outcome, _) => return outcome,
             }
         }
+    }
+
+    /// Whether it came from the log, and is heard in the process that has the relay's lease.
+    fn hears_elsewhere(&self, message: &Message) -> bool {
+        message.kind == MessageType::CustomMessage
+            && message.record.is_some()
+            && !self.runtime.relays_to_shared.load(Ordering::Acquire)
     }
 
     fn is_durable(&self) -> bool {

@@ -15,7 +15,7 @@ use purista_events::batch::Batch;
 use purista_events::position::Position;
 use purista_events::query::{Query, QueryItem, TenantScope};
 use purista_events::recorded::Recorded;
-use purista_events::store::{Direction, EventStore, FollowPage, StoreError};
+use purista_events::store::{Direction, EventStore, FollowPage, StoreError, StoreErrorKind};
 use purista_events::subscriptions::{ProgressChange, SubscriptionId, SubscriptionRecord};
 use purista_events::upcast::Upcasters;
 use tokio::sync::{Notify, watch};
@@ -28,18 +28,17 @@ use crate::runtime::Runtime;
 
 mod attempt;
 mod ledger;
+mod turn;
 
 use attempt::{Attempt, Ended, How};
 use ledger::{Job, Ledger, Saving};
+use turn::{Sign, Turn};
 
 /// The most events that wait parked for one subscription; at this many it fetches no more, and health says so.
 pub(crate) const PARKED_MAX: usize = 10_000;
 
 /// How many events a subscription holds that are fetched and not finished, those behind one of their key included.
 const WINDOW_MAX: usize = 512;
-
-/// How long it waits before it asks a store again that refused.
-const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// How a durable subscription is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +49,8 @@ pub(crate) enum DurableState {
     Full,
     /// The store does not do what it must.
     Failing(String),
+    /// Another process feeds it.
+    Elsewhere,
 }
 
 /// The handle of one durable subscription.
@@ -114,14 +115,15 @@ impl DurableControl {
     }
 
     #[cfg(feature = "testing")]
-    pub(crate) fn is_paused(&self) -> bool {
-        matches!(self.state(), DurableState::Paused(_))
+    /// Whether it is paused, or another process feeds it.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.state(), DurableState::Paused(_) | DurableState::Elsewhere)
     }
 
     #[cfg(feature = "testing")]
-    /// Whether everything up to here is finished, or it is paused.
+    /// Whether everything up to here is finished, or it is idle.
     pub(crate) fn is_settled_at(&self, head: Position) -> bool {
-        self.is_paused() || self.settled_up_to.borrow().is_some_and(|place| place >= head)
+        self.is_idle() || self.settled_up_to.borrow().is_some_and(|place| place >= head)
     }
 
     pub(crate) fn resume(&self) {
@@ -148,7 +150,12 @@ pub(crate) struct Durable {
 /// Why serving ended.
 enum End {
     Stopped,
-    Paused,
+    /// Its lease is lost: another process may feed it already.
+    Lost,
+    /// What the store knows is to be read anew: it is paused.
+    ReadAnew,
+    /// Somebody else has finished something of what is to be saved.
+    Overtaken,
     Failed(StoreError),
 }
 
@@ -156,63 +163,26 @@ impl Durable {
     /// Makes the subscription known to the store, so that nothing recorded from now on is missed. Without `from_start` it
     /// begins at the head.
     pub(crate) async fn register(&self) -> Result<(), StoreError> {
+        // Before it is looked for: what is recorded after another process has made it known lies behind this.
+        let head = *self.store.head().borrow();
         if self.store.subscription(&self.control.id).await?.is_some() {
             return Ok(());
         }
-        let start = if self.listener.listening().terms.from_start {
-            Position::START
-        } else {
-            *self.store.head().borrow()
-        };
+        let start = if self.listener.listening().terms.from_start { Position::START } else { head };
         let mut batch = Batch::new(self.runtime.clock.id(), None);
         let subscription = self.control.id.clone();
         batch.progress.push(ProgressChange { subscription, up_to: Some(start), done: None });
         settled(&self.store, batch).await
     }
 
-    /// Serves until it is stopped; what is under way is finished first.
-    pub(crate) async fn run(self) {
-        loop {
-            let failed = match self.load().await {
-                Ok(record) => match self.serve(record).await {
-                    End::Stopped => return,
-                    End::Paused => continue,
-                    End::Failed(error) => error,
-                },
-                Err(error) => error,
-            };
-            let reason = purista_core::error::chain(&failed);
-            tracing::error!(subscription = %self.control.id, error = %reason, "a durable subscription waits for its store");
-            self.control.set(DurableState::Failing(reason));
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = tokio::time::sleep(STORE_RETRY) => {}
-            }
-        }
-    }
-
     async fn load(&self) -> Result<SubscriptionRecord, StoreError> {
         Ok(self.store.subscription(&self.control.id).await?.unwrap_or_default())
     }
 
-    async fn wait_for_resume(&self, reason: String) -> Result<End, StoreError> {
-        self.control.set(DurableState::Paused(reason));
-        self.control.settled_up_to.send_replace(None);
-        tokio::select! {
-            () = self.stop.cancelled() => return Ok(End::Stopped),
-            () = self.control.resume.notified() => {}
-        }
-        let mut batch = Batch::new(self.runtime.clock.id(), None);
-        batch.pauses.push((self.control.id.clone(), None));
-        settled(&self.store, batch).await?;
-        tracing::info!(subscription = %self.control.id, "a subscription goes on");
-        Ok(End::Paused)
-    }
-
-    async fn serve(&self, record: SubscriptionRecord) -> End {
+    async fn serve(&self, record: SubscriptionRecord, turn: &mut Turn) -> End {
         self.control.fetched_up_to.store(record.progress.low.number(), Ordering::Relaxed);
         if let Some(pause) = &record.pause {
-            return self.wait_for_resume(pause.reason.clone()).await.unwrap_or_else(End::Failed);
+            return self.wait_for_resume(pause.reason.clone(), turn).await.unwrap_or_else(End::Failed);
         }
         self.control.set(DurableState::Running);
         let query = &self.control.query;
@@ -229,7 +199,7 @@ impl Durable {
                 running.push(self.begin(job));
             }
             // A store that has failed is not asked again until everything was read anew.
-            if saving.is_none() && !matches!(leaving, Some(End::Failed(_))) {
+            if saving.is_none() && !matches!(leaving, Some(End::Failed(_) | End::Overtaken)) {
                 saving = ledger.to_save().map(|next| self.save(next));
             }
             if running.is_empty()
@@ -262,6 +232,8 @@ impl Durable {
                     saving = None;
                     match result {
                         Ok(()) => ledger.saved(&saved),
+                        // By another process, that had the lease before this one or has it since.
+                        Err(error) if error.kind() == StoreErrorKind::AlreadyDone => leaving = Some(End::Overtaken),
                         Err(error) => leaving = Some(End::Failed(error)),
                     }
                 }
@@ -273,13 +245,16 @@ impl Durable {
                         Err(error) => leaving = Some(End::Failed(error)),
                     }
                 }
-                () = self.control.parked_anew.notified(), if leaving.is_none() => {
+                sign = turn.sign(&self.control.parked_anew, leaving.is_some()) => match sign {
                     // Nothing else goes on meanwhile, so what ends in the store is not taken for new.
-                    match self.load().await {
+                    Sign::Look => match self.load().await {
+                        Ok(record) if record.pause.is_some() => leaving = Some(End::ReadAnew),
                         Ok(record) => ledger.take_up(record.parked),
                         Err(error) => leaving = Some(End::Failed(error)),
-                    }
-                }
+                    },
+                    Sign::Lost => drop(leaving.get_or_insert(End::Lost)),
+                    Sign::GiveUp => return End::Lost,
+                },
                 () = until(due, &self.runtime) => {}
                 _ = head.changed(), if fetching.is_none() && leaving.is_none() => {}
             }
@@ -315,7 +290,7 @@ impl Durable {
             How::Finished { is_saved } => ledger.finished(position, is_saved),
             How::Parked(parked) => ledger.parked_now(parked),
             How::ParkedBehind(parked) => parked.into_iter().for_each(|one| ledger.parked_behind(one)),
-            How::Paused => return Some(End::Paused),
+            How::Paused => return Some(End::ReadAnew),
             How::Failed(error) => return Some(End::Failed(error)),
         }
         None

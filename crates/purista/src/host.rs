@@ -249,6 +249,7 @@ impl HostBuilder {
             stop: stop.clone(),
             tasks: TaskTracker::new(),
             running: Running::default(),
+            relays_to_shared: true.into(),
             observer: self.observer.clone(),
         })
     }

@@ -70,6 +70,11 @@ pub(crate) fn health(handle: &ProjectionHandle, head: Position) -> PartHealth {
     }
 }
 
+/// Whether another process runs it.
+pub(crate) fn is_elsewhere(handle: &ProjectionHandle) -> bool {
+    handle.states().borrow().is_elsewhere
+}
+
 /// Where its builds are, as one number that grows with each step of one of them.
 pub(crate) fn place(handle: &ProjectionHandle) -> u64 {
     handle.state().builds.iter().map(|build| build.position.number()).sum()

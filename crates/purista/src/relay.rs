@@ -1,10 +1,17 @@
 //! Carries recorded events from the log to the bridge, in order: message id = event id.
+//!
+//! Of the processes that share a store one relays at a time. Into a bridge of its own, within the process, each of them relays, so
+//! that listeners on every instance hear in each; those that share their messages hear where the lease is.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::join;
 use purista_core::bridge::BridgeErrorKind;
 use purista_events::batch::Batch;
+use purista_events::lease::{self, Lease};
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::store::{EventStore, StoreError};
@@ -20,6 +27,9 @@ const PAGE: usize = 256;
 
 /// The longest pause between two tries to reach the bridge.
 const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How often it is looked how far another process has carried.
+const LOOKED_EVERY: Duration = Duration::from_secs(1);
 
 /// Carries the log of one store to one bridge.
 pub(crate) struct Relay {
@@ -54,23 +64,100 @@ impl Relay {
 
     /// Carries until it is stopped.
     pub(crate) async fn run(self) {
+        if self.keeps_place {
+            while let Some(lease) = self.next_turn().await {
+                lease.during(&self.stop, |over| self.carry_all(over)).await;
+            }
+        } else {
+            // In this order: nothing is carried before it is known whether the lease is here.
+            join(self.share(), self.carry_all(self.stop.clone())).await;
+        }
+    }
+
+    /// Into a bridge within the process: says whether this one is it in which shared listeners hear.
+    async fn share(&self) {
+        let is_here = &self.runtime.relays_to_shared;
+        is_here.store(false, Ordering::Release);
+        while let Some(lease) = self.lease_or_stop(std::future::pending()).await {
+            is_here.store(true, Ordering::Release);
+            self.stop.run_until_cancelled(lease.lost()).await;
+            is_here.store(false, Ordering::Release);
+        }
+    }
+
+    /// Waits for the lease, and takes up the place that the store has then; `None` when it is stopped.
+    async fn next_turn(&self) -> Option<Lease> {
+        loop {
+            let lease = self.lease_or_stop(self.look_on()).await?;
+            if lease.is_alone() {
+                return Some(lease);
+            }
+            match self.look().await {
+                Ok(()) => {
+                    tracing::info!("the relay runs in this process");
+                    return Some(lease);
+                }
+                Err(error) => tracing::error!(%error, "the relay waits for its store"),
+            }
+            drop(lease);
+            self.stop.run_until_cancelled(tokio::time::sleep(RETRY_MAX)).await?;
+        }
+    }
+
+    async fn lease_or_stop(&self, meanwhile: impl Future<Output = Infallible>) -> Option<Lease> {
+        let mut meanwhile = std::pin::pin!(meanwhile);
+        loop {
+            let taken = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                taken = self.store.lease(lease::RELAY) => taken,
+                never = &mut meanwhile => match never {},
+            };
+            match taken {
+                Ok(lease) => return Some(lease),
+                Err(error) => tracing::error!(%error, "the relay waits for its store"),
+            }
+            self.stop.run_until_cancelled(tokio::time::sleep(RETRY_MAX)).await?;
+        }
+    }
+
+    /// Tells how far another process has carried.
+    async fn look_on(&self) -> Infallible {
+        loop {
+            if let Err(error) = self.look().await {
+                tracing::error!(%error, "it cannot be told how far the relay is");
+            }
+            tokio::time::sleep(LOOKED_EVERY).await;
+        }
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
+        if let Some(record) = self.store.subscription(&Self::id()).await? {
+            self.relayed.send_replace(record.progress.low);
+        }
+        Ok(())
+    }
+
+    async fn carry_all(&self, stop: CancellationToken) {
         let mut head = self.store.head();
         loop {
             let place = *self.relayed.borrow();
             if *head.borrow_and_update() <= place {
                 tokio::select! {
-                    () = self.stop.cancelled() => return,
+                    biased;
+                    () = stop.cancelled() => return,
                     _ = head.changed() => continue,
                 }
             }
             let carried = tokio::select! {
-                () = self.stop.cancelled() => return,
+                biased;
+                () = stop.cancelled() => return,
                 carried = self.carry(place) => carried,
             };
             if let Err(error) = carried {
                 tracing::error!(%error, "the relay waits for its store");
                 tokio::select! {
-                    () = self.stop.cancelled() => return,
+                    () = stop.cancelled() => return,
                     () = tokio::time::sleep(RETRY_MAX) => {}
                 }
             }

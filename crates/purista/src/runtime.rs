@@ -1,6 +1,7 @@
 //! What every handler of one host shares: the client, the stores, the clock.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use purista_core::bridge::EventBridge;
 use purista_core::client::Client;
@@ -36,6 +37,9 @@ pub(crate) struct Runtime {
     pub(crate) running: Running,
     /// Told of everything that a handler did; tests set it.
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Whether listeners that share their messages hear in this process what the relay brings over a bridge within it: among
+    /// processes that share a store, one at a time does.
+    pub(crate) relays_to_shared: AtomicBool,
     /// Whether an invoke needs a key of its own: somebody it reaches may keep a store.
     pub(crate) derives_keys: bool,
 }

@@ -118,7 +118,7 @@ impl TestHost {
             for durable in self.host.durables() {
                 let mut settled = durable.settled_up_to.subscribe();
                 let _ = settled
-                    .wait_for(|place| place.is_some_and(|place| place >= head) || durable.is_paused())
+                    .wait_for(|place| place.is_some_and(|place| place >= head) || durable.is_idle())
                     .await;
             }
             self.bridge.settled().await;

@@ -192,6 +192,7 @@ pub(crate) const ROOMS: [Room; 16] = [
         ]),
     },
     Room { name: "over-nats", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
+    Room { name: "over-postgres", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room { name: "profile", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room { name: "sign-up", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room {

@@ -6,17 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join};
-use purista_core::clock::Clock;
 use purista_core::error::HandlerError;
 use purista_core::text::Text;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use self::input::{ContentFold, Taken};
 use super::lane::Rate;
-use super::{BuildProgress, Condition, Control, Projected, Worker};
+use super::{BuildProgress, Condition, Control, Projected, Turn, Worker};
 use crate::occurrence::{OccurrencePage, Occurrences};
 use crate::position::Position;
 use crate::projection::{Projection, projection};
@@ -173,12 +171,13 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Worker for
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn work<'a>(
-        &'a self,
-        stop: &'a CancellationToken,
-        clock: &'a Clock,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(self.follow(stop, clock))
+    /// The value is in this process's memory.
+    fn is_one_for_all(&self) -> bool {
+        false
+    }
+
+    fn work<'a>(&'a self, turn: &'a mut Turn) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.follow(turn))
     }
 }
 
@@ -192,23 +191,24 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
         Ok(position)
     }
 
-    async fn save(&self, position: Position, clock: &Clock) {
+    async fn save(&self, position: Position, turn: &Turn) {
         let body = self.folded.read(serde_json::to_vec);
         let Ok(body) = body else { return };
-        let snapshot = Snapshot { key: self.key.clone(), position, taken_at: clock.now(), body: body.into() };
+        let snapshot =
+            Snapshot { key: self.key.clone(), position, taken_at: turn.clock.now(), body: body.into() };
         if let Err(error) = self.store.save_snapshot(snapshot).await {
             tracing::warn!(projection = %self.control.name, %error, "a value is not kept; it is folded again after a restart");
         }
     }
 
-    async fn follow(&self, stop: &CancellationToken, clock: &Clock) -> Result<(), StoreError> {
-        while !stop.is_cancelled() {
+    async fn follow(&self, turn: &Turn) -> Result<(), StoreError> {
+        while !turn.is_over() {
             let mut position = self.load().await?;
-            if let Some(pause) = self.fold(&mut position, stop, clock).await? {
+            if let Some(pause) = self.fold(&mut position, turn).await? {
                 tracing::error!(projection = %self.control.name, position = %pause.at, reason = pause.reason, "a projection is paused");
                 self.control.change(|state| state.condition = Condition::Paused(pause));
                 tokio::select! {
-                    () = stop.cancelled() => {}
+                    () = turn.over() => {}
                     () = self.control.wake.notified() => {}
                 }
             }
@@ -217,25 +217,20 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
     }
 
     /// Folds until it is stopped, or meets an event that it cannot take in.
-    async fn fold(
-        &self,
-        position: &mut Position,
-        stop: &CancellationToken,
-        clock: &Clock,
-    ) -> Result<Option<BuildPause>, StoreError> {
+    async fn fold(&self, position: &mut Position, turn: &Turn) -> Result<Option<BuildPause>, StoreError> {
         let (mut head, mut rate, query) = (self.store.head(), Rate::new(), self.projection.query());
         let (mut kept, mut kept_at) = (*position, Instant::now());
         let (mut next, mut spare): (Option<Page>, _) = (None, Occurrences::default());
         self.publish(*position, &rate);
         loop {
             let seen = *head.borrow_and_update();
-            if stop.is_cancelled() || kept_at.elapsed() >= KEPT_EVERY {
+            if turn.is_over() || kept_at.elapsed() >= KEPT_EVERY {
                 if kept < *position {
-                    self.save(*position, clock).await;
+                    self.save(*position, turn).await;
                 }
                 (kept, kept_at) = (*position, Instant::now());
             }
-            if stop.is_cancelled() {
+            if turn.is_over() {
                 return Ok(None);
             }
             if self.control.takes_rebuild() {
@@ -245,7 +240,7 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
             }
             if next.is_none() && *position >= seen {
                 tokio::select! {
-                    () = stop.cancelled() => {}
+                    () = turn.over() => {}
                     _ = head.changed() => {}
                     () = self.control.wake.notified() => {}
                     () = tokio::time::sleep_until(kept_at + KEPT_EVERY), if kept < *position => {}
@@ -271,15 +266,15 @@ impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Folds<S> {
                 End::All => (up_to, None),
                 End::Before(at, reason) => (at.previous().max(*position), Some((at, reason))),
                 End::Broken(at, reason) => {
-                    return Ok(Some(BuildPause { at, since: clock.now(), reason }));
+                    return Ok(Some(BuildPause { at, since: turn.clock.now(), reason }));
                 }
             };
             *position = up_to;
             rate.count(count);
             self.publish(*position, &rate);
             if let Some((at, reason)) = poison {
-                self.save(*position, clock).await;
-                return Ok(Some(BuildPause { at, since: clock.now(), reason }));
+                self.save(*position, turn).await;
+                return Ok(Some(BuildPause { at, since: turn.clock.now(), reason }));
             }
             next = following?;
         }

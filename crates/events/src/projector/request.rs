@@ -1,5 +1,5 @@
-//! A request to make a projection's read model anew, kept in the store until its program runs again: what the command line
-//! can do about a rebuild, since the handlers live in the program.
+//! A request to make a projection's read model anew, kept in the store until whoever runs the projection takes it up: what the
+//! command line can do about a rebuild, since the handlers live in the program, and what another process of that program can.
 
 use jiff::Timestamp;
 use purista_core::clock::Clock;
@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::batch::Batch;
 use crate::store::{EventStore, StoreError, StoreErrorKind};
 
-/// Asks for the read model of this projection to be made anew. Whoever runs it next begins with it, beside what readers see.
+/// Asks for the read model of this projection to be made anew, beside what readers see. Whoever runs it next begins with it; whoever
+/// runs it now, on a store that several processes share, begins within a second.
 /// Asked twice is asked once.
 pub async fn ask(
     store: &(impl EventStore + ?Sized),

@@ -6,17 +6,16 @@ use futures_util::future::{BoxFuture, join};
 use purista_core::clock::Clock;
 use purista_core::error::HandlerError;
 use purista_core::text::Text;
-use tokio_util::sync::CancellationToken;
 
 use super::lane::Rate;
-use super::{BuildProgress, Condition, Control, Projected, Worker};
+use super::{BuildProgress, Condition, Control, Projected, Turn, Worker};
 use crate::batch::Batch;
 use crate::position::Position;
 use crate::query::Query;
 use crate::read_models::{Build, BuildPause};
 use crate::recorded::Recorded;
 use crate::store::{EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
-use crate::subscriptions::{Pause, ProgressChange, SubscriptionId};
+use crate::subscriptions::{Pause, ProgressChange, SubscriptionId, SubscriptionRecord};
 
 /// What the names begin with under which checkpoints and pauses of such projections are kept, as
 /// `purista.projection.search.1`.
@@ -68,32 +67,50 @@ impl<K: Sink> Worker for Outside<K> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn work<'a>(
-        &'a self,
-        stop: &'a CancellationToken,
-        clock: &'a Clock,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(self.follow(stop, clock))
+    fn work<'a>(&'a self, turn: &'a mut Turn) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.follow(turn))
+    }
+
+    fn look_on<'a>(&'a self, clock: &'a Clock) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            if self.control.wants_resume() {
+                self.pause(None, clock).await?;
+                self.control.takes_resume();
+            }
+            let record = self.record().await?;
+            self.publish(record.progress.low, record.pause.as_ref(), 0.0);
+            Ok(())
+        })
     }
 }
 
 impl<K: Sink> Outside<K> {
-    async fn follow(&self, stop: &CancellationToken, clock: &Clock) -> Result<(), StoreError> {
-        let record = self.store.subscription(&self.id).await?.unwrap_or_default();
+    async fn record(&self) -> Result<SubscriptionRecord, StoreError> {
+        Ok(self.store.subscription(&self.id).await?.unwrap_or_default())
+    }
+
+    async fn follow(&self, turn: &mut Turn) -> Result<(), StoreError> {
+        let clock = turn.clock.clone();
+        let record = self.record().await?;
         let (mut position, mut pause) = (record.progress.low, record.pause);
         let (mut head, mut rate, query) = (self.store.head(), Rate::new(), self.control.query());
         let mut next: Option<FollowPage> = None;
-        while !stop.is_cancelled() {
+        while !turn.is_over() {
             let seen = *head.borrow_and_update();
             if self.control.takes_resume() && pause.take().is_some() {
-                self.pause(None, clock).await?;
+                self.pause(None, &clock).await?;
             }
-            self.publish(position, pause.as_ref(), &rate);
+            if turn.looks() {
+                // Somebody else may have stopped it, or let it go on.
+                pause = self.record().await?.pause;
+            }
+            self.publish(position, pause.as_ref(), rate.per_second());
             if pause.is_some() || (next.is_none() && position >= seen) {
                 tokio::select! {
-                    () = stop.cancelled() => {}
+                    () = turn.over() => {}
                     _ = head.changed() => {}
                     () = self.control.wake.notified() => {}
+                    () = turn.time_to_look() => {}
                 }
                 continue;
             }
@@ -116,7 +133,7 @@ impl<K: Sink> Outside<K> {
                 let reason = error.report();
                 tracing::error!(projection = %self.control.name, after = %position, reason, "a projection is paused");
                 let paused = Pause { since: clock.now(), reason };
-                self.pause(Some(paused.clone()), clock).await?;
+                self.pause(Some(paused.clone()), &clock).await?;
                 pause = Some(paused);
                 continue;
             }
@@ -146,9 +163,9 @@ impl<K: Sink> Outside<K> {
         }
     }
 
-    fn publish(&self, position: Position, pause: Option<&Pause>, rate: &Rate) {
+    fn publish(&self, position: Position, pause: Option<&Pause>, per_second: f64) {
         let build = Build { name: self.control.name.clone(), version: self.control.version, generation: 1 };
-        let progress = BuildProgress { build, position, is_current: true, per_second: rate.per_second() };
+        let progress = BuildProgress { build, position, is_current: true, per_second };
         // First, so that who sees the state finds the position with it.
         self.control.reached.send_replace(position);
         self.control.change(|state| {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, join};
 use purista_core::clock::Clock;
-use tokio_util::sync::CancellationToken;
 
 use super::lane::{Lane, fetch};
-use super::{BuildProgress, Condition, Control, Worker, request};
+use super::{BuildProgress, Condition, Control, Turn, Worker, request};
 use crate::position::Position;
 use crate::projection::Projection;
 use crate::query::Query;
@@ -35,12 +34,27 @@ impl<M: ReadModels> Worker for Tables<M> {
         Box::pin(async move { self.own_builds().await.map(drop) })
     }
 
-    fn work<'a>(
-        &'a self,
-        stop: &'a CancellationToken,
-        clock: &'a Clock,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(self.follow(stop, clock))
+    fn work<'a>(&'a self, turn: &'a mut Turn) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.follow(turn))
+    }
+
+    fn look_on<'a>(&'a self, clock: &'a Clock) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let records = self.records().await?;
+            if self.control.wants_resume() {
+                for record in records.iter().filter(|record| record.pause.is_some()) {
+                    self.store.pause_build(&record.build, None).await?;
+                }
+                self.control.takes_resume();
+            }
+            if self.control.wants_rebuild() {
+                let (name, version) = (self.projection.name(), self.projection.version());
+                request::ask(&self.store, clock, name, version).await?;
+                self.control.takes_rebuild();
+            }
+            self.publish(records.iter().map(|record| (record, 0.0)));
+            Ok(())
+        })
     }
 }
 
@@ -80,12 +94,13 @@ impl<M: ReadModels> Tables<M> {
         Ok(build)
     }
 
-    async fn follow(&self, stop: &CancellationToken, clock: &Clock) -> Result<(), StoreError> {
+    async fn follow(&self, turn: &mut Turn) -> Result<(), StoreError> {
+        let clock = turn.clock.clone();
         let mut lanes: Vec<Lane<M::Tx>> = self.own_builds().await?.into_iter().map(Lane::new).collect();
         self.discard_replaced(&mut lanes).await?;
-        self.begin_again_if_asked(&mut lanes, clock).await?;
+        self.begin_again_if_asked(&mut lanes, &clock).await?;
         let mut head = self.store.head();
-        while !stop.is_cancelled() {
+        while !turn.is_over() {
             let seen = *head.borrow_and_update();
             if self.control.takes_resume() {
                 self.resume(&mut lanes).await?;
@@ -93,20 +108,25 @@ impl<M: ReadModels> Tables<M> {
             if self.control.takes_rebuild() {
                 self.begin_again(&mut lanes).await?;
             }
+            if turn.looks() {
+                self.begin_again_if_asked(&mut lanes, &clock).await?;
+                self.take_up_pauses(&mut lanes).await?;
+            }
             let mut has_worked = false;
             for lane in &mut lanes {
                 if lane.has_work(seen) {
-                    self.advance(lane, clock).await?;
+                    self.advance(lane, &clock).await?;
                     has_worked = true;
                 }
             }
             has_worked |= self.switch_if_due(&mut lanes).await?;
-            self.publish(&lanes);
+            self.publish(lanes.iter().map(|lane| (&lane.record, lane.rate.per_second())));
             if !has_worked {
                 tokio::select! {
-                    () = stop.cancelled() => {}
+                    () = turn.over() => {}
                     _ = head.changed() => {}
                     () = self.control.wake.notified() => {}
+                    () = turn.time_to_look() => {}
                 }
             }
         }
@@ -171,7 +191,19 @@ impl<M: ReadModels> Tables<M> {
         Ok(())
     }
 
-    /// Begins again when somebody asked for it while nobody ran it. A crash between the two makes it begin once more.
+    /// Somebody else may have stopped it, or let it go on.
+    async fn take_up_pauses(&self, lanes: &mut [Lane<M::Tx>]) -> Result<(), StoreError> {
+        for record in self.records().await? {
+            let lane = lanes.iter_mut().find(|lane| lane.record.build == record.build);
+            if let Some(lane) = lane.filter(|lane| lane.record.pause != record.pause) {
+                (lane.page, lane.next, lane.suspect) = (None, None, None);
+                lane.record.pause = record.pause;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins again when somebody asked for it in another process, or while nobody ran it. A crash between the two makes it begin once more.
     async fn begin_again_if_asked(
         &self,
         lanes: &mut Vec<Lane<M::Tx>>,
@@ -258,23 +290,22 @@ impl<M: ReadModels> Tables<M> {
         Ok(())
     }
 
-    fn publish(&self, lanes: &[Lane<M::Tx>]) {
+    /// Tells how far these builds are, with their rates.
+    fn publish<'r>(&self, builds: impl Iterator<Item = (&'r BuildRecord, f64)> + Clone) {
         // First, so that who sees the state finds the position with it.
-        if let Some(current) = lanes.iter().find(|lane| lane.record.is_current) {
-            self.control.reached.send_replace(current.record.position);
+        if let Some((current, _)) = builds.clone().find(|(record, _)| record.is_current) {
+            self.control.reached.send_replace(current.position);
         }
-        let paused = lanes.iter().find_map(|lane| lane.record.pause.clone());
+        let paused = builds.clone().find_map(|(record, _)| record.pause.clone());
         self.control.change(|state| {
             state.condition = paused.map_or(Condition::Running, Condition::Paused);
-            state.builds = lanes
-                .iter()
-                .map(|lane| BuildProgress {
-                    build: lane.record.build.clone(),
-                    position: lane.record.position,
-                    is_current: lane.record.is_current,
-                    per_second: lane.rate.per_second(),
-                })
-                .collect();
+            let told = builds.map(|(record, per_second)| BuildProgress {
+                build: record.build.clone(),
+                position: record.position,
+                is_current: record.is_current,
+                per_second,
+            });
+            state.builds = told.collect();
         });
     }
 }

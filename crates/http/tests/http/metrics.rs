@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use purista_core::lag::{FollowerKind, FollowerLag, Lags};
+use purista_core::lag::{FollowerKind, FollowerLag, Holder, Lags, Measured};
 
 use crate::support::{Builder, gateway};
 
@@ -19,6 +19,10 @@ fn lag(kind: FollowerKind, name: &str, events: u64) -> FollowerLag {
 }
 
 fn told(found: Option<Vec<FollowerLag>>) -> Builder {
+    measured(found.map(|followers| Measured { followers, holders: Vec::new() }))
+}
+
+fn measured(found: Option<Measured>) -> Builder {
     let mut builder = Builder::new();
     builder.lags = Lags::new(move || {
         let found = found.clone();
@@ -68,6 +72,22 @@ async fn everybody_is_told_in_the_form_that_prometheus_reads() {
     assert!(text.lines().all(|line| line.starts_with("# HELP ")
         || line.starts_with("# TYPE ")
         || line.starts_with("purista_")));
+}
+
+#[tokio::test]
+async fn who_holds_everybody_back_is_named_with_the_age_of_his_transaction() {
+    let holder = Holder {
+        pid: 17,
+        application: "psql of \"ada\"".to_owned(),
+        database: "app".to_owned(),
+        state: "idle in transaction".to_owned(),
+        age: Duration::from_millis(62_500),
+    };
+    let found = Measured { followers: Vec::new(), holders: vec![holder] };
+    let open = measured(Some(found)).open(gateway().metrics()).await;
+    let text = String::from_utf8(open.get("/metrics").await.body).unwrap();
+    let line = "purista_held_back_seconds{pid=\"17\",application=\"psql of \\\"ada\\\"\",database=\"app\",state=\"idle in transaction\"} 62.5\n";
+    assert!(text.contains(line), "{text}");
 }
 
 #[tokio::test]

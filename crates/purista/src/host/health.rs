@@ -88,6 +88,15 @@ impl Inner {
             let part = projecting::health(one, head);
             let is_behind = part.condition == Condition::Up && part.events_behind > Some(0);
             match self.stands(&part.name, is_behind.then(|| projecting::place(one))) {
+                // A restart of this process would move nothing.
+                Some(since) if projecting::is_elsewhere(one) => PartHealth {
+                    condition: Condition::Degraded,
+                    detail: Some(format!(
+                        "another process has it and has taken nothing in for {} s",
+                        since.as_secs()
+                    )),
+                    ..part
+                },
                 Some(since) => PartHealth {
                     condition: Condition::Down,
                     detail: Some(format!("it has taken nothing in for {} s", since.as_secs())),
@@ -145,7 +154,7 @@ impl Inner {
 fn ailing(durable: &DurableControl) -> Option<(Condition, String)> {
     let id = &durable.id;
     match durable.state() {
-        DurableState::Running => None,
+        DurableState::Running | DurableState::Elsewhere => None,
         DurableState::Paused(_) => {
             Some((Condition::Degraded, format!("the subscription {id} is paused: see the log")))
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use purista_core::lag::{FollowerKind, FollowerLag, Lags};
+use purista_core::lag::{FollowerKind, FollowerLag, Holder, Lags, Measured};
 use purista_events::lag::Lag;
 use purista_events::position::Position;
 use purista_events::projector::ProjectionHandle;
@@ -23,8 +23,11 @@ use crate::runtime::Runtime;
 /// How long a measurement is told again: however many ask, the store counts no more often.
 const KEPT_FOR: Duration = Duration::from_secs(1);
 
+/// Transactions that are younger belong to every log that is written.
+const HOLDS_AT_LEAST: Duration = Duration::from_secs(1);
+
 /// Follower by follower: what it is, its name, and how far behind.
-type Measured = Vec<(FollowerKind, String, Lag)>;
+type Behind = Vec<(FollowerKind, String, Lag)>;
 
 /// Everybody who follows the log of a host.
 pub(super) struct Lagging {
@@ -33,7 +36,7 @@ pub(super) struct Lagging {
     pub(super) projections: Vec<ProjectionHandle>,
     pub(super) relayed: watch::Receiver<Position>,
     pub(super) paces: Mutex<HashMap<String, Pace>>,
-    pub(super) kept: tokio::sync::Mutex<Option<(Instant, Vec<FollowerLag>)>>,
+    pub(super) kept: tokio::sync::Mutex<Option<(Instant, Measured)>>,
 }
 
 /// How fast one of them goes, between two measurements.
@@ -70,7 +73,7 @@ impl Lagging {
         })
     }
 
-    async fn told(&self) -> Result<Vec<FollowerLag>, StoreError> {
+    async fn told(&self) -> Result<Measured, StoreError> {
         // Whoever comes while it is measured waits, and is told the same.
         let mut kept = self.kept.lock().await;
         if let Some((at, lags)) = &*kept
@@ -78,12 +81,13 @@ impl Lagging {
         {
             return Ok(lags.clone());
         }
-        let lags: Vec<_> = self.measure().await?.into_iter().map(told).collect();
+        let followers = self.measure().await?.into_iter().map(told).collect();
+        let lags = Measured { followers, holders: holders(&self.runtime).await? };
         *kept = Some((Instant::now(), lags.clone()));
         Ok(lags)
     }
 
-    async fn measure(&self) -> Result<Measured, StoreError> {
+    async fn measure(&self) -> Result<Behind, StoreError> {
         let Some(store) = &self.runtime.store else { return Ok(Vec::new()) };
         let (store, now) = (&**store, self.runtime.clock.now());
         let mut lags = Vec::new();
@@ -122,6 +126,14 @@ impl Lagging {
     }
 }
 
+/// Who holds followers back for longer than a commit takes.
+async fn holders(runtime: &Runtime) -> Result<Vec<Holder>, StoreError> {
+    let Some(store) = &runtime.store else { return Ok(Vec::new()) };
+    let mut holders = store.holders().await?;
+    holders.retain(|holder| holder.age >= HOLDS_AT_LEAST);
+    Ok(holders)
+}
+
 /// What is finished beyond its lowest unfinished event does not wait.
 async fn of_subscription(
     store: &dyn EventStore,
@@ -158,6 +170,12 @@ impl RunningHost {
         let measured = lagging.measure().await?.into_iter();
         let shown = measured.filter(|(kind, ..)| *kind != FollowerKind::Rebuild);
         Ok(shown.map(|(_, name, lag)| (name, lag)).collect())
+    }
+
+    /// Who holds all of them back, the oldest first: transactions that have written to the store's server and are open for more
+    /// than a second. Somebody forgot them; until they end, nothing newer is delivered anywhere.
+    pub async fn holders(&self) -> Result<Vec<Holder>, StoreError> {
+        holders(&self.parts.runtime).await
     }
 }
 

@@ -5,8 +5,10 @@
 mod contracts;
 mod lagging;
 mod listening;
+mod relaying;
 mod spans;
 mod starting;
+mod taking_over;
 mod trying_again;
 
 use std::sync::Arc;

@@ -2,11 +2,13 @@
 
 use garde::Validate;
 use purista_core::address::{Address, ServiceId};
+use purista_core::clock::Clock;
 use purista_core::event::{Event, Tags};
 use purista_core::message::Party;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::batch::{Append, Batch, Condition as If};

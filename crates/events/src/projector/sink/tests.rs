@@ -9,6 +9,7 @@ use purista_core::message::Party;
 
 use super::*;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Append, Condition as If};
 use crate::memory::MemoryStore;
