@@ -32,6 +32,7 @@
 mod codec;
 mod connect;
 mod decision;
+mod details;
 mod error;
 mod event;
 mod fetch;
