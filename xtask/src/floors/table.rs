@@ -174,6 +174,7 @@ pub(crate) const ROOMS: [Room; 15] = [
             CORE,
             to("purista-events", "it shows and steers what the contract of a log keeps"),
             to("purista-sqlite", "the file that it opens"),
+            to("purista-postgres", "the database that it opens, and copies a file into"),
         ],
         guests: Guests::Only(&[
             JIFF,
