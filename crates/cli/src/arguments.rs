@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use purista_postgres::builder::SCHEMA;
 
 use crate::dead_letters::DeadLetters;
@@ -56,6 +57,9 @@ pub(crate) struct Shared {
     /// Print JSON: lists as one value a line, everything else as one document.
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     pub(crate) json: bool,
+    /// Whether the file is named on the command line: it goes before a database in a variable.
+    #[arg(skip)]
+    is_file_named: bool,
 }
 
 impl Shared {
@@ -65,9 +69,21 @@ impl Shared {
         Some(Database { url, schema })
     }
 
-    /// Where the store is: a database goes before a file.
+    /// Where the store is: what is named on the command line goes before what a variable names, and a database before a file.
     pub(crate) fn location(&self) -> Location {
-        self.database().map_or_else(|| Location::File(self.file.clone()), Location::Postgres)
+        let database = self.database().filter(|_| !self.is_file_named);
+        database.map_or_else(|| Location::File(self.file.clone()), Location::Postgres)
+    }
+}
+
+impl Arguments {
+    /// Reads them; wrong ones end the program.
+    pub(crate) fn read() -> Self {
+        let matches = Self::command().get_matches();
+        let mut arguments = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let named = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        arguments.shared.is_file_named = named("file") && !named("store");
+        arguments
     }
 }
 
@@ -102,8 +118,6 @@ pub(crate) enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

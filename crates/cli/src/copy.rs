@@ -30,6 +30,8 @@ use crate::table::{Column, Table};
 /// How many events are written together at most, and how many bytes of their bodies from which on no more are added.
 const PIECE_EVENTS_MAX: usize = 8 * PAGE_MAX;
 const PIECE_BYTES: usize = 4 * 1024 * 1024;
+/// How many events are read at once while it is not known how large they are.
+const FIRST: usize = 64;
 /// How many ranges of events are compared, and how many events one has at least.
 const RANGES: u64 = 20;
 const RANGE_MIN: u64 = 1_000;
@@ -141,7 +143,7 @@ impl Copy {
         let Self { source, target, head } = self;
         let (began, first) = (Instant::now(), target.reached().number());
         let mut come = 0;
-        let mut next = piece(source, target.reached(), PAGE_MAX).await.map_err(unread)?;
+        let mut next = piece(source, target.reached(), FIRST).await.map_err(unread)?;
         while let Some(last) = next.last().map(|event| event.position) {
             let piece_read = next;
             let fitting = fitting(&piece_read);
@@ -211,13 +213,16 @@ fn fitting(before: &[Recorded]) -> usize {
 }
 
 /// The events after a position, as many as are written together.
-async fn piece(source: &SqliteStore, after: Position, at_once: usize) -> Result<Vec<Recorded>, StoreError> {
-    let (mut events, mut bytes) = (Vec::new(), 0);
-    let (everything, mut after) = (Query::all(), after);
+async fn piece(
+    source: &SqliteStore,
+    mut after: Position,
+    mut at_once: usize,
+) -> Result<Vec<Recorded>, StoreError> {
+    let (mut events, mut bytes, everything) = (Vec::new(), 0, Query::all());
     while events.len() < PIECE_EVENTS_MAX && bytes < PIECE_BYTES {
         let page = source.read(&everything, after, Direction::Forwards, at_once).await?;
         let Some(last) = page.last() else { break };
-        after = last.position;
+        (after, at_once) = (last.position, fitting(&page));
         bytes += page.iter().map(|event| event.body.len()).sum::<usize>();
         events.extend(page);
     }
@@ -230,7 +235,7 @@ async fn checksum(
     [mut after, up_to]: [Position; 2],
 ) -> Result<Checksum, StoreError> {
     let mut sum = Checksum::default();
-    let mut at_once = PAGE_MAX;
+    let mut at_once = FIRST;
     while after < up_to {
         let page = read(after, at_once).await?;
         let Some(last) = page.last() else { break };

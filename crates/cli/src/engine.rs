@@ -109,16 +109,13 @@ impl Engine for PostgresStore {
         Box::pin(async move {
             let mut head = self.head();
             let reached = head.wait_for(|head| *head >= position);
-            match tokio::time::timeout(SETTLED_WITHIN, reached).await {
-                Ok(_) => Ok(()),
-                Err(_) => {
-                    let what = format!(
-                        "somebody still writes below position {position}: ask again when he has ended; \
-                         `purista store status` names him"
-                    );
-                    Err(StoreError::new(StoreErrorKind::Overloaded, what))
-                }
+            if tokio::time::timeout(SETTLED_WITHIN, reached).await.is_ok() {
+                return Ok(());
             }
+            let what = format!(
+                "somebody still writes below position {position}: ask again when he has ended; `purista store status` names him"
+            );
+            Err(StoreError::new(StoreErrorKind::Overloaded, what))
         })
     }
 

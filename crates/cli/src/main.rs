@@ -35,8 +35,6 @@ mod waiting;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use crate::arguments::{Arguments, Command};
 use crate::screen::Screen;
 
@@ -47,7 +45,7 @@ const FAILED: u8 = 1;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     let mut screen = Screen::new(arguments.shared.json);
     let ended = Box::pin(run(arguments, &mut screen)).await;
     let ended = match (ended, screen.flush()) {

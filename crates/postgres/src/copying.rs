@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::Duration;
 
-use deadpool_postgres::{Pool, Transaction};
+use deadpool_postgres::Pool;
 use purista_core::id::Id;
 use purista_events::kept::Kept;
 use purista_events::position::Position;
@@ -19,7 +19,7 @@ use purista_events::store::{Direction, StoreError, StoreErrorKind};
 use tokio::sync::mpsc;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Transaction};
 
 use crate::builder::Builder;
 use crate::connect::{self, Server};
@@ -32,7 +32,7 @@ use crate::{codec, fetch, kept, migrations, store, write};
 
 mod rows;
 
-/// How many connections a copy uses beside the one that holds its lock.
+/// How many connections read what is there, beside the one that writes.
 const CONNECTIONS: usize = 2;
 /// How long a copy waits for one before it that was killed, whose session the server has not missed yet.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -54,8 +54,8 @@ pub struct CopyState {
 pub struct CopyInto {
     server: Server,
     pool: Pool,
-    /// Its session has the lock.
-    _lock: Client,
+    /// Its session has the lock and writes: whoever goes on after it was killed waits until its last transaction has ended.
+    client: Client,
     origin: String,
     reached: Position,
     is_finished: bool,
@@ -75,24 +75,24 @@ impl Builder {
 impl CopyInto {
     async fn open(opening: Opening, origin: &str) -> Result<Self, StoreError> {
         let server = opening.server()?;
-        let mut lock = server.open().await?;
+        let mut client = server.open().await?;
         if opening.migrates {
-            migrations::migrate(&mut lock, &server.schema).await?;
+            migrations::migrate(&mut client, &server.schema).await?;
         }
-        migrations::check_made(migrations::made(&lock, &server.schema).await?)?;
-        take_lock(&lock, &server.schema).await?;
+        migrations::check_made(migrations::made(&client, &server.schema).await?)?;
+        take_lock(&client, &server.schema).await?;
         let now = codec::nanoseconds(opening.clock.now());
-        migrations::enter(&mut lock, origin, now, &server.schema).await?;
-        let state = match state(&lock).await? {
+        migrations::enter(&mut client, origin, now, &server.schema).await?;
+        let state = match state(&client).await? {
             Some(state) => state,
-            None => begin(&lock, origin).await?,
+            None => begin(&client, origin).await?,
         };
         if state.origin != origin {
-            return Err(taken(format!("a copy of another log, {}", state.origin)));
+            return Err(taken(&format!("a copy of another log, {}", state.origin)));
         }
         let pool = store::pool(&server, CONNECTIONS)?;
         let CopyState { origin, reached, is_finished } = state;
-        Ok(Self { server, pool, _lock: lock, origin, reached, is_finished })
+        Ok(Self { server, pool, client, origin, reached, is_finished })
     }
 
     /// Up to where the events are there.
@@ -122,9 +122,8 @@ impl CopyInto {
             return Err(StoreError::new(StoreErrorKind::Invalid, what));
         }
         self.check_unfinished()?;
-        let mut client = self.pool.get().await.map_err(unconnected(what))?;
         let write = async {
-            let transaction = client.transaction().await?;
+            let transaction = self.client.transaction().await?;
             add_events(&transaction, events).await?;
             transaction.commit().await
         };
@@ -139,8 +138,7 @@ impl CopyInto {
     pub async fn add_kept(&mut self, pages: mpsc::Receiver<Vec<Kept>>) -> Result<(), StoreError> {
         let what = "the copy of what is kept beside the events";
         self.check_unfinished()?;
-        let mut client = self.pool.get().await.map_err(unconnected(what))?;
-        let transaction = client.transaction().await.map_err(change_failed(what))?;
+        let transaction = self.client.transaction().await.map_err(change_failed(what))?;
         rows::replace(&transaction, pages).await.map_err(change_failed(what))?;
         transaction.commit().await.map_err(change_failed(what))
     }
@@ -162,17 +160,16 @@ impl CopyInto {
     pub async fn finish(&mut self) -> Result<(), StoreError> {
         let what = "the end of the copy";
         self.check_unfinished()?;
-        let client = self.pool.get().await.map_err(unconnected(what))?;
         // A statement of several parts is one transaction.
-        client.batch_execute(FINISH).await.map_err(change_failed(what))?;
+        self.client.batch_execute(FINISH).await.map_err(change_failed(what))?;
         self.is_finished = true;
         Ok(())
     }
 
     /// Lets go of the store.
     pub async fn close(self) {
-        let Self { server, pool, _lock, .. } = self;
-        drop(_lock);
+        let Self { server, pool, client, .. } = self;
+        drop(client);
         pool.close();
         server.tasks.close();
         server.tasks.wait().await;
@@ -180,7 +177,7 @@ impl CopyInto {
 
     fn check_unfinished(&self) -> Result<(), StoreError> {
         if self.is_finished {
-            return Err(taken(format!("the finished copy of the log {}", self.origin)));
+            return Err(taken(&format!("the finished copy of the log {}", self.origin)));
         }
         Ok(())
     }
@@ -203,7 +200,7 @@ const FINISH: &str = "UPDATE log SET era = greatest(era, ((SELECT coalesce(max(p
          coalesce((SELECT max(recorded_at) FROM batches), 0))); \
      UPDATE copy SET finished_at = now(), position = (SELECT coalesce(max(position), 0) FROM events)";
 
-fn taken(by: String) -> StoreError {
+fn taken(by: &str) -> StoreError {
     StoreError::new(StoreErrorKind::Invalid, format!("in the store lies {by}"))
 }
 
@@ -246,15 +243,15 @@ pub(crate) async fn state(client: &Client) -> Result<Option<CopyState>, StoreErr
 /// Begins a copy in a store in which there is nothing. From now on it is the log of this name.
 async fn begin(client: &Client, origin: &str) -> Result<CopyState, StoreError> {
     let what = "the beginning of the copy";
-    let mut filled = String::from("SELECT name FROM (VALUES ");
-    for (index, table) in TABLES.into_iter().enumerate() {
-        let comma = if index == 0 { "" } else { ", " };
-        filled.push_str(&format!("{comma}('{table}', EXISTS (SELECT 1 FROM {table}))"));
-    }
-    filled.push_str(") t (name, is_filled) WHERE is_filled LIMIT 1");
+    let tables: Vec<String> =
+        TABLES.iter().map(|table| format!("('{table}', EXISTS (SELECT 1 FROM {table}))")).collect();
+    let filled = format!(
+        "SELECT name FROM (VALUES {}) t (name, is_filled) WHERE is_filled LIMIT 1",
+        tables.join(", ")
+    );
     if let Some(row) = client.query_opt(&filled, &[]).await.map_err(read_failed(what))? {
         let table: &str = row.try_get(0).map_err(read_failed(what))?;
-        return Err(taken(format!("something else already: its table `{table}` is not empty")));
+        return Err(taken(&format!("something else already: its table `{table}` is not empty")));
     }
     let sql = "WITH named AS (UPDATE log SET origin = $1) INSERT INTO copy (origin) VALUES ($1)";
     client.execute(sql, &[&codec::text(origin)]).await.map_err(change_failed(what))?;

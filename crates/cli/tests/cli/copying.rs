@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, join};
 use purista_core::clock::Clock;
@@ -84,7 +84,9 @@ where
     };
     let (handed, ()) = join(hand_on(pages), taking).await;
     handed.unwrap();
-    found.values_mut().for_each(|rows| rows.sort());
+    for rows in found.values_mut() {
+        rows.sort();
+    }
     found
 }
 
@@ -188,6 +190,9 @@ async fn what_is_there_beside_the_events_is_the_same_row_by_row() {
     target.close().await;
 }
 
+/// How many bytes each event's body has.
+const BODY: usize = 256;
+
 /// Users of a file that is long enough to be interrupted.
 async fn fill(file: &Path, batches: usize) -> SqliteStore {
     let store = SqliteStore::open(file).unwrap();
@@ -195,7 +200,9 @@ async fn fill(file: &Path, batches: usize) -> SqliteStore {
         let mut batch = Batch::new(Clock::system().id(), None);
         for event in 0..EVENTS_MAX {
             let user = (number * EVENTS_MAX + event).to_string();
-            let body = json!({ "user": user, "name": "A name that is not short ".repeat(9) }).to_string();
+            let name = "A name that is not short. ".repeat(9);
+            let body = json!({ "user": user, "name": &name[..BODY - 21 - user.len()] }).to_string();
+            assert_eq!(body.len(), BODY);
             batch.appends.extend(happened(1, (None, None), ("joined", "signUp"), (&user, &body)).appends);
         }
         for append in &mut batch.appends {
@@ -362,4 +369,27 @@ async fn what_differs_is_found_and_the_database_is_not_used() {
         assert!(ended.out.lines().any(|line| line.starts_with("events 1 to 5") && !line.ends_with("equal")));
         assert!(PostgresStore::connect(&url).await.is_err(), "{change}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "soak: a million events: cargo xtask soak"]
+async fn soak_a_million_events_are_copied_in_bounded_memory() {
+    const MEMORY_KIB_MAX: u64 = 256 * 1024;
+    let (folder, url) = (Folder::new(), postgres::database().await);
+    fill(&folder.file(), 1_000).await.close().await.unwrap();
+    let began = Instant::now();
+    let copying = Running::start_between(&folder.file(), &url, &["store", "copy"]);
+    let mut memory = 0;
+    while let Some(now) = copying.memory_kib() {
+        memory = memory.max(now);
+        tokio::time::sleep(Duration::from_millis(50)).await; // real time: another process works
+    }
+    let ended = copying.end();
+    println!("{}{}", ended.err, ended.out);
+    println!(
+        "1,000,000 events of {BODY} bytes were copied and compared in {:?}, in {memory} KiB",
+        began.elapsed()
+    );
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.out.contains("1,000,000 events copied in ") && memory < MEMORY_KIB_MAX);
 }

@@ -51,7 +51,9 @@ async fn whatever_reads_says_the_same_of_a_file_and_of_its_copy() {
         );
     }
     let without_time = |mut listed: Vec<Value>| {
-        listed.iter_mut().for_each(|value| value["secondsBehind"] = Value::Null);
+        for value in &mut listed {
+            value["secondsBehind"] = Value::Null;
+        }
         listed
     };
     let subscriptions = &["subscriptions", "list"];
@@ -245,6 +247,10 @@ async fn what_belongs_to_the_other_engine_is_refused_with_the_way_there() {
         let ended = run_on(url, &["events", "list"]);
         assert!(ended.code == 1 && ended.err.contains(part) && !ended.err.contains("CANARY"), "{ended:?}");
     }
+    // What is said on the command line goes before what a variable says.
+    let file = folder.file();
+    let listed = run_on(&url, &["events", "list", "--limit", "1", "--file", file.to_str().unwrap()]);
+    assert!(listed.code == 0 && listed.out.contains("left v1"), "{listed:?}");
     let named = run_on(&format!("{url}_not"), &["events", "list"]);
     assert!(named.err.contains("make it with `createdb"), "{named:?}");
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use deadpool_postgres::Transaction;
 use purista_events::kept::{Kept, Part};
 use purista_events::subscriptions::{DeadLetter, Parked};
 use tokio::sync::mpsc;
-use tokio_postgres::Error;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Transaction};
 
 use crate::flight::{Blob, Column};
 use crate::write::column;
@@ -60,8 +59,7 @@ async fn write(transaction: &Transaction<'_>, part: Part, rows: &[Kept]) -> Resu
 async fn run(transaction: &Transaction<'_>, sql: &str, columns: Vec<Column>) -> Result<(), Error> {
     let values: Vec<&(dyn ToSql + Sync)> =
         columns.iter().map(|column| &**column as &(dyn ToSql + Sync)).collect();
-    let statement = transaction.prepare_cached(sql).await?;
-    transaction.execute(&statement, &values).await.map(drop)
+    transaction.execute(sql, &values).await.map(drop)
 }
 
 fn text(text: &str) -> String {

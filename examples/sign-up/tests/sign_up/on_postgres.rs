@@ -10,7 +10,7 @@ use crate::{PATIENCE, beside_others, mails, within};
 async fn no_kill_loses_an_answered_sign_up_or_its_mail_on_postgres() {
     let _cores = beside_others().await;
     let folder = Folder::with_postgres().await;
-    let mut expect = Vec::new();
+    let mut expect: Vec<(String, String)> = Vec::new();
     for round in 0..4_u64 {
         let server = Server::start(&folder).await;
         assert!(server.said.iter().any(|line| line.starts_with("store    Postgres at 127.0.0.1:")));
