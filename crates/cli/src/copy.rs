@@ -59,6 +59,7 @@ pub(crate) async fn run(
     let mut line = Line::new();
     let come = copy.events(&mut line).await?;
     let ranges = copy.compare_events(&mut line).await?;
+    line.show("copying and comparing what is kept beside the events", false);
     let parts = copy.rest().await?;
     line.end();
     let compared = Compared { ranges, parts };

@@ -26,6 +26,8 @@
 //! # }
 //! ```
 //!
+//! A log that began in another store is taken over as it is: [`copying`], for the command `purista store copy`.
+//!
 //! Look first at `place`, which says how the log is ordered, then at `lane`, which writes: `known` is what a group asks,
 //! `decision` what becomes of each batch, `write` what is written. `sql/1-log.sql` says where everything lies.
 

@@ -47,7 +47,8 @@ async fn what_is_committed_after_a_copy_lies_behind_all_of_it() {
     const FAR: u64 = 1 << 50;
     let (server, schema) = (Server::start(), schema());
     let copied = [recorded(1, 1, "2026-03-01T00:00:00Z"), recorded(FAR, 2, "2026-03-02T00:00:00.000000001Z")];
-    let mut copy = server.store(&schema).copy_into("a log").await.expect("it begins");
+    let late = || server.store(&schema).clock(Clock::new(Late));
+    let mut copy = late().copy_into("a log").await.expect("it begins");
     copy.add_events(&copied).await.expect("events are copied");
     assert_eq!(copy.events(Position::START, 10).await.expect("they are read"), copied);
     let behind = copy.add_events(&copied[..1]).await.expect_err("it is there");
@@ -55,7 +56,7 @@ async fn what_is_committed_after_a_copy_lies_behind_all_of_it() {
     copy.finish().await.expect("it is finished");
     copy.close().await;
 
-    let store = server.store(&schema).clock(Clock::new(Late)).connect().await.expect("the store opens");
+    let store = late().connect().await.expect("the store opens");
     assert_eq!(&*store.origin(), "a log");
     let receipt = store.commit(written("user", "ada")).await.expect("committed");
     assert!(receipt.position > Position::new(FAR), "{receipt:?}");
