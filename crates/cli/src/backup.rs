@@ -4,21 +4,29 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use purista_events::store::EventStore as _;
 use purista_sqlite::store::SqliteStore;
 use serde_json::json;
 
-use crate::opening::located;
+use crate::opening::{self, Location, located};
 use crate::refusal::Refusal;
 use crate::screen::{Screen, number};
 
 /// Copies the store. A file of that name is replaced only on demand, and only when the whole copy is there.
 pub(crate) async fn run(
-    store: &SqliteStore,
-    file: &Path,
+    location: &Location,
     to: &Path,
     force: bool,
     screen: &mut Screen,
 ) -> anyhow::Result<()> {
+    let Location::File(file) = location else {
+        return Err(Refusal::error(
+            "a database is not copied into a file",
+            "`pg_dump --schema=NAME` makes a copy of the schema that `pg_restore` reads; for a copy of each moment archive the \
+             server's log",
+        ));
+    };
+    let store = opening::read_file(file)?;
     refuse_unfit(file, to, force)?;
     if force && to.exists() {
         let beside = with_ending(to, ".new");
@@ -30,6 +38,7 @@ pub(crate) async fn run(
     } else {
         store.backup(to).await?;
     }
+    store.close().await?;
     let bytes = std::fs::metadata(to)?.len();
     let sentence = format!("copied to `{}`, {} bytes", to.display(), number(bytes));
     screen.say(&sentence, &json!({ "file": to.display().to_string(), "bytes": bytes }))

@@ -3,17 +3,26 @@
 use std::io::IsTerminal as _;
 
 use purista_events::form::Form;
-use purista_events::store::EventStore as _;
-use purista_sqlite::store::SqliteStore;
+use purista_events::position::Position;
+use purista_events::query::Query;
 use serde_json::{Value, json};
 
+use crate::engine::Engine;
 use crate::screen::{Screen, counted, number, on_one_line};
 use crate::table::{Column, Table};
 
-/// Looks through the whole file. Returns whether it is sound.
-pub(crate) async fn run(store: &SqliteStore, screen: &mut Screen) -> anyhow::Result<bool> {
+/// Behind everything.
+const END: Position = Position::new(u64::MAX);
+
+/// Looks through the whole store. Returns whether it is sound.
+pub(crate) async fn run(store: &dyn Engine, screen: &mut Screen) -> anyhow::Result<bool> {
     let forms = store.forms().await?;
-    let events: u64 = forms.iter().filter_map(|form| form.count).sum();
+    let counted_forms: Option<Vec<u64>> = forms.iter().map(|form| form.count).collect();
+    let events = match counted_forms {
+        Some(counts) => counts.iter().sum(),
+        // An engine that does not count them as they come counts them now.
+        None => store.count(&Query::all(), Position::START, END, u64::MAX).await?.events,
+    };
     if std::io::stderr().is_terminal() {
         eprintln!("looking through {} ...", counted(events, "event", "events"));
     }
@@ -45,7 +54,10 @@ pub(crate) async fn run(store: &SqliteStore, screen: &mut Screen) -> anyhow::Res
         format!("{events}: everything is as it was written")
     } else {
         let found = counted(u64::try_from(findings.len()).unwrap_or(0), "finding", "findings");
-        format!("{events}, {found}: keep this file as it is, and go back to a backup that `purista store check` finds sound")
+        format!(
+            "{events}, {found}: keep this {} as it is, and go back to a backup that `purista store check` finds sound",
+            store.noun()
+        )
     })?;
     Ok(is_sound)
 }

@@ -1,19 +1,18 @@
 //! `purista dead-letters`: what was given up, and another attempt at it.
 
-use std::path::Path;
-
 use clap::{Args, Subcommand};
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_events::batch::Batch;
 use purista_events::position::Position;
 use purista_events::query::Query;
-use purista_events::store::{Direction, EventStore as _, PAGE_MAX};
+use purista_events::store::{Direction, PAGE_MAX};
 use purista_events::subscriptions::{DeadLetter, DeadLetterSource, SubscriptionId};
-use purista_sqlite::store::SqliteStore;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::engine::Engine;
+use crate::opening::Location;
 use crate::refusal::Refusal;
 use crate::screen::{Screen, counted, on_one_line, plain, remark, time};
 use crate::table::{Column, Table, pairs};
@@ -72,28 +71,29 @@ pub(crate) struct Which {
     subscription: Option<String>,
 }
 
-pub(crate) async fn run(file: &Path, what: DeadLetters, screen: &mut Screen) -> anyhow::Result<()> {
+pub(crate) async fn run(location: &Location, what: DeadLetters, screen: &mut Screen) -> anyhow::Result<()> {
     match what {
         DeadLetters::List { subscription, limit } => {
-            let store = opening::read(file)?;
-            list(&store, subscription.map(SubscriptionId::new), limit, screen).await?;
+            let store = opening::read(location).await?;
+            list(&*store, subscription.map(SubscriptionId::new), limit, screen).await?;
             store.close().await?;
         }
         DeadLetters::Show { id, body } => {
-            let store = opening::read(file)?;
-            let letter = found(&store, &id).await?;
-            show(&store, &letter, body, screen).await?;
+            let store = opening::read(location).await?;
+            let letter = found(&*store, &id).await?;
+            show(&*store, &letter, body, screen).await?;
             store.close().await?;
         }
         DeadLetters::Replay { which } => {
-            let store = opening::own(file, "replay dead letters", WITHIN).await?;
-            each(&store, &which, Act::Replay, screen).await?;
+            let store = opening::own(location, "replay dead letters", WITHIN).await?;
+            each(&*store, &which, Act::Replay, screen).await?;
+            opening::remark_on_programs(&*store);
             store.close().await?;
         }
         DeadLetters::Drop { which } => {
             let within = "replay or keep them until then: nothing waits for them";
-            let store = opening::own(file, "drop dead letters", within).await?;
-            each(&store, &which, Act::Drop, screen).await?;
+            let store = opening::own(location, "drop dead letters", within).await?;
+            each(&*store, &which, Act::Drop, screen).await?;
             store.close().await?;
         }
     }
@@ -125,7 +125,7 @@ fn listed(letter: &DeadLetter) -> Value {
 }
 
 async fn list(
-    store: &SqliteStore,
+    store: &dyn Engine,
     subscription: Option<SubscriptionId>,
     limit: u64,
     screen: &mut Screen,
@@ -157,7 +157,7 @@ async fn list(
         screen.line("no dead letters")?;
     }
     table.print(screen)?;
-    let all = store.count_dead_letters(subscription.as_ref()).await?;
+    let all = store.count_dead_letters(subscription).await?;
     let shown = u64::try_from(letters.len()).unwrap_or(u64::MAX);
     if all > shown {
         screen.flush()?;
@@ -166,8 +166,8 @@ async fn list(
     Ok(())
 }
 
-async fn found(store: &SqliteStore, id: &str) -> anyhow::Result<DeadLetter> {
-    store.dead_letter(&Id::parse(id)?).await?.ok_or_else(|| {
+async fn found(store: &dyn Engine, id: &str) -> anyhow::Result<DeadLetter> {
+    store.dead_letter(Id::parse(id)?).await?.ok_or_else(|| {
         let what = format!("there is no dead letter `{id}`");
         Refusal::error(
             what,
@@ -177,7 +177,7 @@ async fn found(store: &SqliteStore, id: &str) -> anyhow::Result<DeadLetter> {
 }
 
 async fn show(
-    store: &SqliteStore,
+    store: &dyn Engine,
     letter: &DeadLetter,
     body: bool,
     screen: &mut Screen,
@@ -233,7 +233,7 @@ enum Act {
     Drop,
 }
 
-async fn each(store: &SqliteStore, which: &Which, act: Act, screen: &mut Screen) -> anyhow::Result<()> {
+async fn each(store: &dyn Engine, which: &Which, act: Act, screen: &mut Screen) -> anyhow::Result<()> {
     if !which.ids.is_empty() {
         // All are looked at before the first is touched.
         let mut letters = Vec::new();
@@ -288,7 +288,7 @@ async fn each(store: &SqliteStore, which: &Which, act: Act, screen: &mut Screen)
     Ok(())
 }
 
-async fn one(store: &SqliteStore, letter: &DeadLetter, act: Act, screen: &mut Screen) -> anyhow::Result<()> {
+async fn one(store: &dyn Engine, letter: &DeadLetter, act: Act, screen: &mut Screen) -> anyhow::Result<()> {
     let clock = Clock::system();
     let id = &letter.id;
     let batch = if let (Act::Replay, DeadLetterSource::Event(position)) = (act, &letter.source) {
@@ -312,7 +312,7 @@ async fn one(store: &SqliteStore, letter: &DeadLetter, act: Act, screen: &mut Sc
 }
 
 /// The order key of the event at this position, so that it goes after those of its key that wait already.
-async fn order_key(store: &SqliteStore, position: Position) -> anyhow::Result<Option<String>> {
+async fn order_key(store: &dyn Engine, position: Position) -> anyhow::Result<Option<String>> {
     let page = store.read(&Query::all(), position.previous(), Direction::Forwards, 1).await?;
     Ok(page.into_iter().find(|event| event.position == position).and_then(|event| event.order_key()))
 }

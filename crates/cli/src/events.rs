@@ -1,7 +1,5 @@
 //! `purista events`: what is recorded.
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use clap::Subcommand;
 use jiff::Timestamp;
@@ -11,9 +9,10 @@ use purista_core::id::Id;
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::reading::Pager;
-use purista_events::store::{Direction, EventStore as _};
-use purista_sqlite::store::SqliteStore;
+use purista_events::store::Direction;
 
+use crate::engine::Engine;
+use crate::opening::Location;
 use crate::refusal::Refusal;
 use crate::screen::{Screen, remark, time};
 use crate::selection::{self, Limit, Selection, Tenant};
@@ -105,8 +104,8 @@ fn moment(text: &str) -> anyhow::Result<Timestamp> {
     Ok(date.in_tz("UTC")?.timestamp())
 }
 
-pub(crate) async fn run(file: &Path, what: Events, screen: &mut Screen) -> anyhow::Result<()> {
-    let store = opening::read(file)?;
+pub(crate) async fn run(location: &Location, what: Events, screen: &mut Screen) -> anyhow::Result<()> {
+    let store = opening::read(location).await?;
     match what {
         Events::List { selection, from, before, limit, body } => {
             let (direction, from) = match from {
@@ -114,17 +113,17 @@ pub(crate) async fn run(file: &Path, what: Events, screen: &mut Screen) -> anyho
                 None => (Direction::Backwards, before.unwrap_or(END)),
             };
             let pages = Pages { query: selection.query(), from, direction, most: limit.most() };
-            list(&store, pages, body, screen).await?;
+            list(&*store, pages, body, screen).await?;
         }
-        Events::Read { event } => read(&store, &event, screen).await?,
+        Events::Read { event } => read(&*store, &event, screen).await?,
         Events::Tail { selection, from, last, body } => {
             let start = tail::Start { from, last };
-            tail::run(&store, selection.query(), start, body, screen).await?;
+            tail::run(&*store, selection.query(), start, body, screen).await?;
         }
         Events::AsOf { time, position, selection, limit, body } => {
             let at = match (time, position) {
-                (Some(time), _) => position_at(&store, time).await?,
-                (None, position) => reached(&store, position.unwrap_or_default())?,
+                (Some(time), _) => position_at(&*store, time).await?,
+                (None, position) => reached(&*store, position.unwrap_or_default())?,
             };
             let pages = Pages {
                 query: selection.query(),
@@ -132,10 +131,10 @@ pub(crate) async fn run(file: &Path, what: Events, screen: &mut Screen) -> anyho
                 direction: Direction::Backwards,
                 most: limit.most(),
             };
-            as_of(&store, (time, at), pages, body, screen).await?;
+            as_of(&*store, (time, at), pages, body, screen).await?;
         }
         Events::History { tags, types, tenant, body } => {
-            history(&store, tenant.query(&types, &tags), body, screen).await?;
+            history(&*store, tenant.query(&types, &tags), body, screen).await?;
         }
     }
     store.close().await?;
@@ -151,7 +150,7 @@ struct Pages {
 }
 
 impl Pages {
-    fn pager<'s>(&self, store: &'s SqliteStore) -> Pager<'s> {
+    fn pager<'s>(&self, store: &'s dyn Engine) -> Pager<'s> {
         let pager = Pager::new(store, self.query.clone(), self.from, self.direction);
         match usize::try_from(self.most) {
             // One more tells whether there are more.
@@ -162,7 +161,7 @@ impl Pages {
 }
 
 /// Prints events as rows or lines of JSON. Says how the list goes on when it is not all.
-async fn list(store: &SqliteStore, pages: Pages, body: bool, screen: &mut Screen) -> anyhow::Result<()> {
+async fn list(store: &dyn Engine, pages: Pages, body: bool, screen: &mut Screen) -> anyhow::Result<()> {
     let (mut onwards, mut left, mut last) = (pages.pager(store), pages.most, None);
     let mut table = shown::table(body);
     let mut has_more = false;
@@ -199,10 +198,10 @@ async fn list(store: &SqliteStore, pages: Pages, body: bool, screen: &mut Screen
     Ok(())
 }
 
-async fn read(store: &SqliteStore, event: &str, screen: &mut Screen) -> anyhow::Result<()> {
+async fn read(store: &dyn Engine, event: &str, screen: &mut Screen) -> anyhow::Result<()> {
     let known = match event.parse::<Position>() {
         Ok(position) => Some(position),
-        Err(_) => store.position_of(&Id::parse(event)?).await?,
+        Err(_) => store.position_of(Id::parse(event)?).await?,
     };
     let found = match known {
         Some(position) => {
@@ -224,7 +223,7 @@ async fn read(store: &SqliteStore, event: &str, screen: &mut Screen) -> anyhow::
 }
 
 /// The last position that was there at a time, once nothing more can be recorded at it.
-async fn position_at(store: &SqliteStore, at: Timestamp) -> anyhow::Result<Position> {
+async fn position_at(store: &dyn Engine, at: Timestamp) -> anyhow::Result<Position> {
     let clock = Clock::system();
     let now = clock.now();
     if at > now {
@@ -236,10 +235,13 @@ async fn position_at(store: &SqliteStore, at: Timestamp) -> anyhow::Result<Posit
     while clock.now().as_millisecond() <= at.as_millisecond() {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
-    Ok(store.position_at(at).await?)
+    let position = store.position_at(at).await?;
+    // In a store of many writers those that began before may not have ended.
+    store.settled(position).await?;
+    Ok(position)
 }
 
-fn reached(store: &SqliteStore, position: Position) -> anyhow::Result<Position> {
+fn reached(store: &dyn Engine, position: Position) -> anyhow::Result<Position> {
     let head = *store.head().borrow();
     if position > head {
         let what = format!("position {position} was not reached");
@@ -249,7 +251,7 @@ fn reached(store: &SqliteStore, position: Position) -> anyhow::Result<Position> 
 }
 
 async fn as_of(
-    store: &SqliteStore,
+    store: &dyn Engine,
     (at, position): (Option<Timestamp>, Position),
     pages: Pages,
     body: bool,
@@ -279,7 +281,7 @@ async fn as_of(
     Ok(screen.raw("]}\n")?)
 }
 
-async fn history(store: &SqliteStore, query: Query, body: bool, screen: &mut Screen) -> anyhow::Result<()> {
+async fn history(store: &dyn Engine, query: Query, body: bool, screen: &mut Screen) -> anyhow::Result<()> {
     let mut pager = Pager::new(store, query, Position::START, Direction::Forwards);
     let mut is_empty = true;
     while let Some(page) = pager.next().await? {

@@ -1,27 +1,32 @@
-//! `purista`: looks into a data file, and steers what is kept in it.
+//! `purista`: looks into a store, and steers what is kept in it.
 //!
-//! **What it is.** A door for people and scripts to one file of `purista-sqlite`: its events, now and as they were, who did
-//! what and why; projections, durable subscriptions and dead letters; backups and checks. What only reads works beside a
-//! running host.
+//! **What it is.** A door for people and scripts to one file of `purista-sqlite` or one schema of `purista-postgres`: its events, now and as they were, who did
+//! what and why; projections, durable subscriptions and dead letters; backups and checks; the move of a file into a database. What only
+//! reads works beside a running host.
 //!
 //! **What it is not.** It runs no handlers: those live in the program that the file belongs to. What needs them is asked for
 //! in the file, and the program does it when it starts next.
 //!
 //! Look first at `arguments` for what there is, then at the module of the same name; `opening` says who may do what to a
-//! file that is in use, `screen` how it is shown.
+//! store that is in use, `engine` what is asked of one, `screen` how it is shown.
 
 mod arguments;
 mod backup;
 mod check;
+mod checksum;
+mod copy;
 mod dead_letters;
+mod engine;
 mod events;
 mod indented;
 mod opening;
+mod progress;
 mod projections;
 mod refusal;
 mod screen;
 mod selection;
 mod shown;
+mod status;
 mod store;
 mod subscriptions;
 mod table;
@@ -29,8 +34,6 @@ mod tail;
 mod waiting;
 
 use std::process::ExitCode;
-
-use clap::Parser as _;
 
 use crate::arguments::{Arguments, Command};
 use crate::screen::Screen;
@@ -42,7 +45,7 @@ const FAILED: u8 = 1;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     let mut screen = Screen::new(arguments.shared.json);
     let ended = Box::pin(run(arguments, &mut screen)).await;
     let ended = match (ended, screen.flush()) {
@@ -66,13 +69,13 @@ fn gone(error: anyhow::Error) -> anyhow::Result<()> {
 }
 
 async fn run(arguments: Arguments, screen: &mut Screen) -> anyhow::Result<u8> {
-    let file = arguments.shared.file;
+    let location = arguments.shared.location();
     match arguments.command {
-        Command::Events { what } => events::run(&file, what, screen).await?,
-        Command::Projections { what } => projections::run(&file, what, screen).await?,
-        Command::Subscriptions { what } => subscriptions::run(&file, what, screen).await?,
-        Command::DeadLetters { what } => dead_letters::run(&file, what, screen).await?,
-        Command::Store { what } => return store::run(&file, what, screen).await,
+        Command::Events { what } => events::run(&location, what, screen).await?,
+        Command::Projections { what } => projections::run(&location, what, screen).await?,
+        Command::Subscriptions { what } => subscriptions::run(&location, what, screen).await?,
+        Command::DeadLetters { what } => dead_letters::run(&location, what, screen).await?,
+        Command::Store { what } => return store::run(&arguments.shared, what, screen).await,
     }
     Ok(DONE)
 }

@@ -1,7 +1,5 @@
 //! `purista projections`: how far read models are, stopping them, and asking for them to be made anew.
 
-use std::path::Path;
-
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use purista_core::clock::Clock;
@@ -11,12 +9,12 @@ use purista_events::position::Position;
 use purista_events::projector::request;
 use purista_events::projector::sink::CHECKPOINTS;
 use purista_events::query::Query;
-use purista_events::read_models::{BuildPause, BuildRecord, ReadModels as _};
-use purista_events::store::EventStore as _;
+use purista_events::read_models::{BuildPause, BuildRecord};
 use purista_events::subscriptions::{Pause, SubscriptionId};
-use purista_sqlite::store::SqliteStore;
 use serde_json::{Value, json};
 
+use crate::engine::Engine;
+use crate::opening::Location;
 use crate::refusal::Refusal;
 use crate::screen::{Screen, duration, number, time};
 use crate::table::{Column, Table};
@@ -77,26 +75,28 @@ pub(crate) struct Which {
     version: Option<u32>,
 }
 
-pub(crate) async fn run(file: &Path, what: Projections, screen: &mut Screen) -> anyhow::Result<()> {
+pub(crate) async fn run(location: &Location, what: Projections, screen: &mut Screen) -> anyhow::Result<()> {
     match what {
         Projections::List => {
-            let store = opening::read(file)?;
-            list(&store, screen).await?;
+            let store = opening::read(location).await?;
+            list(&*store, screen).await?;
             store.close().await?;
         }
         Projections::Rebuild { which, wait, withdraw } => {
-            rebuild(file, &which, (wait, withdraw), screen).await?;
+            rebuild(location, &which, (wait, withdraw), screen).await?;
         }
         Projections::Pause { which, reason } => {
-            let store = opening::own(file, "pause a projection", PAUSE_WITHIN).await?;
-            let found = named(&store, &which).await?;
-            pause(&store, &found, Some(reason), screen).await?;
+            let store = opening::own(location, "pause a projection", PAUSE_WITHIN).await?;
+            let found = named(&*store, &which).await?;
+            pause(&*store, &found, Some(reason), screen).await?;
+            opening::remark_on_programs(&*store);
             store.close().await?;
         }
         Projections::Resume { which } => {
-            let store = opening::own(file, "resume a projection", RESUME_WITHIN).await?;
-            let found = named(&store, &which).await?;
-            pause(&store, &found, None, screen).await?;
+            let store = opening::own(location, "resume a projection", RESUME_WITHIN).await?;
+            let found = named(&*store, &which).await?;
+            pause(&*store, &found, None, screen).await?;
+            opening::remark_on_programs(&*store);
             store.close().await?;
         }
     }
@@ -119,7 +119,7 @@ enum Place {
 }
 
 impl Kept {
-    async fn all(store: &SqliteStore) -> anyhow::Result<Vec<Self>> {
+    async fn all(store: &dyn Engine) -> anyhow::Result<Vec<Self>> {
         let mut all: Vec<Self> = Vec::new();
         for record in store.builds().await? {
             let (name, version) = (record.build.name.to_string(), record.build.version);
@@ -145,7 +145,7 @@ impl Kept {
     }
 }
 
-async fn list(store: &SqliteStore, screen: &mut Screen) -> anyhow::Result<()> {
+async fn list(store: &dyn Engine, screen: &mut Screen) -> anyhow::Result<()> {
     let now = Clock::system().now();
     let mut table = Table::new([
         Column::Left("PROJECTION"),
@@ -167,7 +167,7 @@ async fn list(store: &SqliteStore, screen: &mut Screen) -> anyhow::Result<()> {
         }
     }
     if !screen.is_json() && table.is_empty() {
-        screen.line("no projections that keep anything in the file")?;
+        screen.line(&format!("no projections that keep anything in the {}", store.noun()))?;
     }
     Ok(table.print(screen)?)
 }
@@ -185,7 +185,7 @@ struct Row {
 }
 
 async fn rows(
-    store: &SqliteStore,
+    store: &dyn Engine,
     kept: &Kept,
     asked: Option<Timestamp>,
     now: Timestamp,
@@ -267,7 +267,7 @@ impl Row {
 }
 
 /// The one of this name and version.
-async fn named(store: &SqliteStore, which: &Which) -> anyhow::Result<Kept> {
+async fn named(store: &dyn Engine, which: &Which) -> anyhow::Result<Kept> {
     let all = Kept::all(store).await?;
     let names: Vec<String> = all.iter().map(|kept| format!("{} {}", kept.name, kept.version)).collect();
     let is_meant =
@@ -277,11 +277,11 @@ async fn named(store: &SqliteStore, which: &Which) -> anyhow::Result<Kept> {
     match (meant.pop(), meant.len()) {
         (Some(kept), 0) => Ok(kept),
         (Some(_), _) => Err(Refusal::error(
-            format!("the file holds several versions of `{}`: {}", which.name, names.join(", ")),
+            format!("the {} holds several versions of `{}`: {}", store.noun(), which.name, names.join(", ")),
             "say which one with `--version NUMBER`",
         )),
         (None, _) => Err(Refusal::error(
-            format!("the file knows no projection `{}`{version}", which.name),
+            format!("the {} knows no projection `{}`{version}", store.noun(), which.name),
             if names.is_empty() {
                 "it knows none: a program makes them known when it runs them first".to_owned()
             } else {
@@ -292,7 +292,7 @@ async fn named(store: &SqliteStore, which: &Which) -> anyhow::Result<Kept> {
 }
 
 async fn pause(
-    store: &SqliteStore,
+    store: &dyn Engine,
     kept: &Kept,
     reason: Option<String>,
     screen: &mut Screen,
@@ -302,12 +302,13 @@ async fn pause(
     let mut has_changed = false;
     match &kept.place {
         Place::Tables(builds) => {
-            for BuildRecord { build, position, pause, .. } in builds {
-                if pause.is_some() == reason.is_some() {
+            for record in builds {
+                if record.pause.is_some() == reason.is_some() {
                     continue;
                 }
-                let pause = reason.clone().map(|reason| BuildPause { at: position.next(), since, reason });
-                store.pause_build(build, pause).await?;
+                let at = record.position.next();
+                let pause = reason.clone().map(|reason| BuildPause { at, since, reason });
+                store.pause_build(record.clone(), pause).await?;
                 has_changed = true;
             }
         }
@@ -335,18 +336,18 @@ async fn pause(
 }
 
 async fn rebuild(
-    file: &Path,
+    location: &Location,
     which: &Which,
     (wait, withdraw): (bool, bool),
     screen: &mut Screen,
 ) -> anyhow::Result<()> {
-    // Beside a running program nothing can be asked for; but what it does already can be watched.
-    if wait && let Some(under_way) = under_way(file, which).await? {
-        return waiting::watch(file, under_way, screen).await;
+    // Beside the program of a file nothing can be asked for; but what a program does already can be watched.
+    if wait && let Some(under_way) = under_way(location, which).await? {
+        return waiting::watch(location, under_way, screen).await;
     }
     let what = if withdraw { "take a request back" } else { "ask for a projection to be made anew" };
-    let store = opening::own(file, what, REBUILD_WITHIN).await?;
-    let kept = named(&store, which).await?;
+    let store = opening::own(location, what, REBUILD_WITHIN).await?;
+    let kept = named(&*store, which).await?;
     let Kept { name, version, place } = &kept;
     let Place::Tables(builds) = place else {
         return Err(Refusal::error(
@@ -356,8 +357,8 @@ async fn rebuild(
     };
     let clock = Clock::system();
     if withdraw {
-        let was_asked = request::asked_since(&store, name, *version).await?.is_some();
-        request::withdraw(&store, &clock, name, *version).await?;
+        let was_asked = request::asked_since(&*store, name, *version).await?.is_some();
+        request::withdraw(&*store, &clock, name, *version).await?;
         store.close().await?;
         let sentence = if was_asked {
             format!("{name} {version} is not made anew when its program starts next")
@@ -367,17 +368,19 @@ async fn rebuild(
         return screen
             .say(&sentence, &json!({ "projection": name, "version": version, "changed": was_asked }));
     }
-    request::ask(&store, &clock, name, *version).await?;
+    request::ask(&*store, &clock, name, *version).await?;
     let before = newest(builds);
+    // Of a file there is one program, of a database there may be several.
+    let who = if store.heard_by_programs().is_some() { "a program" } else { "the program" };
     store.close().await?;
     let sentence = format!(
-        "asked for: the program makes {name} {version} anew when it starts next, beside what readers see until then"
+        "asked for: {who} makes {name} {version} anew when it starts next, beside what readers see until then"
     );
     screen.say(&sentence, &json!({ "projection": name, "version": version, "isAskedFor": true }))?;
     if wait {
         screen.flush()?;
         let awaited = waiting::Awaited { name: name.clone(), version: *version, after: before };
-        waiting::watch(file, awaited, screen).await?;
+        waiting::watch(location, awaited, screen).await?;
     }
     Ok(())
 }
@@ -387,11 +390,11 @@ fn newest(builds: &[BuildRecord]) -> u32 {
 }
 
 /// The build that a running program is making, when there is one.
-async fn under_way(file: &Path, which: &Which) -> anyhow::Result<Option<waiting::Awaited>> {
-    let store = opening::read(file)?;
-    let kept = named(&store, which).await?;
+async fn under_way(location: &Location, which: &Which) -> anyhow::Result<Option<waiting::Awaited>> {
+    let store = opening::read(location).await?;
+    let kept = named(&*store, which).await?;
     store.close().await?;
-    if SqliteStore::owner(file)?.is_none() {
+    if waiting::is_running(location)? == Some(false) {
         return Ok(None);
     }
     let Place::Tables(builds) = kept.place else { return Ok(None) };

@@ -4,26 +4,28 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use purista_events::position::Position;
-use purista_events::read_models::ReadModels as _;
 use purista_events::store::EventStore as _;
 use purista_sqlite::store::SqliteStore;
 use serde_json::json;
 
+use crate::arguments::Shared;
+use crate::engine::Engine;
+use crate::opening::Location;
 use crate::screen::{Screen, counted, number, time};
 use crate::table::{Column, Table, pairs};
-use crate::{backup, check, opening};
+use crate::{backup, check, copy, opening, status};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Store {
-    /// Show what the file holds, and who has it open.
+    /// Show what the store holds, and who has a file open.
     Info,
-    /// Look through the whole file, and name what is not as it was written. Exits with 1 when there is anything.
+    /// Look through the whole store, and name what is not as it was written. Exits with 1 when there is anything.
     ///
-    /// Its pages; the checksum of each event; whether positions, times and the versions of each stream follow each other;
+    /// The pages of a file; the checksum of each event; whether positions, times and the versions of each stream follow each other;
     /// whether bodies are JSON, and indices and counts agree with the log. Whether a program can decode its events is the
     /// program's to check: its types are not in the file.
     Check,
-    /// Copy the store into a new file, as it is at one moment, also while a program writes.
+    /// Copy a data file into a new one, as it is at one moment, also while a program writes.
     Backup {
         /// The new file.
         to: PathBuf,
@@ -31,6 +33,17 @@ pub(crate) enum Store {
         #[arg(long)]
         force: bool,
     },
+    /// Make the tables of a database where they are missing, or bring them up to date.
+    ///
+    /// A program does the same when it opens the store, unless it may not make tables.
+    Migrate,
+    /// Show how far the tables of a database are, whether a copy into it is finished, and who holds followers back.
+    Status,
+    /// Move the log of a data file, with everything that is kept beside it, into an empty database: `--file` to `--store`.
+    ///
+    /// Events keep their positions, ids and times, subscriptions their progress, replies their keys. Both sides are compared in the
+    /// end, and only then the database can be used. A copy that was interrupted goes on where it was. The file stays as it is.
+    Copy,
     /// List snapshots, or forget them.
     Snapshots {
         #[command(subcommand)]
@@ -61,26 +74,54 @@ pub(crate) struct Which {
 }
 
 /// Returns the exit code.
-pub(crate) async fn run(file: &Path, what: Store, screen: &mut Screen) -> anyhow::Result<u8> {
-    if let Store::Snapshots { what: Some(Snapshots::Forget { which }) } = what {
-        let within = "leave them: `EventStore::forget_snapshots` does it within the program";
-        let store = opening::own(file, "forget snapshots", within).await?;
-        forget(&store, which.name.as_deref(), screen).await?;
-        store.close().await?;
-        return Ok(crate::DONE);
-    }
-    let store = opening::read(file)?;
+pub(crate) async fn run(shared: &Shared, what: Store, screen: &mut Screen) -> anyhow::Result<u8> {
+    let location = &shared.location();
     let is_sound = match what {
-        Store::Info => info(&store, file, screen).await.map(|()| true),
-        Store::Check => check::run(&store, screen).await,
-        Store::Backup { to, force } => backup::run(&store, file, &to, force, screen).await.map(|()| true),
-        Store::Snapshots { .. } => snapshots(&store, screen).await.map(|()| true),
+        Store::Info => info(location, screen).await.map(|()| true),
+        Store::Check => {
+            let store = opening::read(location).await?;
+            let is_sound = check::run(&*store, screen).await?;
+            store.close().await?;
+            Ok(is_sound)
+        }
+        Store::Backup { to, force } => backup::run(location, &to, force, screen).await.map(|()| true),
+        Store::Migrate => status::migrate(location, screen).await.map(|()| true),
+        Store::Status => status::show(location, screen).await.map(|()| true),
+        Store::Copy => copy::run(&shared.file, shared.database(), screen).await,
+        Store::Snapshots { what: Some(Snapshots::Forget { which }) } => {
+            let within = "leave them: `EventStore::forget_snapshots` does it within the program";
+            let store = opening::own(location, "forget snapshots", within).await?;
+            forget(&*store, which.name.as_deref(), screen).await?;
+            store.close().await?;
+            Ok(true)
+        }
+        Store::Snapshots { .. } => {
+            let store = opening::read(location).await?;
+            snapshots(&*store, screen).await?;
+            store.close().await?;
+            Ok(true)
+        }
     }?;
-    store.close().await?;
     Ok(if is_sound { crate::DONE } else { crate::FAILED })
 }
 
-async fn info(store: &SqliteStore, file: &Path, screen: &mut Screen) -> anyhow::Result<()> {
+async fn info(location: &Location, screen: &mut Screen) -> anyhow::Result<()> {
+    match location {
+        Location::File(file) => {
+            let store = opening::read_file(file)?;
+            info_of_file(&store, file, screen).await?;
+            store.close().await?;
+        }
+        Location::Postgres(database) => {
+            let store = database.open().await?;
+            status::info(&store, screen).await?;
+            store.close().await?;
+        }
+    }
+    Ok(())
+}
+
+async fn info_of_file(store: &SqliteStore, file: &Path, screen: &mut Screen) -> anyhow::Result<()> {
     let owner = SqliteStore::owner(file)?;
     let head = *store.head().borrow();
     let forms = store.forms().await?;
@@ -136,7 +177,7 @@ async fn info(store: &SqliteStore, file: &Path, screen: &mut Screen) -> anyhow::
     Ok(())
 }
 
-async fn snapshots(store: &SqliteStore, screen: &mut Screen) -> anyhow::Result<()> {
+async fn snapshots(store: &dyn Engine, screen: &mut Screen) -> anyhow::Result<()> {
     let mut table = Table::new([
         Column::Left("SNAPSHOTS OF"),
         Column::Right("VERSION"),
@@ -160,7 +201,7 @@ async fn snapshots(store: &SqliteStore, screen: &mut Screen) -> anyhow::Result<(
     Ok(table.print(screen)?)
 }
 
-async fn forget(store: &SqliteStore, name: Option<&str>, screen: &mut Screen) -> anyhow::Result<()> {
+async fn forget(store: &dyn Engine, name: Option<&str>, screen: &mut Screen) -> anyhow::Result<()> {
     let count = store.forget_snapshots(name).await?;
     let of = name.map(|name| format!(" of `{name}`")).unwrap_or_default();
     let sentence = format!("{}{of} forgotten", counted(count, "snapshot", "snapshots"));

@@ -1,7 +1,5 @@
 //! `purista subscriptions`: how far durable subscriptions are, and stopping them.
 
-use std::path::Path;
-
 use clap::Subcommand;
 use jiff::Timestamp;
 use purista_core::clock::Clock;
@@ -10,12 +8,11 @@ use purista_events::lag::Lag;
 use purista_events::position::Position;
 use purista_events::projector::sink::CHECKPOINTS;
 use purista_events::query::Query;
-use purista_events::store::EventStore as _;
 use purista_events::subscriptions::{Parked, Pause, Progress, RELAY, SubscriptionId, SubscriptionRecord};
-use purista_sqlite::store::SqliteStore;
 use serde_json::{Value, json};
 
-use crate::opening;
+use crate::engine::Engine;
+use crate::opening::{self, Location};
 use crate::refusal::Refusal;
 use crate::screen::{Screen, duration, number, time};
 use crate::table::{Column, Table};
@@ -45,23 +42,28 @@ pub(crate) enum Subscriptions {
     },
 }
 
-pub(crate) async fn run(file: &Path, what: Subscriptions, screen: &mut Screen) -> anyhow::Result<()> {
+pub(crate) async fn run(location: &Location, what: Subscriptions, screen: &mut Screen) -> anyhow::Result<()> {
     match what {
         Subscriptions::List => {
-            let store = opening::read(file)?;
-            list(&store, screen).await?;
+            let store = opening::read(location).await?;
+            list(&*store, screen).await?;
             store.close().await?;
         }
         Subscriptions::Pause { name, reason } => {
-            let store =
-                opening::own(file, "pause a subscription", "let its handler answer `HandlerError::pause`")
-                    .await?;
-            pause(&store, &name, reason, screen).await?;
+            let store = opening::own(
+                location,
+                "pause a subscription",
+                "let its handler answer `HandlerError::pause`",
+            )
+            .await?;
+            pause(&*store, &name, reason, screen).await?;
+            opening::remark_on_programs(&*store);
             store.close().await?;
         }
         Subscriptions::Resume { name } => {
-            let store = opening::own(file, "resume a subscription", WITHIN).await?;
-            resume(&store, &name, screen).await?;
+            let store = opening::own(location, "resume a subscription", WITHIN).await?;
+            resume(&*store, &name, screen).await?;
+            opening::remark_on_programs(&*store);
             store.close().await?;
         }
     }
@@ -69,13 +71,13 @@ pub(crate) async fn run(file: &Path, what: Subscriptions, screen: &mut Screen) -
 }
 
 /// Those that are subscriptions: checkpoints of projections into other places are listed with the projections.
-async fn known(store: &SqliteStore) -> anyhow::Result<Vec<SubscriptionId>> {
+async fn known(store: &dyn Engine) -> anyhow::Result<Vec<SubscriptionId>> {
     let mut known = store.subscriptions().await?;
     known.retain(|id| !id.as_str().starts_with(CHECKPOINTS));
     Ok(known)
 }
 
-async fn list(store: &SqliteStore, screen: &mut Screen) -> anyhow::Result<()> {
+async fn list(store: &dyn Engine, screen: &mut Screen) -> anyhow::Result<()> {
     let now = Clock::system().now();
     let mut table = Table::new([
         Column::Left("SUBSCRIPTION"),
@@ -110,9 +112,9 @@ struct Listed {
 }
 
 impl Listed {
-    async fn read(store: &SqliteStore, id: SubscriptionId, now: Timestamp) -> anyhow::Result<Self> {
+    async fn read(store: &dyn Engine, id: SubscriptionId, now: Timestamp) -> anyhow::Result<Self> {
         let record = store.subscription(&id).await?.unwrap_or_default();
-        let dead = store.count_dead_letters(Some(&id)).await?;
+        let dead = store.count_dead_letters(Some(id.clone())).await?;
         let follows_log = record.progress != Progress::default() || !record.parked.is_empty();
         let lag = if follows_log { Some(lag(store, &record, now).await?) } else { None };
         Ok(Self { id, record, lag, dead })
@@ -175,13 +177,13 @@ impl Listed {
     }
 }
 
-async fn lag(store: &SqliteStore, record: &SubscriptionRecord, now: Timestamp) -> anyhow::Result<Lag> {
+async fn lag(store: &dyn Engine, record: &SubscriptionRecord, now: Timestamp) -> anyhow::Result<Lag> {
     let low: Position = record.progress.low;
     Ok(Lag::measure(store, &Query::all(), low, now, 0.0).await?)
 }
 
 /// The one of this name, that can be steered.
-async fn named(store: &SqliteStore, name: &str) -> anyhow::Result<SubscriptionId> {
+async fn named(store: &dyn Engine, name: &str) -> anyhow::Result<SubscriptionId> {
     if name == RELAY {
         return Err(Refusal::error(
             "the relay is no subscription: it is not paused",
@@ -200,14 +202,14 @@ async fn named(store: &SqliteStore, name: &str) -> anyhow::Result<SubscriptionId
     }
     let names: Vec<&str> = known.iter().map(SubscriptionId::as_str).filter(|name| *name != RELAY).collect();
     let remedy = if names.is_empty() {
-        "the file knows none: a program makes them known when it starts first".to_owned()
+        format!("the {} knows none: a program makes them known when it starts first", store.noun())
     } else {
         format!("it knows {}", names.join(", "))
     };
-    Err(Refusal::error(format!("the file knows no subscription `{name}`"), remedy))
+    Err(Refusal::error(format!("the {} knows no subscription `{name}`", store.noun()), remedy))
 }
 
-async fn pause(store: &SqliteStore, name: &str, reason: String, screen: &mut Screen) -> anyhow::Result<()> {
+async fn pause(store: &dyn Engine, name: &str, reason: String, screen: &mut Screen) -> anyhow::Result<()> {
     let (id, clock) = (named(store, name).await?, Clock::system());
     let before = store.subscription(&id).await?.unwrap_or_default().pause;
     if let Some(before) = before {
@@ -221,7 +223,7 @@ async fn pause(store: &SqliteStore, name: &str, reason: String, screen: &mut Scr
     screen.say(&sentence, &json!({ "subscription": id.as_str(), "changed": true }))
 }
 
-async fn resume(store: &SqliteStore, name: &str, screen: &mut Screen) -> anyhow::Result<()> {
+async fn resume(store: &dyn Engine, name: &str, screen: &mut Screen) -> anyhow::Result<()> {
     let (id, clock) = (named(store, name).await?, Clock::system());
     if store.subscription(&id).await?.unwrap_or_default().pause.is_none() {
         let sentence = format!("{id} is not paused");

@@ -5,10 +5,10 @@ use std::time::Duration;
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::recorded::Recorded;
-use purista_events::store::{Direction, EventStore as _};
-use purista_sqlite::store::SqliteStore;
+use purista_events::store::Direction;
 use serde_json::json;
 
+use crate::engine::Engine;
 use crate::screen::Screen;
 use crate::shown::{self, Shown};
 use crate::table::Table;
@@ -30,7 +30,7 @@ pub(crate) struct Start {
 
 /// Follows the log until Ctrl-C.
 pub(crate) async fn run(
-    store: &SqliteStore,
+    store: &dyn Engine,
     query: Query,
     start: Start,
     body: bool,
@@ -73,7 +73,7 @@ pub(crate) async fn run(
 
 /// Shows the newest events. Returns up to where they go: what comes later is not forgotten in between.
 async fn newest(
-    store: &SqliteStore,
+    store: &dyn Engine,
     query: &Query,
     last: usize,
     shown: (bool, &mut Table),

@@ -125,6 +125,11 @@ impl Builder {
     /// It fails with `Invalid` when the address is none, when the tables cannot be made or are of a newer version, else with
     /// `ReadFailed`. No error repeats a password.
     pub async fn connect(self) -> Result<PostgresStore, StoreError> {
+        PostgresStore::start(self.checked()?).await
+    }
+
+    /// What it was given, when that can be meant.
+    pub(crate) fn checked(self) -> Result<Opening, StoreError> {
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         let begins = |c: char| c.is_ascii_lowercase();
         let schema = &self.opening.schema;
@@ -134,7 +139,7 @@ impl Builder {
             );
             return Err(StoreError::new(StoreErrorKind::Invalid, what));
         }
-        PostgresStore::start(self.opening).await
+        Ok(self.opening)
     }
 }
 

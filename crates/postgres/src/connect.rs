@@ -7,6 +7,7 @@ use futures_util::future::poll_fn;
 use purista_events::store::{StoreError, StoreErrorKind};
 use tokio::sync::mpsc;
 use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +16,9 @@ use crate::tls::Tls;
 
 /// How long a connection may take to come about.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where Postgres listens unless it is told otherwise.
+const PORT: u16 = 5432;
 
 /// The server and how it is spoken to.
 #[derive(Clone)]
@@ -156,9 +160,7 @@ impl Server {
         match opened {
             Ok(Ok(client)) => Ok(client),
             Ok(Err(error)) => {
-                let what = format!(
-                    "no connection to Postgres at {hosts}: is it there, and are user and password right?"
-                );
+                let what = self.unconnected(&error, &hosts);
                 Err(StoreError::new(StoreErrorKind::ReadFailed, what).with_source(error))
             }
             Err(_) => {
@@ -167,11 +169,71 @@ impl Server {
             }
         }
     }
+
+    /// What was tried and what helps, without anything that is secret.
+    fn unconnected(&self, error: &tokio_postgres::Error, hosts: &str) -> String {
+        let database = database(&self.config);
+        match error.code() {
+            Some(&SqlState::INVALID_CATALOG_NAME) => format!(
+                "there is no database `{database}` at {hosts}: make it with `createdb {database}`, or name another one \
+                 behind the host"
+            ),
+            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => format!(
+                "Postgres at {hosts} does not let this user in: write postgres://user:password@host/{database} with the \
+                 user and password that it knows"
+            ),
+            None if speaks_no_tls(error) => format!(
+                "Postgres at {hosts} does not speak TLS, and is not spoken to in the clear: switch its `ssl` on, or say that \
+                 everybody on the way may listen by adding ?sslmode=disable to the address"
+            ),
+            _ => {
+                format!("no connection to Postgres at {hosts}: is it there, and are user and password right?")
+            }
+        }
+    }
+}
+
+/// The database that is meant: without a name that of the user.
+fn database(config: &Config) -> &str {
+    config.get_dbname().or(config.get_user()).unwrap_or_default()
+}
+
+/// Which server, database and schema, for people: no user and no password.
+pub(crate) fn place(config: &Config, schema: &str) -> String {
+    let ports = config.get_ports();
+    let mut hosts = Vec::new();
+    for (index, host) in config.get_hosts().iter().enumerate() {
+        // One port stands for all hosts.
+        let port = ports.get(index).or(ports.first()).copied().unwrap_or(PORT);
+        hosts.push(match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            Host::Unix(path) => path.display().to_string(),
+        });
+    }
+    format!("Postgres at {}, database {}, schema {schema}", hosts.join(","), database(config))
+}
+
+/// A server that was asked for TLS and answered no. The client has no code for it.
+fn speaks_no_tls(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.to_string().contains("does not support TLS"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_told_without_its_password() {
+        let shown = |url: &str| place(&config(url).unwrap(), "purista");
+        assert_eq!(
+            shown("postgres://ada:s3cret@db.example.com:5433/app?sslmode=disable"),
+            "Postgres at db.example.com:5433, database app, schema purista"
+        );
+        assert_eq!(
+            shown("postgres://ada:s3cret@localhost"),
+            "Postgres at localhost:5432, database ada, schema purista"
+        );
+    }
 
     fn mode(url: &str) -> SslMode {
         config(url).unwrap().get_ssl_mode()

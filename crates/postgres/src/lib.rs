@@ -25,12 +25,16 @@
 //! # }
 //! ```
 //!
+//! A log that began in another store is taken over as it is: [`copying`], for the command `purista store copy`.
+//!
 //! Look first at `place`, which says how the log is ordered, then at `lane`, which writes: `known` is what a group asks,
 //! `decision` what becomes of each batch, `write` what is written. `sql/1-log.sql` says where everything lies.
 
+mod check;
 mod codec;
 mod connect;
 mod decision;
+mod details;
 mod error;
 mod event;
 mod fetch;
@@ -38,6 +42,7 @@ mod flight;
 mod forms;
 mod group;
 mod horizon;
+mod kept;
 mod known;
 mod lane;
 mod leases;
@@ -58,9 +63,11 @@ mod write;
 
 pub mod builder;
 pub mod commit_in;
+pub mod copying;
 pub mod holders;
 pub mod migrations;
 pub mod read_models;
+pub mod status;
 pub mod store;
 pub mod tx;
 

@@ -19,8 +19,10 @@ pub struct Migration {
 }
 
 /// All steps, in order.
-pub const MIGRATIONS: [Migration; 1] =
-    [Migration { number: 1, name: "log", sql: include_str!("sql/1-log.sql") }];
+pub const MIGRATIONS: [Migration; 2] = [
+    Migration { number: 1, name: "log", sql: include_str!("sql/1-log.sql") },
+    Migration { number: 2, name: "copy", sql: include_str!("sql/2-copy.sql") },
+];
 
 /// What a log is called, and how late it is.
 #[derive(Debug)]
@@ -83,6 +85,16 @@ async fn step(transaction: &Transaction<'_>) -> Result<(), Error> {
                 .execute("INSERT INTO migrations (number, name) VALUES ($1, $2)", &[&number, &name])
                 .await?;
         }
+    }
+    Ok(())
+}
+
+/// Refuses a store whose tables are not those of this program.
+pub(crate) fn check_made(made: i32) -> Result<(), StoreError> {
+    check_known(made)?;
+    if usize::try_from(made).unwrap_or(0) < MIGRATIONS.len() {
+        let what = "the store's tables are missing or older than this program: migrate them first";
+        return Err(StoreError::new(StoreErrorKind::Invalid, what));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::connect::{self, Server, Timeouts};
 use crate::error::read_failed;
 use crate::migrations::{self, Opened};
 use crate::tls::Tls;
-use crate::{codec, horizon};
+use crate::{codec, copying, horizon};
 
 /// What a store is opened with.
 pub(crate) struct Opening {
@@ -34,23 +34,27 @@ pub(crate) struct OpenSchema {
 }
 
 impl Opening {
-    /// Connects, and makes the tables where they are missing and that is wanted.
-    pub(crate) async fn open(&self) -> Result<OpenSchema, StoreError> {
-        let server = Server {
+    /// The server that is meant.
+    pub(crate) fn server(&self) -> Result<Server, StoreError> {
+        Ok(Server {
             config: connect::config(&self.url)?,
             tls: Tls::new(self.root_certificates.as_deref())?,
             schema: self.schema.clone(),
             timeouts: self.timeouts,
             tasks: TaskTracker::new(),
-        };
+        })
+    }
+
+    /// Connects, and makes the tables where they are missing and that is wanted.
+    pub(crate) async fn open(&self) -> Result<OpenSchema, StoreError> {
+        let server = self.server()?;
         let mut client = server.open().await?;
         if self.migrates {
             migrations::migrate(&mut client, &server.schema).await?;
         }
-        let made = migrations::made(&client, &server.schema).await?;
-        migrations::check_known(made)?;
-        if usize::try_from(made).unwrap_or(0) < migrations::MIGRATIONS.len() {
-            let what = "the store's tables are missing or older than this program: migrate them first";
+        migrations::check_made(migrations::made(&client, &server.schema).await?)?;
+        if copying::state(&client).await?.is_some_and(|copy| !copy.is_finished) {
+            let what = "a copy into the store is not finished: `purista store copy` goes on with it";
             return Err(StoreError::new(StoreErrorKind::Invalid, what));
         }
         let now = codec::nanoseconds(self.clock.now());

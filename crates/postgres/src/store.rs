@@ -102,7 +102,7 @@ impl PostgresStore {
 }
 
 /// Connections for reading and for projections.
-fn pool(server: &Server, size: usize) -> Result<Pool, StoreError> {
+pub(crate) fn pool(server: &Server, size: usize) -> Result<Pool, StoreError> {
     let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_config(server.config.clone(), server.tls.clone(), settings);
     let greeting = server.greeting();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use deadpool_postgres::Client;
+use purista_core::id::Id;
 use purista_events::position::Position;
 use purista_events::store::{StoreError, StoreErrorKind};
 use purista_events::subscriptions::{
@@ -16,9 +17,9 @@ use crate::error::{corrupt, read_failed};
 use crate::fetch::rows;
 use crate::receipts::forgotten_before;
 
-type Decoded<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type Decoded<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-fn decoded<T>(
+pub(crate) fn decoded<T>(
     what: &'static str,
 ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Result<T, StoreError> {
     move |error| Err(StoreError::new(StoreErrorKind::Corrupt, format!("{what} failed")).with_source(error))
@@ -111,17 +112,26 @@ pub(crate) async fn dead_letters(
     let what = "read of dead letters";
     // Two statements, so that each is one range of an index.
     let wanted = if subscription.is_some() { "subscription = $1" } else { "$1::text IS NULL" };
-    let sql = format!(
-        "SELECT id, subscription, position, message, at, reason, attempts, trace_id, history FROM dead_letters \
-         WHERE {wanted} ORDER BY number LIMIT $2"
-    );
+    let sql = format!("{LETTERS} WHERE {wanted} ORDER BY number LIMIT $2");
     let name = subscription.map(|id| codec::text(id.as_str()));
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = rows(client, &sql, &[&name, &limit], what).await?;
     rows.iter().map(dead_letter).collect::<Decoded<_>>().or_else(decoded(what))
 }
 
-fn dead_letter(row: &Row) -> Decoded<DeadLetter> {
+/// The one of this id.
+pub(crate) async fn letter(client: &Client, id: &Id) -> Result<Option<DeadLetter>, StoreError> {
+    let what = "read of a dead letter";
+    let rows = rows(client, &format!("{LETTERS} WHERE id = $1"), &[&codec::id(id)], what).await?;
+    rows.first().map(dead_letter).transpose().or_else(decoded(what))
+}
+
+/// The columns as [`dead_letter`] reads them.
+pub(crate) const LETTERS: &str =
+    "SELECT id, subscription, position, message, at, reason, attempts, trace_id, history FROM dead_letters";
+
+/// One row of [`LETTERS`].
+pub(crate) fn dead_letter(row: &Row) -> Decoded<DeadLetter> {
     let position: Option<i64> = row.try_get(2)?;
     let message: Option<&[u8]> = row.try_get(3)?;
     let source = match (position, message) {

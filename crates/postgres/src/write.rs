@@ -25,22 +25,22 @@ const TAGS: &str = "INSERT INTO tags (name, value, tenant, position) \
 const STREAMS: &str = "INSERT INTO streams (tenant, name, value, count) \
      SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) \
      ON CONFLICT (tenant, name, value) DO UPDATE SET count = excluded.count";
-const FORMS: &str =
+pub(crate) const FORMS: &str =
     "INSERT INTO forms (name, version) SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING";
-const STATE: &str = "INSERT INTO state (tenant, key, value, version, expires_at) \
+pub(crate) const STATE: &str = "INSERT INTO state (tenant, key, value, version, expires_at) \
      SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[]) \
      ON CONFLICT (tenant, key) DO UPDATE SET value = excluded.value, version = excluded.version, \
      expires_at = excluded.expires_at";
 // A row that was kept long enough makes room; any other stands in the way, and the group is decided on again.
 const REPLIES_EXPIRED: &str = "DELETE FROM replies r USING unnest($1::text[], $2::text[], $3::text[]) k (tenant, scope, key) \
      WHERE r.tenant = k.tenant AND r.scope = k.scope AND r.key = k.key AND r.recorded_at <= $4::bigint";
-const REPLIES: &str = "INSERT INTO replies (tenant, scope, key, fingerprint, body, event_name, recorded_at) \
+pub(crate) const REPLIES: &str = "INSERT INTO replies (tenant, scope, key, fingerprint, body, event_name, recorded_at) \
      SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::bytea[], $6::text[], $7::bigint[])";
 const CONSUMED_EXPIRED: &str = "DELETE FROM consumed c USING unnest($1::text[], $2::bytea[]) k (subscription, message) \
      WHERE c.subscription = k.subscription AND c.message = k.message AND c.recorded_at <= $3::bigint";
 const CONSUMED: &str = "INSERT INTO consumed (subscription, message, recorded_at) \
      SELECT k.subscription, k.message, $3::bigint FROM unnest($1::text[], $2::bytea[]) k (subscription, message)";
-const LOWS: &str = "INSERT INTO progress (subscription, low) SELECT * FROM unnest($1::text[], $2::bigint[]) \
+pub(crate) const LOWS: &str = "INSERT INTO progress (subscription, low) SELECT * FROM unnest($1::text[], $2::bigint[]) \
      ON CONFLICT (subscription) DO UPDATE SET low = excluded.low WHERE excluded.low > progress.low";
 // What lies at or below the low mark is finished by it.
 const DONE: &str = "INSERT INTO progress_done (subscription, position) \
@@ -48,23 +48,23 @@ const DONE: &str = "INSERT INTO progress_done (subscription, position) \
      JOIN progress p ON p.subscription = k.subscription WHERE k.position > p.low ON CONFLICT DO NOTHING";
 const DONE_BELOW: &str = "DELETE FROM progress_done d USING unnest($1::text[], $2::bigint[]) k (subscription, low) \
      WHERE d.subscription = k.subscription AND d.position <= k.low";
-const PARKED: &str = "INSERT INTO parked (subscription, position, attempts, key, due, history) \
+pub(crate) const PARKED: &str = "INSERT INTO parked (subscription, position, attempts, key, due, history) \
      SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::text[]) \
      ON CONFLICT (subscription, position) DO UPDATE SET attempts = excluded.attempts, key = excluded.key, \
      due = excluded.due, history = excluded.history";
 const PARKED_FORGOTTEN: &str = "DELETE FROM parked p USING unnest($1::text[], $2::bigint[]) k (subscription, position) \
      WHERE p.subscription = k.subscription AND p.position = k.position";
-const PAUSES: &str = "INSERT INTO pauses (subscription, since, reason) \
+pub(crate) const PAUSES: &str = "INSERT INTO pauses (subscription, since, reason) \
      SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[]) \
      ON CONFLICT (subscription) DO UPDATE SET since = excluded.since, reason = excluded.reason";
 const PAUSES_ENDED: &str = "DELETE FROM pauses WHERE subscription = ANY ($1::text[])";
 const LETTERS_FORGOTTEN: &str = "DELETE FROM dead_letters WHERE id = ANY ($1::bytea[])";
-const LETTERS: &str = "INSERT INTO dead_letters (id, subscription, position, message, at, reason, attempts, trace_id, history) \
+pub(crate) const LETTERS: &str = "INSERT INTO dead_letters (id, subscription, position, message, at, reason, attempts, trace_id, history) \
      SELECT * FROM unnest($1::bytea[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::text[], $7::bigint[], \
      $8::bytea[], $9::text[])";
 const RECEIPTS_EXPIRED: &str =
     "DELETE FROM batches WHERE id = ANY ($1::bytea[]) AND recorded_at <= $2::bigint";
-const RECEIPTS: &str = "INSERT INTO batches (id, recorded_at, position, events, state_versions) \
+pub(crate) const RECEIPTS: &str = "INSERT INTO batches (id, recorded_at, position, events, state_versions) \
      SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::integer[], $5::text[])";
 
 /// Every statement that a group may need, to be prepared beforehand.
@@ -91,7 +91,8 @@ pub(crate) const ALL: [&str; 20] = [
     RECEIPTS,
 ];
 
-fn column<T>(rows: impl IntoIterator<Item = T>) -> Column
+/// One column of an order.
+pub(crate) fn column<T>(rows: impl IntoIterator<Item = T>) -> Column
 where
     Vec<T>: tokio_postgres::types::ToSql + Sync + Send + 'static,
 {
@@ -140,7 +141,8 @@ pub(crate) fn writings(
     writings
 }
 
-fn versions(receipt: &Receipt) -> Option<String> {
+/// The versions of a receipt as its row holds them.
+pub(crate) fn versions(receipt: &Receipt) -> Option<String> {
     let versions: Vec<String> = receipt.state_versions.iter().map(u64::to_string).collect();
     (!versions.is_empty()).then(|| versions.join(","))
 }
@@ -273,18 +275,7 @@ fn progress(decided: &Decided<'_>, writings: &mut Vec<Writing>) {
 fn waiting(decided: &Decided<'_>, writings: &mut Vec<Writing>) {
     let kept: Vec<&Parked> = decided.parked.values().copied().flatten().collect();
     if !kept.is_empty() {
-        let each = || kept.iter();
-        writings.push((
-            PARKED,
-            vec![
-                column(each().map(|parked| text(parked.subscription.as_str()))),
-                column(each().map(|parked| codec::signed(parked.position.number()))),
-                column(each().map(|parked| i64::from(parked.attempts))),
-                column(each().map(|parked| parked.key.as_deref().map(text))),
-                column(each().map(|parked| parked.due.map(codec::nanoseconds))),
-                column(each().map(|parked| codec::history(&parked.history))),
-            ],
-        ));
+        writings.push((PARKED, self::parked(&kept)));
     }
     let forgotten = || decided.parked.iter().filter(|(_, kept)| kept.is_none()).map(|(place, _)| place);
     if forgotten().next().is_some() {
@@ -315,7 +306,21 @@ fn waiting(decided: &Decided<'_>, writings: &mut Vec<Writing>) {
     }
 }
 
-fn letters(letters: &[&DeadLetter]) -> Vec<Column> {
+/// The columns of what is parked.
+pub(crate) fn parked(parked: &[&Parked]) -> Vec<Column> {
+    let each = || parked.iter();
+    vec![
+        column(each().map(|parked| text(parked.subscription.as_str()))),
+        column(each().map(|parked| codec::signed(parked.position.number()))),
+        column(each().map(|parked| i64::from(parked.attempts))),
+        column(each().map(|parked| parked.key.as_deref().map(text))),
+        column(each().map(|parked| parked.due.map(codec::nanoseconds))),
+        column(each().map(|parked| codec::history(&parked.history))),
+    ]
+}
+
+/// The columns of dead letters.
+pub(crate) fn letters(letters: &[&DeadLetter]) -> Vec<Column> {
     let each = || letters.iter();
     let position = |letter: &&DeadLetter| match &letter.source {
         DeadLetterSource::Event(position) => Some(codec::signed(position.number())),

@@ -57,7 +57,8 @@ pub(crate) fn forget(connection: &Connection, id: &Id) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM dead_letters WHERE id = ?1")?.execute([Column(id)]).map(drop)
 }
 
-const COLUMNS: &str =
+/// The columns as [`decode`] reads them, and their table.
+pub(crate) const COLUMNS: &str =
     "id, subscription, position, message, at, reason, attempts, trace_id, history FROM dead_letters";
 
 /// Oldest first, of one subscription or of all.
@@ -81,7 +82,8 @@ pub(crate) fn read_one(connection: &Connection, id: &Id) -> rusqlite::Result<Opt
     connection.query_row(&format!("SELECT {COLUMNS} WHERE id = ?1"), [Column(id)], decode).optional()
 }
 
-fn decode(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+/// One row of [`COLUMNS`].
+pub(crate) fn decode(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     let position: Option<Column<Position>> = row.get(2)?;
     let source = match position {
         Some(position) => DeadLetterSource::Event(position.0),

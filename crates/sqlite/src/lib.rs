@@ -40,6 +40,7 @@ mod file;
 mod folding;
 mod forms;
 mod guard;
+mod kept;
 mod lock;
 mod occurrence;
 mod progress;

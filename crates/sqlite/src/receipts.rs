@@ -10,7 +10,7 @@ use purista_events::fingerprint::Fingerprint;
 use purista_events::store::{StoreError, StoreErrorKind};
 use purista_events::subscriptions::SubscriptionId;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension as _, Statement, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Statement, params};
 
 use crate::codec::{self, Column};
 use crate::error::Refusal;
@@ -28,23 +28,24 @@ pub(crate) const INSERT: &str = "INSERT OR REPLACE INTO batches (id, recorded_at
 
 /// The receipt of the first commit of this id, by [`SELECT`].
 pub(crate) fn receipt(select: &mut Statement<'_>, id: &Id, now: i64) -> rusqlite::Result<Option<Receipt>> {
-    select
-        .query_row(params![Column(id), forgotten_before(now)], |row| {
-            let (last, events): (i64, i64) = (row.get(1)?, row.get(2)?);
-            let versions: Option<String> = row.get(3)?;
-            let state_versions = serde_json::from_str(versions.as_deref().unwrap_or("[]"))
-                .map_err(|error| rusqlite::Error::FromSqlConversionFailure(3, Type::Text, error.into()))?;
-            Ok(Receipt {
-                id: id.clone(),
-                position: codec::position(last),
-                // One writer gives the positions, so those of a batch are one run.
-                positions: (last - events + 1..=last).map(codec::position).collect(),
-                recorded_at: codec::timestamp(row.get(0)?),
-                state_versions,
-                is_repeated: true,
-            })
-        })
-        .optional()
+    select.query_row(params![Column(id), forgotten_before(now)], |row| decode(row, id.clone(), 0)).optional()
+}
+
+/// The receipt of this batch in a row, whose time, last position, number of events and versions begin at this column.
+pub(crate) fn decode(row: &Row<'_>, id: Id, first: usize) -> rusqlite::Result<Receipt> {
+    let (last, events): (i64, i64) = (row.get(first + 1)?, row.get(first + 2)?);
+    let versions: Option<String> = row.get(first + 3)?;
+    let state_versions = serde_json::from_str(versions.as_deref().unwrap_or("[]"))
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(first + 3, Type::Text, error.into()))?;
+    Ok(Receipt {
+        id,
+        position: codec::position(last),
+        // One writer gives the positions, so those of a batch are one run.
+        positions: (last - events + 1..=last).map(codec::position).collect(),
+        recorded_at: codec::timestamp(row.get(first)?),
+        state_versions,
+        is_repeated: true,
+    })
 }
 
 /// Keeps a receipt, by [`INSERT`].

@@ -7,9 +7,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser;
 use purista::{Host, Upcasters};
+use purista_events::projector::Projected;
+use purista_events::read_models::ReadModels;
 use purista_events::readers::{self, UnreadForm};
-use purista_events::store::{EventStore as _, StoreError};
+use purista_events::store::{EventStore, StoreError};
 use purista_http::gateway::{DOCUMENT_PATH, Gateway};
+use purista_postgres::store::PostgresStore;
 use purista_sqlite::store::SqliteStore;
 use purista_telemetry::logging::{self, Logging};
 
@@ -20,7 +23,7 @@ mod search;
 
 use history::history_service;
 use profile::user_service;
-use search::{profile_search, search_service};
+use search::{Names, NamesTables, profile_search, search_service};
 
 /// Serves accounts over HTTP: sign-up, another name, search, history, and how it was.
 #[derive(Parser)]
@@ -43,7 +46,10 @@ struct Options {
     /// Folder for the events; made when it is missing, used by one process at a time
     #[arg(long, value_name = "FOLDER", default_value = "./data")]
     data: PathBuf,
-    /// Reads a sample of each form of events in the folder, and ends: with 1 when no code reads one of them
+    /// Database for the events instead of the folder, as postgres://user:password@host/database; several processes may use one
+    #[arg(long, value_name = "URL", env = "PURISTA_STORE", hide_env_values = true)]
+    store: Option<String>,
+    /// Reads a sample of each form of events in the store, and ends: with 1 when no code reads one of them
     #[arg(long)]
     check: bool,
 }
@@ -64,21 +70,38 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let _logs = logging::init(Logging::from_env()?)?;
     let file = options.data.join("profile.db");
     if options.check {
-        return check(&SqliteStore::open_read_only(file)?).await;
+        return match &options.store {
+            Some(url) => check(&PostgresStore::builder(url).without_migrations().connect().await?).await,
+            None => check(&SqliteStore::open_read_only(file)?).await,
+        };
     }
-    let store = SqliteStore::open(file)?;
+    if let Some(url) = &options.store {
+        let store = PostgresStore::connect(url).await?;
+        let (names, place) = (store.read_models(), store.place());
+        return serve(store, names, place, options.listen).await;
+    }
+    let store = SqliteStore::open(&file)?;
+    let (names, place) = (store.read_models(), file.display().to_string());
+    serve(store, names, place, options.listen).await
+}
+
+/// Serves on any engine that keeps read models, and for which the search has its SQL.
+async fn serve<S>(store: S, names: impl Names, kept_in: String, listen: String) -> anyhow::Result<()>
+where
+    S: ReadModels<Tx: NamesTables> + Clone,
+{
     // Only what reads such an event stands still; the rest serves.
     for unread in unread(&store).await? {
         tracing::error!("{unread}");
     }
-    let search = store.projected(profile_search());
+    let search = Projected::of_tables(store.clone(), profile_search());
     let host = Host::builder()
         .store(store.clone())
         .service(user_service())
         .service(history_service(store.clone()))
-        .service(search_service(store.read_models(), search.handle()))
+        .service(search_service(names, search.handle()))
         .projection(search)
-        .door(Gateway::listen(options.listen).title("Profiles").metrics())
+        .door(Gateway::listen(listen).title("Profiles").metrics())
         .start()
         .await?;
     let place = host.places().first().context("the gateway has no place")?.clone();
@@ -91,6 +114,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
          search   {place}/api/v1/admin/search\n\
          OpenAPI  {place}{DOCUMENT_PATH}\n\
          health   {place}/healthz {place}/readyz\n\
+         store    {kept_in}\n\
          metrics  {place}/metrics"
     );
     running.await?;
@@ -98,11 +122,11 @@ async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 /// What is stored and no code reads. Events of older forms would be read through upcasters, if there were any yet.
-async fn unread(store: &SqliteStore) -> Result<Vec<UnreadForm>, StoreError> {
+async fn unread(store: &impl EventStore) -> Result<Vec<UnreadForm>, StoreError> {
     readers::check(store, &Upcasters::new(), &contracts::readers()).await
 }
 
-async fn check(store: &SqliteStore) -> anyhow::Result<()> {
+async fn check(store: &impl EventStore) -> anyhow::Result<()> {
     let (forms, unread) = (store.forms().await?.len(), unread(store).await?);
     store.close().await?;
     for unread in &unread {

@@ -1,18 +1,24 @@
-//! Service `Search`, and the projection that it reads: a full-text index over names, in the same file as the events.
+//! Service `Search`, and the projection that it reads: an index over names, beside the events.
+//!
+//! What is indexed and what is answered is said here, once for every engine; `sqlite` and `postgres` hold the SQL of each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use purista::{Context, HandlerError, Service, command};
-use purista_events::projection::Projection;
+use purista_events::projection::{Projection, projection};
 use purista_events::projector::{Condition, ProjectionHandle, ProjectionState};
 use purista_events::recorded::Recorded;
-use purista_sqlite::read_models::{TableReader, projection};
-use purista_sqlite::tx::Tx;
+use purista_events::store::StoreError;
 
 use crate::contracts::{
     FindUsers, Found, GetSearchState, Hit, NewUserRegistered, PAGE_DEFAULT, ProfileUpdated, Rebuild,
     RebuildSearch, SEARCH, SearchState,
 };
+
+mod postgres;
+mod sqlite;
 
 /// How many words of a question are looked for; the rest is ignored.
 const WORDS_MAX: usize = 8;
@@ -20,41 +26,43 @@ const WORDS_MAX: usize = 8;
 /// How long whoever asks for a rebuild waits to hear that it has begun.
 const BEGINNING_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// How the index is written: in the transaction of an engine.
+pub(crate) trait NamesTables: 'static {
+    /// Makes the tables, empty.
+    fn make(&self) -> Result<(), HandlerError>;
+    /// Adds a user; answers are in the order of entries.
+    fn add(&self, entry: i64, user_id: &str, name: &str) -> Result<(), HandlerError>;
+    /// Gives a user another name.
+    fn rename(&self, user_id: &str, name: &str) -> Result<(), HandlerError>;
+}
+
+/// How the index is read.
+pub(crate) trait Names: Send + Sync + 'static {
+    /// The first users in whose names each of these words is the beginning of one, in any case and without regard to accents.
+    fn find(&self, words: Vec<String>, limit: u32) -> BoxFuture<'_, Result<Vec<Hit>, StoreError>>;
+}
+
 /// Raise the version when tables or handlers change: the new version is built beside the old one, and takes its place.
-pub(crate) fn profile_search() -> Projection<Tx> {
+pub(crate) fn profile_search<Tx: NamesTables>() -> Projection<Tx> {
     projection("profileSearch", 1)
-        .set_up(|tx| {
-            // Accents make no difference; beginnings of two and three letters have an index of their own.
-            let options = "tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'";
-            tx.create_search_table("names", &format!("name, user_id UNINDEXED, {options}"))?;
-            tx.create_table("accounts", "user_id TEXT PRIMARY KEY, entry INTEGER NOT NULL")
-        })
-        .on(|tx, event: Recorded<NewUserRegistered>| {
+        .set_up(|tx: &Tx| tx.make())
+        .on(|tx: &Tx, event: Recorded<NewUserRegistered>| {
             // The event's position is a number that no other has, in the order of accounts.
             let entry = i64::try_from(event.position.number())?;
-            let NewUserRegistered { user_id, name, .. } = event.body;
-            tx.execute("INSERT INTO {accounts} (user_id, entry) VALUES (?1, ?2)", (&user_id, entry))?;
-            let sql = "INSERT INTO {names} (rowid, name, user_id) VALUES (?1, ?2, ?3)";
-            tx.execute(sql, (entry, name, user_id))?;
-            Ok(())
+            tx.add(entry, &event.body.user_id, &event.body.name)
         })
-        .on(|tx, event: Recorded<ProfileUpdated>| {
-            let ProfileUpdated { user_id, new_name, .. } = event.body;
-            let sql = "UPDATE {names} SET name = ?2 WHERE rowid = (SELECT entry FROM {accounts} WHERE user_id = ?1)";
-            tx.execute(sql, (user_id, new_name))?;
-            Ok(())
-        })
+        .on(|tx: &Tx, event: Recorded<ProfileUpdated>| tx.rename(&event.body.user_id, &event.body.new_name))
 }
 
 /// What the service is given.
 struct Index {
-    tables: TableReader,
+    names: Arc<dyn Names>,
     projection: ProjectionHandle,
 }
 
 /// The service, ready for a host.
-pub(crate) fn search_service(tables: TableReader, projection: ProjectionHandle) -> Service {
-    Service::builder(SEARCH, "Finds users by their names", Index { tables, projection })
+pub(crate) fn search_service(names: impl Names, projection: ProjectionHandle) -> Service {
+    Service::builder(SEARCH, "Finds users by their names", Index { names: Arc::new(names), projection })
         .command(command(find_users))
         .command(command(rebuild_search))
         .command(command(get_search_state))
@@ -62,32 +70,24 @@ pub(crate) fn search_service(tables: TableReader, projection: ProjectionHandle) 
 }
 
 async fn find_users(ctx: Context<Index>, question: FindUsers) -> Result<Found, HandlerError> {
-    let Some(words) = beginnings(&question.q) else {
+    let words = words(&question.q);
+    if words.is_empty() {
         return Ok(Found { users: Vec::new(), has_more: false });
-    };
+    }
     let limit = question.limit.unwrap_or(PAGE_DEFAULT);
-    let read = ctx.resources().tables.read(move |tables| {
-        let sql = "SELECT user_id, name FROM names WHERE names MATCH ?1 ORDER BY rowid LIMIT ?2";
-        let mut hits = tables.prepare_cached(sql)?;
-        // One more than is shown tells whether there are more.
-        let hits =
-            hits.query_map((words, limit + 1), |row| Ok(Hit { user_id: row.get(0)?, name: row.get(1)? }))?;
-        hits.collect::<Result<Vec<_>, _>>()
-    });
-    let mut users = read.await?;
+    // One more than is shown tells whether there are more.
+    let mut users = ctx.resources().names.find(words, limit + 1).await?;
     let limit = usize::try_from(limit)?;
     let has_more = users.len() > limit;
     users.truncate(limit);
     Ok(Found { users, has_more })
 }
 
-/// The question in the language of FTS5: all words, each as the beginning of one. A word stands in quotation marks, so that
-/// nothing in it is an operator. `None` when there is none.
-fn beginnings(question: &str) -> Option<String> {
+/// The words of a question. None holds a quotation mark or a control character.
+fn words(question: &str) -> Vec<String> {
     let is_between = |c: char| c.is_whitespace() || c.is_control() || c == '"';
     let words = question.split(is_between).filter(|word| word.contains(char::is_alphanumeric));
-    let words: Vec<_> = words.take(WORDS_MAX).map(|word| format!("\"{word}\"*")).collect();
-    (!words.is_empty()).then(|| words.join(" "))
+    words.take(WORDS_MAX).map(str::to_owned).collect()
 }
 
 /// Answers when the new build has begun; [`GetSearchState`] tells when it has taken the place of the old one.
@@ -131,24 +131,24 @@ async fn state_of(ctx: &Context<Index>) -> Result<SearchState, HandlerError> {
 
 #[cfg(test)]
 mod tests {
-    use super::beginnings;
+    use super::words;
 
     #[test]
-    fn words_are_looked_for_as_they_are_and_never_as_operators() {
+    fn a_question_is_its_words() {
         for (question, expect) in [
-            ("ada", Some(r#""ada"*"#)),
-            ("  Ada  Lov ", Some(r#""Ada"* "Lov"*"#)),
-            ("ada OR bob", Some(r#""ada"* "OR"* "bob"*"#)),
-            ("name:ada*", Some(r#""name:ada*"*"#)),
-            ("\"ada\" \"", Some(r#""ada"*"#)),
-            ("a\0b", Some(r#""a"* "b"*"#)),
-            ("NEAR(a b, 2)", Some(r#""NEAR(a"* "b,"* "2)"*"#)),
-            ("***", None),
-            ("-", None),
-            (" \t", None),
-            ("a b c d e f g h i j", Some(r#""a"* "b"* "c"* "d"* "e"* "f"* "g"* "h"*"#)),
+            ("ada", &["ada"][..]),
+            ("  Ada  Lov ", &["Ada", "Lov"]),
+            ("ada OR bob", &["ada", "OR", "bob"]),
+            ("name:ada*", &["name:ada*"]),
+            ("\"ada\" \"", &["ada"]),
+            ("a\0b", &["a", "b"]),
+            ("NEAR(a b, 2)", &["NEAR(a", "b,", "2)"]),
+            ("***", &[]),
+            ("-", &[]),
+            (" \t", &[]),
+            ("a b c d e f g h i j", &["a", "b", "c", "d", "e", "f", "g", "h"]),
         ] {
-            assert_eq!(beginnings(question).as_deref(), expect, "{question:?}");
+            assert_eq!(words(question), expect, "{question:?}");
         }
     }
 }

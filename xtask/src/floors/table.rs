@@ -184,6 +184,7 @@ pub(crate) const ROOMS: [Room; 16] = [
             CORE,
             to("purista-events", "it shows and steers what the contract of a log keeps"),
             to("purista-sqlite", "the file that it opens"),
+            to("purista-postgres", "the database that it opens, and copies a file into"),
         ],
         guests: Guests::Only(&[
             JIFF,

@@ -231,6 +231,17 @@ pub(crate) fn names() -> purista_events::projection::Projection<purista_sqlite::
         })
 }
 
+/// The same in the other engine's SQL.
+pub(crate) fn names_on_postgres() -> purista_events::projection::Projection<purista_postgres::tx::Tx> {
+    purista_postgres::read_models::projection("names", 1)
+        .set_up(|tx| tx.create_table("names", "\"user\" text PRIMARY KEY, name text NOT NULL"))
+        .on(|tx, event: Recorded<Joined>| {
+            let sql = "INSERT INTO {names} (\"user\", name) VALUES ($1, $2)";
+            tx.execute(sql, &[&event.body.user, &event.body.name])?;
+            Ok(())
+        })
+}
+
 /// A projection that is run.
 pub(crate) struct Working {
     tasks: JoinSet<()>,

@@ -14,8 +14,28 @@ pub(crate) struct Ended {
 
 fn command(file: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_purista"));
-    command.args(arguments).env("PURISTA_FILE", file).env_remove("NO_COLOR").stdin(Stdio::null());
+    command.args(arguments).env("PURISTA_FILE", file).env_remove("PURISTA_STORE").env_remove("NO_COLOR");
+    command.stdin(Stdio::null());
     command
+}
+
+/// Runs it to its end on a database.
+pub(crate) fn run_on(url: &str, arguments: &[&str]) -> Ended {
+    let mut command = command(Path::new("/no/such/file.db"), arguments);
+    ended(command.env("PURISTA_STORE", url).output().unwrap())
+}
+
+/// Runs it to its end with a file and a database.
+pub(crate) fn run_between(file: &Path, url: &str, arguments: &[&str]) -> Ended {
+    ended(command(file, arguments).env("PURISTA_STORE", url).output().unwrap())
+}
+
+/// The lines of JSON that it prints of a database.
+#[track_caller]
+pub(crate) fn json_of(url: &str, arguments: &[&str]) -> Vec<serde_json::Value> {
+    let ended = run_on(url, &[arguments, &["--json"]].concat());
+    assert_eq!((ended.err.as_str(), ended.code), ("", 0), "{arguments:?}");
+    ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Runs it to its end.
@@ -59,11 +79,33 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(file: &Path, arguments: &[&str]) -> Self {
-        let piped = command(file, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Self::of(&mut command(file, arguments))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = piped.unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let err = BufReader::new(child.stderr.take().unwrap());
         Self { child, out, err }
+    }
+
+    /// The same with a database.
+    pub(crate) fn start_between(file: &Path, url: &str, arguments: &[&str]) -> Self {
+        Self::of(command(file, arguments).env("PURISTA_STORE", url))
+    }
+
+    /// How much memory it has taken so far at most; none when it has ended.
+    pub(crate) fn memory_kib(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        peak.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// The next line; it waits for one.

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "what cannot be set up is a failed test")]
 
 mod conformance;
+mod copying;
 mod given;
 mod leases;
 mod outages;

@@ -6,7 +6,16 @@ use crate::server::{Folder, Server};
 
 #[tokio::test]
 async fn a_time_is_refused_that_is_none_or_is_still_to_come() {
-    let folder = Folder::new();
+    a_time_is_refused_that_is_none_or_is_still_to_come_in(Folder::new()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn a_time_is_refused_that_is_none_or_is_still_to_come_on_postgres() {
+    a_time_is_refused_that_is_none_or_is_still_to_come_in(Folder::with_postgres().await).await;
+}
+
+async fn a_time_is_refused_that_is_none_or_is_still_to_come_in(folder: Folder) {
     let server = Server::start(&folder).await;
     let user = server.connect().await.sign_up("ada@example.com", "Ada").await.good();
     let path = format!("/api/v1/users/{}", user["userId"].as_str().unwrap());
@@ -28,7 +37,16 @@ async fn a_time_is_refused_that_is_none_or_is_still_to_come() {
 
 #[tokio::test]
 async fn nobody_and_nothing_are_told_apart() {
-    let folder = Folder::new();
+    nobody_and_nothing_are_told_apart_in(Folder::new()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn nobody_and_nothing_are_told_apart_on_postgres() {
+    nobody_and_nothing_are_told_apart_in(Folder::with_postgres().await).await;
+}
+
+async fn nobody_and_nothing_are_told_apart_in(folder: Folder) {
     let server = Server::start(&folder).await;
     let mut connection = server.connect().await;
     for path in
@@ -59,7 +77,16 @@ async fn nobody_and_nothing_are_told_apart() {
 
 #[tokio::test]
 async fn a_search_takes_anything_as_words_and_never_as_operators() {
-    let folder = Folder::new();
+    a_search_takes_anything_as_words_and_never_as_operators_in(Folder::new()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn a_search_takes_anything_as_words_and_never_as_operators_on_postgres() {
+    a_search_takes_anything_as_words_and_never_as_operators_in(Folder::with_postgres().await).await;
+}
+
+async fn a_search_takes_anything_as_words_and_never_as_operators_in(folder: Folder) {
     let server = Server::start(&folder).await;
     let mut connection = server.connect().await;
     for (email, name) in

@@ -19,7 +19,16 @@ async fn a_moment() -> Timestamp {
 
 #[tokio::test]
 async fn somebody_signs_up_is_renamed_twice_and_is_seen_now_and_as_he_was() {
-    let folder = Folder::new();
+    somebody_signs_up_is_renamed_twice_and_is_seen_now_and_as_he_was_in(Folder::new()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn somebody_signs_up_is_renamed_twice_and_is_seen_now_and_as_he_was_on_postgres() {
+    somebody_signs_up_is_renamed_twice_and_is_seen_now_and_as_he_was_in(Folder::with_postgres().await).await;
+}
+
+async fn somebody_signs_up_is_renamed_twice_and_is_seen_now_and_as_he_was_in(folder: Folder) {
     let server = Server::start(&folder).await;
     let mut ada = server.connect().await;
     let before_all = a_moment().await;
@@ -76,7 +85,16 @@ async fn somebody_signs_up_is_renamed_twice_and_is_seen_now_and_as_he_was() {
 
 #[tokio::test]
 async fn a_history_comes_in_pages() {
-    let folder = Folder::new();
+    a_history_comes_in_pages_in(Folder::new()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn a_history_comes_in_pages_on_postgres() {
+    a_history_comes_in_pages_in(Folder::with_postgres().await).await;
+}
+
+async fn a_history_comes_in_pages_in(folder: Folder) {
     let server = Server::start(&folder).await;
     let mut connection = server.connect().await;
     let user = connection.sign_up("ada@example.com", "0").await.good();

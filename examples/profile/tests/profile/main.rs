@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test ends where something is not as it should be"
 )]
@@ -12,6 +13,7 @@ use std::time::Duration;
 mod answers;
 mod flow;
 mod http;
+mod postgres;
 mod race;
 mod rebuild;
 mod seed;

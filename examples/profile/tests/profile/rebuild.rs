@@ -21,6 +21,14 @@ async fn the_search_is_rebuilt_while_it_is_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn the_search_is_rebuilt_while_it_is_used_on_postgres() {
+    let folder = Folder::with_postgres().await;
+    seed::add(&folder, 0, 4_000).await;
+    rebuild_under_use(&folder, 2_000, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak: a rebuild of five seconds: cargo xtask soak"]
 async fn soak_the_search_is_rebuilt_over_seconds_while_it_is_used() {
     const AT_LEAST: Duration = Duration::from_secs(5);

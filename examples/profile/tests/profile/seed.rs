@@ -13,11 +13,12 @@ use purista_events::store::EventStore as _;
 use purista_sqlite::store::SqliteStore;
 use serde_json::{Value, json};
 
+use crate::postgres;
 use crate::server::Folder;
 
 /// Adds this many events from account number `first` on: sign-ups and as many renames.
 pub(crate) async fn add(folder: &Folder, first: usize, events: usize) {
-    let (store, clock) = (SqliteStore::open(folder.file()).unwrap(), Clock::system());
+    let (store, clock) = (folder.open().await, Clock::system());
     let accounts: Vec<usize> = (first..first + events / 2).collect();
     for accounts in accounts.chunks(EVENTS_MAX / 2) {
         let events = accounts.iter().flat_map(|account| of_account(*account, &clock)).collect();
@@ -30,7 +31,7 @@ pub(crate) async fn add(folder: &Folder, first: usize, events: usize) {
 
 /// Adds one event as some program may have stored it.
 pub(crate) async fn add_stored(folder: &Folder, name: &'static str, version: u32, body: &Value) {
-    let (store, clock) = (SqliteStore::open(folder.file()).unwrap(), Clock::system());
+    let (store, clock) = (folder.open().await, Clock::system());
     let stored = NewEvent { version, ..event(name, Tags::new().with("user", "seed0"), body, &clock) };
     let mut batch = Batch::new(clock.id(), None);
     batch.appends.push(Append { events: vec![stored], condition: Condition::Always });
@@ -43,12 +44,19 @@ pub(crate) fn names(accounts: usize) -> BTreeMap<String, String> {
     (0..accounts).map(|account| (user_id(account), new_name(account))).collect()
 }
 
-/// What the search has for each account, as it lies in the file.
+/// What the search has for each account, as it lies in the store.
 pub(crate) async fn found_in(folder: &Folder) -> BTreeMap<String, String> {
+    let sql = "SELECT user_id, name FROM names";
+    if let Some(url) = folder.url() {
+        let store = postgres::open(url).await;
+        let rows = store.read_models().query(sql, &[]).await.unwrap();
+        store.close().await.unwrap();
+        return rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    }
     let store = SqliteStore::open(folder.file()).unwrap();
     let reader = store.read_models();
     let found = reader.read(|tables| {
-        let mut names = tables.prepare("SELECT user_id, name FROM names")?;
+        let mut names = tables.prepare(sql)?;
         names.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
     });
     let found = found.await.unwrap();

@@ -2,17 +2,24 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use purista_events::store::EventStore;
+use purista_sqlite::store::SqliteStore;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::http::{Answer, Connection};
-use crate::soon;
+use crate::{postgres, soon};
 
 /// A folder that goes with the test, unless the test fails.
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// The database that is used instead of it.
+    store: Option<String>,
+}
 
 impl Folder {
     pub(crate) fn new() -> Self {
@@ -20,11 +27,31 @@ impl Folder {
         let name = format!("profile-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self { path, store: None }
+    }
+
+    /// The same with a database in its place.
+    pub(crate) async fn with_postgres() -> Self {
+        let mut folder = Self::new();
+        folder.store = Some(postgres::database().await);
+        folder
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.0.join("data")
+        self.path.join("data")
+    }
+
+    /// The address of its database, where it has one.
+    pub(crate) fn url(&self) -> Option<&str> {
+        self.store.as_deref()
+    }
+
+    /// The store, while no program has it open.
+    pub(crate) async fn open(&self) -> Arc<dyn EventStore> {
+        match &self.store {
+            Some(url) => Arc::new(postgres::open(url).await),
+            None => Arc::new(SqliteStore::open(self.file()).unwrap()),
+        }
     }
 
     pub(crate) fn file(&self) -> PathBuf {
@@ -35,9 +62,9 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("kept to be looked at: {}", self.0.display());
+            eprintln!("kept to be looked at: {}", self.path.display());
         } else {
-            let _ = std::fs::remove_dir_all(&self.0);
+            let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }
@@ -46,10 +73,13 @@ impl Drop for Folder {
 pub(crate) fn program(folder: &Folder, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_profile"));
     command.arg("--data").arg(folder.data()).args(arguments);
+    if let Some(url) = &folder.store {
+        command.args(["--store", url]);
+    }
     if !arguments.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
-    command.env_remove("RUST_LOG").env_remove("PURISTA_LOG_FORMAT");
+    command.env_remove("RUST_LOG").env_remove("PURISTA_LOG_FORMAT").env_remove("PURISTA_STORE");
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
@@ -66,7 +96,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts, and returns when it has said where it serves.
     pub(crate) async fn start(folder: &Folder) -> Self {
-        let log = folder.0.join("log");
+        let log = folder.path.join("log");
         let errors = std::fs::File::options().append(true).create(true).open(&log).unwrap();
         let mut child = program(folder, &[]).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

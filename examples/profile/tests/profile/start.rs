@@ -77,6 +77,7 @@ async fn it_says_where_everything_is() {
         format!("search   http://{place}/api/v1/admin/search"),
         format!("OpenAPI  http://{place}/api/openapi.json"),
         format!("health   http://{place}/healthz http://{place}/readyz"),
+        format!("store    {}", folder.file().display()),
         format!("metrics  http://{place}/metrics"),
     ];
     assert_eq!(server.said, expect);
@@ -118,9 +119,56 @@ async fn help_tells_every_option_and_how_to_try_it() {
     let output = program(&Folder::new(), &["--help"]).output().await.unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    for part in
-        ["--listen <ADDRESS>", "127.0.0.1:3000", "--data <FOLDER>", "--check", "asOf=", "/history", "SIGTERM"]
-    {
+    for part in [
+        "--listen <ADDRESS>",
+        "127.0.0.1:3000",
+        "--data <FOLDER>",
+        "--store <URL>",
+        "--check",
+        "asOf=",
+        "/history",
+        "SIGTERM",
+    ] {
         assert!(help.contains(part), "{help}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn it_says_which_database_it_uses_and_no_password() {
+    let folder = Folder::with_postgres().await;
+    let (code, said) = check(&folder).await;
+    assert!(code == Some(1) && said.contains("migrate them first"), "a check makes no tables: {said}");
+    let server = Server::start(&folder).await;
+    let (_, place) = folder.url().unwrap().split_once('@').unwrap();
+    let (place, database) = place.split_once('/').unwrap();
+    let expect = format!("store    Postgres at {place}, database {database}, schema purista");
+    assert!(server.said.contains(&expect), "{:?}", server.said);
+    assert!(!format!("{:?}{}", server.said, server.log()).contains("CANARY"));
+    server.connect().await.sign_up("ada@example.com", "Ada").await.good();
+    assert_eq!(check(&folder).await, (Some(0), "stored forms of events: 1, all of them read\n".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn a_store_that_cannot_be_used_is_refused_with_the_remedy_and_without_its_password() {
+    let near = Folder::with_postgres().await;
+    let url = near.url().unwrap();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (url, part) in [
+        ("mysql://ada:CANARY@localhost/app".to_owned(), "write postgres://user:password@host:5432/database"),
+        ("postgres://ada:CANARY@/app".to_owned(), "names no host"),
+        (format!("postgres://ada:CANARY@{nobody}/app"), "is it there"),
+        (format!("{server}/nowhere"), "make it with `createdb nowhere`"),
+        (format!("{url}?sslmode=require"), "does not speak TLS"),
+    ] {
+        let output = soon("the end", program(&Folder::new(), &["--store", &url]).output()).await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(1), true), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.starts_with("error: ") && last.contains(part), "{url}: {said}");
+        assert!(!said.contains("CANARY"), "{said}");
     }
 }

@@ -19,6 +19,8 @@ mod drain;
 mod http;
 mod key;
 mod mails;
+mod on_postgres;
+mod postgres;
 mod requests;
 mod server;
 mod smtp;

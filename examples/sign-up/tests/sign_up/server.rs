@@ -9,10 +9,14 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::http::{self, Answer};
-use crate::soon;
+use crate::{postgres, soon};
 
 /// A folder that goes with the test, unless the test fails.
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// The database that is used instead of it.
+    store: Option<String>,
+}
 
 impl Folder {
     pub(crate) fn new() -> Self {
@@ -20,15 +24,22 @@ impl Folder {
         let name = format!("sign-up-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self { path, store: None }
+    }
+
+    /// The same with a database for everything but mails.
+    pub(crate) async fn with_postgres() -> Self {
+        let mut folder = Self::new();
+        folder.store = Some(postgres::database().await);
+        folder
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     pub(crate) fn data(&self) -> PathBuf {
-        self.0.join("data")
+        self.path.join("data")
     }
 
     pub(crate) fn mails(&self) -> PathBuf {
@@ -39,9 +50,9 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("kept to be looked at: {}", self.0.display());
+            eprintln!("kept to be looked at: {}", self.path.display());
         } else {
-            let _ = std::fs::remove_dir_all(&self.0);
+            let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }
@@ -50,10 +61,17 @@ impl Drop for Folder {
 pub(crate) fn program(folder: &Folder, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sign-up"));
     command.arg("--data").arg(folder.data()).args(arguments);
+    if let Some(url) = &folder.store {
+        command.args(["--store", url]);
+    }
     if !arguments.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
-    command.env_remove("RUST_LOG").env_remove("PURISTA_LOG_FORMAT").env_remove("SIGN_UP_SMTP");
+    command
+        .env_remove("RUST_LOG")
+        .env_remove("PURISTA_LOG_FORMAT")
+        .env_remove("PURISTA_STORE")
+        .env_remove("SIGN_UP_SMTP");
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }

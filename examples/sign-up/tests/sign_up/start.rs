@@ -37,6 +37,7 @@ async fn it_says_where_everything_is() {
         format!("API      http://{place}/api/v1/sign-up"),
         format!("OpenAPI  http://{place}/api/openapi.json"),
         format!("health   http://{place}/healthz http://{place}/readyz"),
+        format!("store    {}", folder.data().join("sign-up.db").display()),
         format!("mails    {} (one .eml file each)", folder.mails().display()),
     ];
     assert_eq!(server.said, expect);
@@ -104,6 +105,7 @@ async fn help_tells_every_option() {
         "--listen <ADDRESS>",
         "127.0.0.1:3000",
         "--data <FOLDER>",
+        "--store <URL>",
         "--smtp <URL>",
         "--check",
         "RUST_LOG",
