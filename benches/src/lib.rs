@@ -15,5 +15,7 @@ pub mod given;
 #[cfg(feature = "compare")]
 pub mod harness;
 #[cfg(feature = "compare")]
+pub mod postgres;
+#[cfg(feature = "compare")]
 pub mod raw;
 pub mod sign_up;

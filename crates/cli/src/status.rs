@@ -1,10 +1,10 @@
 //! `purista store migrate`, `status` and `info` of a database: its tables, a copy into it, who holds followers back.
 
+use purista_core::lag::Holder;
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::read_models::ReadModels as _;
 use purista_events::store::{Direction, EventStore as _};
-use purista_core::lag::Holder;
 use purista_postgres::migrations::Migration;
 use purista_postgres::status::Status;
 use purista_postgres::store::PostgresStore;
