@@ -47,11 +47,7 @@ impl EventBridge for Broker {
             self.carried.lock().unwrap().push((self.number, message.id));
         }
         Box::pin(async move {
-            if is_reached {
-                Ok(())
-            } else {
-                Err(BridgeError::new(BridgeErrorKind::Rejected, "it is away"))
-            }
+            if is_reached { Ok(()) } else { Err(BridgeError::new(BridgeErrorKind::Rejected, "it is away")) }
         })
     }
 
