@@ -293,7 +293,8 @@ impl ProjectionHandle {
     }
 
     /// Makes its read model anew from the first event on, beside the one that readers see, and shows it when it has caught
-    /// up. Another process that runs it is asked by way of the store. A value in memory is made anew in this process alone.
+    /// up. Another process that runs it is asked by way of the store. A value in memory is made anew in this process
+    /// alone, and a place outside of the store by another version only.
     pub fn rebuild(&self) {
         self.0.wants_rebuild.store(true, Ordering::Release);
         self.0.wake.notify_one();

@@ -249,7 +249,10 @@ impl Durable {
                     // Nothing else goes on meanwhile, so what ends in the store is not taken for new.
                     Sign::Look => match self.load().await {
                         Ok(record) if record.pause.is_some() => leaving = Some(End::ReadAnew),
-                        Ok(record) => ledger.take_up(record.parked),
+                        Ok(record) => {
+                            turn.has_looked(record.parked.len());
+                            ledger.take_up(record.parked);
+                        }
                         Err(error) => leaving = Some(End::Failed(error)),
                     },
                     Sign::Lost => drop(leaving.get_or_insert(End::Lost)),

@@ -80,6 +80,9 @@ impl Relay {
         is_here.store(false, Ordering::Release);
         while let Some(lease) = self.lease_or_stop(std::future::pending()).await {
             is_here.store(true, Ordering::Release);
+            if lease.is_alone() {
+                return;
+            }
             self.stop.run_until_cancelled(lease.lost()).await;
             is_here.store(false, Ordering::Release);
         }

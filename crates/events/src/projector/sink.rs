@@ -77,6 +77,7 @@ impl<K: Sink> Worker for Outside<K> {
                 self.pause(None, clock).await?;
                 self.control.takes_resume();
             }
+            self.refuse_rebuild();
             let record = self.record().await?;
             self.publish(record.progress.low, record.pause.as_ref(), 0.0);
             Ok(())
@@ -100,6 +101,7 @@ impl<K: Sink> Outside<K> {
             if self.control.takes_resume() && pause.take().is_some() {
                 self.pause(None, &clock).await?;
             }
+            self.refuse_rebuild();
             if turn.looks() {
                 // Somebody else may have stopped it, or let it go on.
                 pause = self.record().await?.pause;
@@ -146,6 +148,16 @@ impl<K: Sink> Outside<K> {
             next = following?;
         }
         Ok(())
+    }
+
+    /// Only whoever knows the place can empty it.
+    fn refuse_rebuild(&self) {
+        if self.control.takes_rebuild() {
+            tracing::error!(
+                projection = %self.control.name,
+                "a projection into another place is not made anew: raise its version, and it begins at the first event"
+            );
+        }
     }
 
     async fn pause(&self, pause: Option<Pause>, clock: &Clock) -> Result<(), StoreError> {

@@ -247,7 +247,7 @@ async fn who_holds_followers_back_is_named() {
     let store = server.store(&schema).connect().await.expect("the store opens");
     let idle = idle_writer(server).await;
     idle.batch_execute("SET application_name TO 'forgetful'").await.expect("it has a name");
-    let holders = store.holders().await.expect("holders are read");
+    let holders = EventStore::holders(&store).await.expect("holders are read");
     let holder = holders.iter().find(|holder| holder.application == "forgetful").expect("it is among them");
     assert_eq!((holder.state.as_str(), holder.database.as_str()), ("idle in transaction", "postgres"));
     assert!(holder.pid > 0);

@@ -21,6 +21,9 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How often whoever feeds it looks for what other processes ask for, and how often those look how far it is.
 const LOOKED_EVERY: Duration = Duration::from_secs(1);
 
+/// With each so many parked events it is one [`LOOKED_EVERY`] longer, since they are all read.
+const PARKED_A_LOOK: usize = 500;
+
 /// How long what is under way may take to end when the lease is lost: another process may begin with the same events.
 const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -48,8 +51,17 @@ impl Turn {
         Self { lease, lost_at: None, looks_at }
     }
 
+    /// It was looked, and so many events are parked.
+    pub(super) fn has_looked(&mut self, parked: usize) {
+        self.looks_at = self.looks_at.map(|_| Instant::now() + pause_between_looks(parked));
+    }
+
     /// Waits for the next sign; whoever is leaving looks no more. Cancel safe.
     pub(super) async fn sign(&mut self, said: &Notify, is_leaving: bool) -> Sign {
+        if self.lease.is_alone() && !is_leaving {
+            said.notified().await;
+            return Sign::Look;
+        }
         if let Some(lost_at) = self.lost_at {
             tokio::time::sleep_until(lost_at + ENDS_WITHIN).await;
             return Sign::GiveUp;
@@ -69,9 +81,13 @@ impl Turn {
             () = said.notified(), if !is_leaving => {}
             () = time_to_look => {}
         }
-        self.looks_at = looks_at.map(|_| Instant::now() + LOOKED_EVERY);
+        self.has_looked(0);
         Sign::Look
     }
+}
+
+fn pause_between_looks(parked: usize) -> Duration {
+    LOOKED_EVERY * u32::try_from(1 + parked / PARKED_A_LOOK).unwrap_or(u32::MAX)
 }
 
 impl Durable {
@@ -132,18 +148,20 @@ impl Durable {
     /// Tells what another process has done, and hands on to it that the subscription may go on.
     async fn look_on(&self) -> Infallible {
         loop {
-            if let Err(error) = self.look().await {
+            let parked = self.look().await.unwrap_or_else(|error| {
                 self.fails(&error);
-            }
+                0
+            });
             tokio::select! {
-                () = tokio::time::sleep(LOOKED_EVERY) => {}
+                () = tokio::time::sleep(pause_between_looks(parked)) => {}
                 // It goes on by itself, so that it is not lost when the lease comes in between.
                 () = self.control.resume.notified() => drop(self.runtime.tasks.spawn(self.resumed())),
             }
         }
     }
 
-    async fn look(&self) -> Result<(), StoreError> {
+    /// Returns how many events are parked.
+    async fn look(&self) -> Result<usize, StoreError> {
         let (record, head) = (self.load().await?, *self.store.head().borrow());
         let low = record.progress.low;
         let mut left = 0;
@@ -162,7 +180,7 @@ impl Durable {
             None if record.parked.len() >= PARKED_MAX => DurableState::Full,
             None => DurableState::Elsewhere,
         });
-        Ok(())
+        Ok(record.parked.len())
     }
 
     /// Lets it go on, wherever it is fed.

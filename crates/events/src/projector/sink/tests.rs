@@ -84,3 +84,43 @@ async fn a_place_outside_gets_each_event_in_order_and_again_what_it_refused() {
     handle.reached(last, Duration::from_secs(9)).await.unwrap();
     assert_eq!(taken.lock().unwrap().len(), 1_501);
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_two_processes_one_carries_and_the_other_tells_of_it_and_lets_it_go_on() {
+    let (memory, taken) = (MemoryStore::default(), Arc::default());
+    let (one, two) = (memory.open_beside(), memory.open_beside());
+    let (carries, stop, task) = run(&one, &taken, true);
+    let last = append(&one, &["a", "b", "a"]).await;
+    carries.reached(last, Duration::from_secs(9)).await.unwrap();
+    let (tells, _stop, _task) = run(&two, &taken, false);
+    tells.reached(last, Duration::from_secs(9)).await.unwrap();
+    assert_eq!(*taken.lock().unwrap(), [1, 3]);
+    assert!(tells.state().is_elsewhere && !carries.state().is_elsewhere);
+
+    for _ in 0..1_200 {
+        append(&one, &["a"]).await;
+    }
+    let last = *one.head().borrow();
+    let since = async |after: Option<jiff::Timestamp>| {
+        let mut states = tells.states();
+        let newer = |state: &super::super::ProjectionState| match &state.condition {
+            Condition::Paused(pause) => after.is_none_or(|after| pause.since > after),
+            _ => false,
+        };
+        let state = tokio::time::timeout(Duration::from_secs(9), states.wait_for(newer)).await.unwrap();
+        let Condition::Paused(pause) = &state.unwrap().condition else { panic!("it is paused") };
+        pause.since
+    };
+    let paused = since(None).await;
+    tells.resume();
+    since(Some(paused)).await;
+
+    // It goes on where another place is not full.
+    stop.cancel();
+    task.join_all().await;
+    tokio::time::sleep(Duration::from_secs(2)).await; // real time: paused, it passes at once
+    tells.resume();
+    tells.reached(last, Duration::from_secs(9)).await.unwrap();
+    assert_eq!(taken.lock().unwrap().len(), 1_202);
+    assert!(!tells.state().is_elsewhere);
+}
