@@ -374,7 +374,7 @@ async fn what_differs_is_found_and_the_database_is_not_used() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak: a million events: cargo xtask soak"]
 async fn soak_a_million_events_are_copied_in_bounded_memory() {
-    const MEMORY_KIB_MAX: u64 = 256 * 1024;
+    const MEMORY_KIB_MAX: u64 = 96 * 1024;
     let (folder, url) = (Folder::new(), postgres::database().await);
     fill(&folder.file(), 1_000).await.close().await.unwrap();
     let began = Instant::now();
