@@ -190,6 +190,41 @@ async fn what_is_there_beside_the_events_is_the_same_row_by_row() {
     target.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn a_file_that_was_used_between_two_attempts_is_copied_as_it_is_then() {
+    let (folder, url) = (Folder::new(), postgres::database().await);
+    let source = given::write(&folder.file()).await;
+    add_rest(&source).await;
+    source.close().await.unwrap();
+    assert_eq!(run_between(&folder.file(), &url, COPY).code, 0);
+    // As if it had been killed just before its end.
+    let client = postgres::client(&url).await;
+    client.batch_execute("UPDATE purista.copy SET finished_at = NULL, position = NULL").await.unwrap();
+    let source = SqliteStore::open(folder.file()).unwrap();
+    let mut later = happened(7, (Some("acme"), None), ("joined", "signUp"), ("47", "{}"));
+    let kept_now = StateChange {
+        key: "kept".to_owned(),
+        expect: Expect::Version(1),
+        value: Some(json!("otherwise")),
+        time_to_live: None,
+    };
+    later.state.push(kept_now);
+    later.pauses.push((SubscriptionId::new("Email.1.sendWelcomeEmail"), None));
+    source.commit(later).await.unwrap();
+    let before = kept(|pages| source.kept(pages)).await;
+    let origin = source.origin();
+    source.close().await.unwrap();
+
+    let ended = run_between(&folder.file(), &url, &["store", "copy", "--json"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let told: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!((&told["eventsCopiedNow"], &told["upTo"]), (&json!(1), &json!(7)));
+    let target = PostgresStore::builder(&url).copy_into(&origin).await.unwrap();
+    assert_eq!(kept(|pages| target.kept(pages)).await, before);
+    target.close().await;
+}
+
 /// How many bytes each event's body has.
 const BODY: usize = 256;
 
@@ -374,7 +409,7 @@ async fn what_differs_is_found_and_the_database_is_not_used() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak: a million events: cargo xtask soak"]
 async fn soak_a_million_events_are_copied_in_bounded_memory() {
-    const MEMORY_KIB_MAX: u64 = 256 * 1024;
+    const MEMORY_KIB_MAX: u64 = 96 * 1024;
     let (folder, url) = (Folder::new(), postgres::database().await);
     fill(&folder.file(), 1_000).await.close().await.unwrap();
     let began = Instant::now();
