@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use purista_core::bridge::EventBridge;
 use purista_mqtt::bridge::MqttBridge;
-use rumqttc::{AsyncClient, Broker, Event, MqttOptions, Packet, Publish, PublishOptions, QoS};
+use rumqttc::{
+    AsyncClient, Broker, Event, MqttOptions, Packet, Publish, PublishOptions, PublishProperties, QoS,
+};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -98,9 +100,20 @@ impl Server {
         Arc::new(MqttBridge::builder(self.url()).client_id(client_id).connect().await.unwrap())
     }
 
+    /// The same for a process that shares its durable subscriptions with no other.
+    pub(crate) async fn durable_alone(&self, client_id: &str) -> Arc<dyn EventBridge> {
+        let builder = MqttBridge::builder(self.url()).client_id(client_id).durable_in_one_process();
+        Arc::new(builder.connect().await.unwrap())
+    }
+
     /// A client that knows nothing of bridges, and hears this filter from now on.
     pub(crate) async fn client(&self, filter: &str) -> Client {
         Client::connect(self.port, filter).await
+    }
+
+    /// Waits until what it has confirmed is written: it confirms first, and writes before it reads the next packet.
+    pub(crate) async fn written(&self) {
+        self.client("nothing").await.publish("nothing", "").await;
     }
 
     /// Ends it as a power cut would.
@@ -169,7 +182,18 @@ impl Client {
 
     /// Publishes, and waits until the broker has it.
     pub(crate) async fn publish(&self, topic: &str, body: impl Into<Vec<u8>>) {
-        let options = PublishOptions::at_least_once();
+        self.publish_paired(topic, body, None).await;
+    }
+
+    /// The same with correlation data.
+    pub(crate) async fn publish_paired(
+        &self,
+        topic: &str,
+        body: impl Into<Vec<u8>>,
+        correlation_data: Option<bytes::Bytes>,
+    ) {
+        let properties = PublishProperties { correlation_data, ..PublishProperties::default() };
+        let options = PublishOptions::at_least_once().properties(properties);
         let sent = self.client.publish_tracked(topic.to_owned(), body.into(), options).await.unwrap();
         sent.wait_async().await.unwrap();
     }
