@@ -216,7 +216,7 @@ impl Inner {
         let (origin, queue) = if subscription.durable {
             self.unless_closing(self.own_session(&subscription, deadline)).await?
         } else {
-            self.from_hub(&subscription, deadline).await?
+            self.at_hub(&subscription, deadline).await?
         };
         let (link, replying) = (Arc::clone(&self.link), Arc::clone(&self.session));
         let feed = MqttFeed::start(link, subscription, origin, replying, queue, consumer, &self.tasks);
@@ -226,7 +226,7 @@ impl Inner {
         Ok(Registration::new(Arc::new(Handle(feed))))
     }
 
-    async fn from_hub(
+    async fn at_hub(
         &self,
         subscription: &Subscription,
         deadline: Instant,

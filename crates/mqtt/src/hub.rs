@@ -111,7 +111,7 @@ impl Hub {
             }
         }
         let filters = BTreeSet::from([filter]);
-        self.grant(session, &filters, |routes, filter| routes.to_replies(filter), deadline).await
+        self.grant(session, &filters, Routes::expect_replies, deadline).await
     }
 
     /// Has the broker grant these filters, each under the identifier that `route` gives it.
@@ -236,20 +236,15 @@ impl Hub {
 /// Gives an arrival to every inlet, and of those that take turns to one.
 fn fan_out(inlets: &[Inlet], turn: usize, arrival: &Arrival, lost: impl Fn(&Inlet)) {
     for (index, inlet) in inlets.iter().enumerate() {
-        let chosen = match &inlet.turns {
-            None => inlet,
-            Some(_) => {
-                let is_same = |other: &&Inlet| other.turns == inlet.turns;
-                if inlets.iter().take(index).any(|other| is_same(&other)) {
-                    continue;
-                }
-                let count = inlets.iter().filter(is_same).count();
-                let chosen = turn.checked_rem(count).and_then(|turn| inlets.iter().filter(is_same).nth(turn));
-                chosen.unwrap_or(inlet)
-            }
-        };
-        if !chosen.queue.offer(arrival.clone()) {
-            lost(chosen);
+        let is_same = |other: &&Inlet| other.turns.is_some() && other.turns == inlet.turns;
+        if inlets.iter().take(index).any(|other| is_same(&other)) {
+            // The first of them has asked whose turn it is.
+            continue;
+        }
+        let same = || inlets.iter().filter(is_same);
+        let whose = turn.checked_rem(same().count()).and_then(|turn| same().nth(turn)).unwrap_or(inlet);
+        if !whose.queue.offer(arrival.clone()) {
+            lost(whose);
         }
     }
 }
@@ -264,7 +259,7 @@ impl Routes {
         id
     }
 
-    fn to_replies(&mut self, filter: &str) -> usize {
+    fn expect_replies(&mut self, filter: &str) -> usize {
         let (id, route) = self.route(filter);
         route.is_for_replies = true;
         id

@@ -57,13 +57,13 @@ async fn with_tls(lines: &str) -> (Server, PathBuf) {
 
 /// What an error shows, with all its causes.
 fn shown(error: &BridgeError) -> String {
-    let mut shown = format!("{error:?}");
+    let mut shown = vec![format!("{error:?}")];
     let mut next: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = next {
-        shown += &format!(" {error}");
+        shown.push(error.to_string());
         next = error.source();
     }
-    shown
+    shown.join(" ")
 }
 
 #[tokio::test]

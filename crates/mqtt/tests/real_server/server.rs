@@ -13,7 +13,8 @@ use rumqttc::{
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 /// How long a broker may take to take connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -153,9 +154,10 @@ impl Drop for Server {
 
 /// A client that knows nothing of bridges.
 pub(crate) struct Client {
-    client: AsyncClient,
+    sender: AsyncClient,
     heard: mpsc::Receiver<Publish>,
-    _task: AbortOnDropHandle<()>,
+    /// Ends its task.
+    _stop: DropGuard,
 }
 
 impl Client {
@@ -165,19 +167,19 @@ impl Client {
         let mut options = MqttOptions::new(name, Broker::tcp("127.0.0.1", port));
         options.set_max_packet_size(Some(64 << 20));
         let (client, mut events) = AsyncClient::builder(options).capacity(64).build();
-        let (sender, heard) = mpsc::channel(10_000);
+        let (hears, heard) = mpsc::channel(10_000);
         let pumping = async move {
             while let Ok(event) = events.poll().await {
                 if let Event::Incoming(Packet::Publish(raw)) = event {
-                    sender.try_send(raw).expect("the test reads what it hears");
+                    hears.try_send(raw).expect("the test reads what it hears");
                 }
             }
         };
-        #[expect(clippy::disallowed_methods, reason = "the handle ends the task with the client")]
-        let task = AbortOnDropHandle::new(tokio::spawn(pumping));
+        let stop = CancellationToken::new();
+        TaskTracker::new().spawn(stop.clone().run_until_cancelled_owned(pumping));
         let granted = client.subscribe_tracked(filter.to_owned(), QoS::AtLeastOnce).await.unwrap();
         granted.wait_async().await.unwrap();
-        Self { client, heard, _task: task }
+        Self { sender: client, heard, _stop: stop.drop_guard() }
     }
 
     /// Publishes, and waits until the broker has it.
@@ -194,7 +196,7 @@ impl Client {
     ) {
         let properties = PublishProperties { correlation_data, ..PublishProperties::default() };
         let options = PublishOptions::at_least_once().properties(properties);
-        let sent = self.client.publish_tracked(topic.to_owned(), body.into(), options).await.unwrap();
+        let sent = self.sender.publish_tracked(topic.to_owned(), body.into(), options).await.unwrap();
         sent.wait_async().await.unwrap();
     }
 
