@@ -235,7 +235,18 @@ impl Inner {
         let takes_turns = subscription.sharing == Sharing::Shared;
         let inlet = self.hub.inlet(subscription.address.clone(), takes_turns, Arc::clone(&queue));
         let filters = filters_of(&self.link.prefix, subscription, self.link.share_names);
+        let undo = Undo::new({
+            let (hub, session, tasks) =
+                (Arc::clone(&self.hub), Arc::clone(&self.session), self.tasks.clone());
+            let (inlet, queue) = (inlet.clone(), Arc::clone(&queue));
+            move || {
+                // Its share of the messages goes to others at once.
+                queue.close();
+                tasks.spawn(async move { hub.remove(&session, &inlet).await });
+            }
+        });
         self.hub.add(&self.session, &filters, &inlet, deadline).await?;
+        undo.keep();
         Ok((Origin::Hub(Arc::clone(&self.hub), inlet), queue))
     }
 
@@ -272,8 +283,10 @@ impl Inner {
         former.retain(|filter| !filters.contains(filter));
         let keeper = Keeper::new(subscription.clone(), filters, former, Arc::clone(&queue));
         let session = Session::start(Arc::clone(&self.link), dial, keeper, false, &self.tasks).await?;
-        // A caller who goes away here leaves no session behind.
-        let undo = Undo(Some(Arc::clone(&session)));
+        let undo = Undo::new({
+            let session = Arc::clone(&session);
+            move || session.end()
+        });
         session.line(deadline).await?;
         undo.keep();
         Ok((Origin::Own(session, InHand::new(in_flight.into())), queue))
@@ -302,19 +315,23 @@ impl Inner {
     }
 }
 
-/// Ends a session that nobody came to use.
-struct Undo(Option<Arc<Session>>);
+/// Takes back what was begun for a subscription, when it fails or its caller goes away.
+struct Undo<F: FnOnce()>(Option<F>);
 
-impl Undo {
+impl<F: FnOnce()> Undo<F> {
+    fn new(undo: F) -> Self {
+        Self(Some(undo))
+    }
+
     fn keep(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Undo {
+impl<F: FnOnce()> Drop for Undo<F> {
     fn drop(&mut self) {
-        if let Some(session) = &self.0 {
-            session.end();
+        if let Some(undo) = self.0.take() {
+            undo();
         }
     }
 }

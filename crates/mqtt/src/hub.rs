@@ -76,7 +76,8 @@ impl Hub {
         Inlet { number: routes.inlet_next, turns, name, queue }
     }
 
-    /// Feeds an inlet from these filters, once the broker has granted them.
+    /// Feeds an inlet from these filters, once the broker has granted them. Where that fails, or its caller goes away, the
+    /// inlet has to be removed.
     pub(crate) async fn add(
         &self,
         session: &Session,
@@ -85,11 +86,7 @@ impl Hub {
         deadline: Instant,
     ) -> Result<(), BridgeError> {
         let route = |routes: &mut Routes, filter: &str| routes.feed(filter, inlet);
-        let added = self.grant(session, filters, route, deadline).await;
-        if added.is_err() {
-            self.remove(session, inlet).await;
-        }
-        added
+        self.grant(session, filters, route, deadline).await
     }
 
     /// Takes the replies for an instance of this name. Those of the bridge's own are always taken; a call in another's name
@@ -125,8 +122,13 @@ impl Hub {
         let line = session.line(deadline).await?;
         let granted = async {
             let _changing = self.changing.lock().await;
-            for filter in filters {
-                let id = route(&mut self.lock(), filter);
+            // All of them before the first is asked for: when the connection is lost in between, the greeting of the next
+            // one finds them.
+            let routes: Vec<_> = {
+                let mut routes = self.lock();
+                filters.iter().map(|filter| (route(&mut routes, filter), filter)).collect()
+            };
+            for (id, filter) in routes {
                 line.subscribe(filter, Some(id), deadline).await?;
                 self.lock().by_id.entry(id).and_modify(|route| route.is_granted = true);
             }

@@ -6,6 +6,7 @@ use std::process::Command;
 use purista_core::bridge::{BridgeError, BridgeState, EventBridge};
 use purista_mqtt::bridge::MqttBridge;
 
+use crate::messages::event;
 use crate::server::{Server, folder};
 
 const SECRET: &str = "s3cr@t/ü";
@@ -126,4 +127,25 @@ async fn over_mutual_tls_we_are_known_by_our_certificate() {
     let no_key =
         tls(&server, &folder, "ca.pem").client_certificate(ours("ada.pem"), ours("ada.pem")).connect().await;
     assert!(shown(&no_key.unwrap_err()).contains("ada.pem cannot be read"));
+}
+
+#[tokio::test]
+#[ignore = "needs mosquitto: cargo xtask test"]
+async fn what_the_brokers_lists_do_not_allow_is_said_at_once() {
+    let folder = folder();
+    let list = folder.join("lists");
+    std::fs::write(&list, "topic write purista/#\ntopic read purista/#\n").unwrap();
+    let lines = format!("allow_anonymous true\nacl_file {}\n", list.display());
+    let server = Server::start_with(&lines, folder).await;
+    let allowed = MqttBridge::builder(server.url()).client_id("email-1").connect().await.unwrap();
+    allowed.publish(event(1)).await.unwrap();
+    allowed.close().await.unwrap();
+    let elsewhere = MqttBridge::builder(server.url()).prefix("other").client_id("email-2").connect().await;
+    match elsewhere {
+        Err(error) => assert!(!error.may_have_happened(), "{error}"),
+        Ok(bridge) => {
+            let error = bridge.publish(event(1)).await.unwrap_err();
+            assert!(!error.may_have_happened() && shown(&error).contains("NotAuthorized"), "{error}");
+        }
+    }
 }

@@ -167,11 +167,11 @@ impl Client {
         let mut options = MqttOptions::new(name, Broker::tcp("127.0.0.1", port));
         options.set_max_packet_size(Some(64 << 20));
         let (client, mut events) = AsyncClient::builder(options).capacity(64).build();
-        let (hears, heard) = mpsc::channel(10_000);
+        let (to_test, heard) = mpsc::channel(10_000);
         let pumping = async move {
             while let Ok(event) = events.poll().await {
                 if let Event::Incoming(Packet::Publish(raw)) = event {
-                    hears.try_send(raw).expect("the test reads what it hears");
+                    to_test.try_send(raw).expect("the test reads what it hears");
                 }
             }
         };

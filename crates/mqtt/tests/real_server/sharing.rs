@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use purista_conformance::bridge::consumers::{Recorder, echo};
 use purista_conformance::bridge::world::{address, number};
 use purista_core::bridge::{BridgeErrorKind, EventBridge};
@@ -156,4 +157,22 @@ async fn a_command_in_another_instances_name_is_answered_too() {
         foreign.sender.instance = purista_core::id::Id::parse(instance).ok();
         caller.request(Box::new(foreign)).await.unwrap();
     }
+}
+
+#[tokio::test]
+#[ignore = "needs mosquitto: cargo xtask test"]
+async fn a_caller_who_goes_away_while_subscribing_takes_nobodys_messages() {
+    let server = Server::start().await;
+    let bridge = server.bridge("a").await;
+    let (gone, here) = (Recorder::default(), Recorder::default());
+    for _ in 0..3 {
+        let subscribing = bridge.subscribe(listening("mail"), gone.consumer());
+        assert!(subscribing.now_or_never().is_none(), "the broker has not answered yet");
+    }
+    bridge.subscribe(listening("mail"), here.consumer()).await.unwrap();
+    for n in 0..10 {
+        bridge.publish(event(n)).await.unwrap();
+    }
+    bridge.close().await.unwrap();
+    assert_eq!((gone.rest().await.len(), here.rest().await.len()), (0, 10));
 }
