@@ -51,6 +51,18 @@ pub(crate) fn filters_of(
     }
 }
 
+/// The topic filters that a subscription may have had, with whatever settings.
+pub(crate) fn all_filters_of(prefix: &str, subscription: &Subscription) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for sharing in [Sharing::Shared, Sharing::EveryInstance] {
+        let one = Subscription { sharing, ..subscription.clone() };
+        for names in [ShareNames::OneEach, ShareNames::AsPurista] {
+            all.append(&mut filters_of(prefix, &one, names));
+        }
+    }
+    all
+}
+
 /// The filter for the responses to the commands of one instance.
 pub(crate) fn replies_filter(prefix: &str, instance: &str) -> String {
     let receiver = purista_core::subscription::PartyFilter {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::address::{filters_of, replies_filter, session_of, unserved_topic};
+use crate::address::{all_filters_of, filters_of, replies_filter, session_of, unserved_topic};
 use crate::dial::{CONNECT_TIMEOUT, Dial, Keeping, PACKET_HEAD_MAX, Place};
 use crate::durable::Keeper;
 use crate::feed::{Handle, MqttFeed, Origin};
@@ -36,9 +36,15 @@ use crate::wire;
 /// the word did not come before the deadline. Nothing is sent again behind the caller's back.
 ///
 /// **Durable subscriptions** have a session each, under the client id and the subscription's name, with a connection of its
-/// own. A message is acknowledged when it is done; what is not comes again, to the same process when it comes back. How much
-/// waits there the broker decides (mosquitto: `max_queued_messages`, and `autosave_on_changes` to survive its own end). When
+/// own. A message is acknowledged when it is done; what is not comes again, to the same process when it comes back. When
 /// such a subscription is stopped its session stays; it ends when it has been away for as long as the builder says.
+///
+/// **What the broker makes of that** is its own affair. mosquitto keeps 1000 messages a session and drops more without a word
+/// unless `max_queued_messages` says otherwise; it survives its own end with `persistence true`, `autosave_interval 1` and
+/// `autosave_on_changes true`, and even then it confirms a message before it writes it, so that the one that it confirmed in
+/// its last instant is gone; it forgets shared subscriptions, see
+/// [`durable_in_one_process`](crate::connect::Builder::durable_in_one_process). Without `set_tcp_nodelay true` each call
+/// through it takes 40 ms more.
 ///
 /// **What is lost, and how one knows.** A message that comes faster than a subscription that is not durable is consumed waits
 /// in a bounded queue; past that it is lost, logged as an error, and counted in [`MqttBridge::messages_dropped`]. So is what
@@ -54,11 +60,19 @@ use crate::wire;
 /// Dropping a bridge ends it without waiting; [`EventBridge::close`] waits.
 pub struct MqttBridge(Inner);
 
+/// How the sessions of durable subscriptions are kept.
+pub(crate) struct Sessions {
+    /// The name of this process at the broker, the same at each start.
+    pub(crate) client_id: Option<String>,
+    pub(crate) expiry_s: u32,
+    /// Whether no other process runs the same subscriptions.
+    pub(crate) are_alone: bool,
+}
+
 struct Inner {
     link: Arc<Link>,
     place: Place,
-    client_id: Option<String>,
-    expiry_s: u32,
+    sessions: Sessions,
     subscription_capacity: usize,
     hub: Arc<Hub>,
     session: Arc<Session>,
@@ -75,8 +89,7 @@ impl MqttBridge {
     pub(crate) async fn start(
         link: Arc<Link>,
         place: Place,
-        client_id: Option<String>,
-        expiry_s: u32,
+        sessions: Sessions,
         subscription_capacity: usize,
     ) -> Result<Self, BridgeError> {
         let (hub, tasks) = (Hub::new(Arc::clone(&link)), TaskTracker::new());
@@ -86,8 +99,7 @@ impl MqttBridge {
         let inner = Inner {
             link,
             place,
-            client_id,
-            expiry_s,
+            sessions,
             subscription_capacity,
             hub,
             session,
@@ -204,7 +216,7 @@ impl Inner {
         let (origin, queue) = if subscription.durable {
             self.unless_closing(self.own_session(&subscription, deadline)).await?
         } else {
-            self.from_hub(&subscription, deadline).await?
+            self.at_hub(&subscription, deadline).await?
         };
         let (link, replying) = (Arc::clone(&self.link), Arc::clone(&self.session));
         let feed = MqttFeed::start(link, subscription, origin, replying, queue, consumer, &self.tasks);
@@ -214,7 +226,7 @@ impl Inner {
         Ok(Registration::new(Arc::new(Handle(feed))))
     }
 
-    async fn from_hub(
+    async fn at_hub(
         &self,
         subscription: &Subscription,
         deadline: Instant,
@@ -223,7 +235,18 @@ impl Inner {
         let takes_turns = subscription.sharing == Sharing::Shared;
         let inlet = self.hub.inlet(subscription.address.clone(), takes_turns, Arc::clone(&queue));
         let filters = filters_of(&self.link.prefix, subscription, self.link.share_names);
+        let undo = Undo::new({
+            let (hub, session, tasks) =
+                (Arc::clone(&self.hub), Arc::clone(&self.session), self.tasks.clone());
+            let (inlet, queue) = (inlet.clone(), Arc::clone(&queue));
+            move || {
+                // Its share of the messages goes to others at once.
+                queue.close();
+                tasks.spawn(async move { hub.remove(&session, &inlet).await });
+            }
+        });
         self.hub.add(&self.session, &filters, &inlet, deadline).await?;
+        undo.keep();
         Ok((Origin::Hub(Arc::clone(&self.hub), inlet), queue))
     }
 
@@ -233,7 +256,7 @@ impl Inner {
         subscription: &Subscription,
         deadline: Instant,
     ) -> Result<(Origin, Arc<Queue>), BridgeError> {
-        let Some(client_id) = &self.client_id else {
+        let Some(client_id) = &self.sessions.client_id else {
             return Err(rejected(format!(
                 "the durable subscription {subscription} needs a bridge with a client id of its own, the same at each start"
             )));
@@ -242,14 +265,28 @@ impl Inner {
             return Err(rejected(format!("the command {subscription} cannot be durable on MQTT")));
         }
         let in_flight = u16::try_from(subscription.in_flight.max(1)).unwrap_or(u16::MAX);
-        let keeping = Keeping::Durable { expiry_s: self.expiry_s, in_flight };
+        let keeping = Keeping::Durable { expiry_s: self.sessions.expiry_s, in_flight };
         let dial = Dial::new(self.place.clone(), session_of(client_id, subscription), keeping);
         let queue = Queue::new(in_flight.into());
-        let filters = filters_of(&self.link.prefix, subscription, self.link.share_names);
-        let keeper = Keeper::new(subscription.clone(), filters, Arc::clone(&queue));
+        let mut at_broker = subscription.clone();
+        if self.sessions.are_alone {
+            at_broker.sharing = Sharing::EveryInstance;
+        } else if at_broker.sharing == Sharing::Shared {
+            tracing::warn!(
+                %subscription,
+                "a broker that forgets shared subscriptions when it restarts, as mosquitto 2.0 does, keeps nothing for this \
+                 one until its processes are back; `durable_in_one_process` is for those that run in one"
+            );
+        }
+        let filters = filters_of(&self.link.prefix, &at_broker, self.link.share_names);
+        let mut former = all_filters_of(&self.link.prefix, subscription);
+        former.retain(|filter| !filters.contains(filter));
+        let keeper = Keeper::new(subscription.clone(), filters, former, Arc::clone(&queue));
         let session = Session::start(Arc::clone(&self.link), dial, keeper, false, &self.tasks).await?;
-        // A caller who goes away here leaves no session behind.
-        let undo = Undo(Some(Arc::clone(&session)));
+        let undo = Undo::new({
+            let session = Arc::clone(&session);
+            move || session.end()
+        });
         session.line(deadline).await?;
         undo.keep();
         Ok((Origin::Own(session, InHand::new(in_flight.into())), queue))
@@ -278,19 +315,23 @@ impl Inner {
     }
 }
 
-/// Ends a session that nobody came to use.
-struct Undo(Option<Arc<Session>>);
+/// Takes back what was begun for a subscription, when it fails or its caller goes away.
+struct Undo<F: FnOnce()>(Option<F>);
 
-impl Undo {
+impl<F: FnOnce()> Undo<F> {
+    fn new(undo: F) -> Self {
+        Self(Some(undo))
+    }
+
     fn keep(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Undo {
+impl<F: FnOnce()> Drop for Undo<F> {
     fn drop(&mut self) {
-        if let Some(session) = &self.0 {
-            session.end();
+        if let Some(undo) = self.0.take() {
+            undo();
         }
     }
 }
@@ -300,7 +341,7 @@ impl EventBridge for MqttBridge {
         Capabilities {
             name: "mqtt",
             is_local: false,
-            durable: self.0.client_id.is_some(),
+            durable: self.0.sessions.client_id.is_some(),
             delayed_retry: true,
             dead_letters: false,
             pause: true,

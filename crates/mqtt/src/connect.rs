@@ -10,7 +10,7 @@ use purista_core::clock::Clock;
 use purista_core::id::Id;
 
 use crate::address::{PREFIX_DEFAULT, ShareNames, prefix_is_valid};
-use crate::bridge::MqttBridge;
+use crate::bridge::{MqttBridge, Sessions};
 use crate::dial::Place;
 use crate::link::{Link, rejected};
 use crate::tls;
@@ -47,6 +47,7 @@ pub struct Builder {
     subscription_capacity: usize,
     message_bytes_max: usize,
     session_expiry: Duration,
+    is_durable_alone: bool,
     credentials: Option<(String, Bytes)>,
     roots: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
@@ -65,6 +66,7 @@ impl Builder {
             subscription_capacity: SUBSCRIPTION_CAPACITY_DEFAULT,
             message_bytes_max: MESSAGE_BYTES_MAX_DEFAULT,
             session_expiry: Duration::from_secs(EVENT_EXPIRY_S.into()),
+            is_durable_alone: false,
             credentials: None,
             roots: None,
             identity: None,
@@ -96,6 +98,14 @@ impl Builder {
     /// are kept. In whole seconds.
     pub fn session_expiry(mut self, expiry: Duration) -> Self {
         self.session_expiry = expiry;
+        self
+    }
+
+    /// Promises that this process alone runs its durable subscriptions, so that they need no share name. Otherwise several
+    /// processes share them, and a broker has to keep shared subscriptions over its own restart: mosquitto 2.0 does not,
+    /// and loses what is published between its return and the subscriber's.
+    pub fn durable_in_one_process(mut self) -> Self {
+        self.is_durable_alone = true;
         self
     }
 
@@ -183,9 +193,13 @@ impl Builder {
             tls,
             message_bytes_max: self.message_bytes_max,
         };
-        let expiry_s = u32::try_from(self.session_expiry.as_secs().max(1)).unwrap_or(u32::MAX);
+        let sessions = Sessions {
+            client_id: self.client_id,
+            expiry_s: u32::try_from(self.session_expiry.as_secs().max(1)).unwrap_or(u32::MAX),
+            are_alone: self.is_durable_alone,
+        };
         let link = Link::new(self.prefix, instance, self.clock, self.share_names, self.message_bytes_max);
-        MqttBridge::start(link, place, self.client_id, expiry_s, self.subscription_capacity).await
+        MqttBridge::start(link, place, sessions, self.subscription_capacity).await
     }
 }
 

@@ -22,13 +22,20 @@ use crate::session::Role;
 pub(crate) struct Keeper {
     subscription: Subscription,
     filters: BTreeSet<String>,
+    /// The same in the forms that the subscription has with other settings: a session remembers what was asked before.
+    former: BTreeSet<String>,
     queue: Arc<Queue>,
     was_greeted: AtomicBool,
 }
 
 impl Keeper {
-    pub(crate) fn new(subscription: Subscription, filters: BTreeSet<String>, queue: Arc<Queue>) -> Arc<Self> {
-        Arc::new(Self { subscription, filters, queue, was_greeted: AtomicBool::new(false) })
+    pub(crate) fn new(
+        subscription: Subscription,
+        filters: BTreeSet<String>,
+        former: BTreeSet<String>,
+        queue: Arc<Queue>,
+    ) -> Arc<Self> {
+        Arc::new(Self { subscription, filters, former, queue, was_greeted: AtomicBool::new(false) })
     }
 }
 
@@ -49,6 +56,11 @@ impl Role for Keeper {
             let deadline = Instant::now() + CONNECT_TIMEOUT;
             for filter in &self.filters {
                 line.subscribe(filter, None, deadline).await?;
+            }
+            if is_resumed {
+                for filter in &self.former {
+                    line.unsubscribe(filter, deadline).await;
+                }
             }
             self.was_greeted.store(true, Ordering::Relaxed);
             Ok(())

@@ -76,7 +76,8 @@ impl Hub {
         Inlet { number: routes.inlet_next, turns, name, queue }
     }
 
-    /// Feeds an inlet from these filters, once the broker has granted them.
+    /// Feeds an inlet from these filters, once the broker has granted them. Where that fails, or its caller goes away, the
+    /// inlet has to be removed.
     pub(crate) async fn add(
         &self,
         session: &Session,
@@ -85,11 +86,7 @@ impl Hub {
         deadline: Instant,
     ) -> Result<(), BridgeError> {
         let route = |routes: &mut Routes, filter: &str| routes.feed(filter, inlet);
-        let added = self.grant(session, filters, route, deadline).await;
-        if added.is_err() {
-            self.remove(session, inlet).await;
-        }
-        added
+        self.grant(session, filters, route, deadline).await
     }
 
     /// Takes the replies for an instance of this name. Those of the bridge's own are always taken; a call in another's name
@@ -111,7 +108,7 @@ impl Hub {
             }
         }
         let filters = BTreeSet::from([filter]);
-        self.grant(session, &filters, |routes, filter| routes.to_replies(filter), deadline).await
+        self.grant(session, &filters, Routes::expect_replies, deadline).await
     }
 
     /// Has the broker grant these filters, each under the identifier that `route` gives it.
@@ -125,8 +122,13 @@ impl Hub {
         let line = session.line(deadline).await?;
         let granted = async {
             let _changing = self.changing.lock().await;
-            for filter in filters {
-                let id = route(&mut self.lock(), filter);
+            // All of them before the first is asked for: when the connection is lost in between, the greeting of the next
+            // one finds them.
+            let routes: Vec<_> = {
+                let mut routes = self.lock();
+                filters.iter().map(|filter| (route(&mut routes, filter), filter)).collect()
+            };
+            for (id, filter) in routes {
                 line.subscribe(filter, Some(id), deadline).await?;
                 self.lock().by_id.entry(id).and_modify(|route| route.is_granted = true);
             }
@@ -236,20 +238,15 @@ impl Hub {
 /// Gives an arrival to every inlet, and of those that take turns to one.
 fn fan_out(inlets: &[Inlet], turn: usize, arrival: &Arrival, lost: impl Fn(&Inlet)) {
     for (index, inlet) in inlets.iter().enumerate() {
-        let chosen = match &inlet.turns {
-            None => inlet,
-            Some(_) => {
-                let is_same = |other: &&Inlet| other.turns == inlet.turns;
-                if inlets.iter().take(index).any(|other| is_same(&other)) {
-                    continue;
-                }
-                let count = inlets.iter().filter(is_same).count();
-                let chosen = turn.checked_rem(count).and_then(|turn| inlets.iter().filter(is_same).nth(turn));
-                chosen.unwrap_or(inlet)
-            }
-        };
-        if !chosen.queue.offer(arrival.clone()) {
-            lost(chosen);
+        let is_same = |other: &&Inlet| other.turns.is_some() && other.turns == inlet.turns;
+        if inlets.iter().take(index).any(|other| is_same(&other)) {
+            // The first of them has asked whose turn it is.
+            continue;
+        }
+        let same = || inlets.iter().filter(is_same);
+        let whose = turn.checked_rem(same().count()).and_then(|turn| same().nth(turn)).unwrap_or(inlet);
+        if !whose.queue.offer(arrival.clone()) {
+            lost(whose);
         }
     }
 }
@@ -264,7 +261,7 @@ impl Routes {
         id
     }
 
-    fn to_replies(&mut self, filter: &str) -> usize {
+    fn expect_replies(&mut self, filter: &str) -> usize {
         let (id, route) = self.route(filter);
         route.is_for_replies = true;
         id

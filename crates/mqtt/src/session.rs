@@ -4,8 +4,8 @@
 //! without its asker knowing, and acknowledgements never go to a connection that did not bring the message.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -54,6 +54,8 @@ pub(crate) struct Session {
     ended: CancellationToken,
     /// Whether the bridge's state misses it.
     is_missed: AtomicBool,
+    /// Why it was never there: the first greeting has to succeed.
+    failure: Mutex<Option<BridgeError>>,
 }
 
 impl Session {
@@ -74,6 +76,7 @@ impl Session {
             stop: CancellationToken::new(),
             ended: CancellationToken::new(),
             is_missed: AtomicBool::new(is_missed),
+            failure: Mutex::default(),
         });
         tasks.spawn(Arc::clone(&session).keep(dialled, role));
         Ok(session)
@@ -94,7 +97,10 @@ impl Session {
             line = tokio::time::timeout_at(deadline, waiting) => {
                 line.ok().flatten().ok_or_else(|| rejected("no connection to the MQTT broker before the deadline"))
             }
-            () = self.ended.cancelled() => Err(rejected("the connection to the MQTT broker has ended")),
+            () = self.ended.cancelled() => {
+                let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Err(failure.unwrap_or_else(|| rejected("the connection to the MQTT broker has ended")))
+            }
         }
     }
 
@@ -124,10 +130,10 @@ impl Session {
             };
             let began = Instant::now();
             number = number.saturating_add(1);
-            self.serve(next, number, &role).await;
+            let was_up = self.serve(next, number, &role).await;
             self.up.send_replace(None);
             role.lost();
-            if self.stop.is_cancelled() {
+            if self.stop.is_cancelled() || (number == 1 && !was_up) {
                 break;
             }
             if !self.is_missed.swap(true, Ordering::Relaxed) {
@@ -163,8 +169,8 @@ impl Session {
             .ok()
     }
 
-    /// Serves one connection until it is lost, or until the session is stopped.
-    async fn serve(&self, dialled: Dialled, number: u64, role: &Arc<dyn Role>) {
+    /// Serves one connection until it is lost, or until the session is stopped. Says whether it was there for anybody.
+    async fn serve(&self, dialled: Dialled, number: u64, role: &Arc<dyn Role>) -> bool {
         let Dialled { client, events, greeting } = dialled;
         let line = Arc::new(self.line_of(client, number, &greeting));
         let _lost = line.lost.clone().drop_guard();
@@ -187,14 +193,15 @@ impl Session {
                     is_stopping = true;
                     continue;
                 }
-                () = &mut farewell, if is_stopping => return,
+                () = &mut farewell, if is_stopping => return is_greeted,
                 done = &mut greeted, if !is_greeted => {
-                    is_greeted = true;
                     if let Err(error) = done {
                         let session = self.dial.client_id();
                         tracing::error!(session, error = &error as &dyn std::error::Error, "subscribing failed");
-                        return;
+                        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        return false;
                     }
+                    is_greeted = true;
                     self.welcome(&line);
                     continue;
                 }
@@ -210,9 +217,9 @@ impl Session {
                     if !is_stopping {
                         tracing::info!(session = self.dial.client_id(), %error, "the connection has ended");
                     }
-                    return;
+                    return is_greeted;
                 }
-                None => return,
+                None => return is_greeted,
             }
         }
     }

@@ -15,6 +15,8 @@ use crate::link::rejected;
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
 const JSON: &str = "application/json";
+/// The longest text that MQTT can say the length of.
+const TEXT_BYTES_MAX: usize = 65_535;
 
 /// How long the broker keeps an event for those who are away, in seconds: 30 days, as PURISTA says.
 pub(crate) const EVENT_EXPIRY_S: u32 = 2_592_000;
@@ -23,13 +25,20 @@ pub(crate) const EVENT_EXPIRY_S: u32 = 2_592_000;
 pub(crate) fn publication(prefix: &str, message: &Message, now: Instant) -> Result<Publish, BridgeError> {
     let failed = |error| rejected("the message cannot be encoded").with_source(error);
     let body = message.encode(now).map_err(failed)?;
-    let properties = properties(message, now);
-    Ok(Publish::new(topic_of(prefix, message), QoS::AtLeastOnce, body, Some(properties)))
+    let topic = topic_of(prefix, message);
+    if topic.len() > TEXT_BYTES_MAX {
+        return Err(rejected(format!("a topic of {} bytes is longer than MQTT's are", topic.len())));
+    }
+    Ok(Publish::new(topic, QoS::AtLeastOnce, body, Some(properties(message, now))))
 }
 
 fn properties(message: &Message, now: Instant) -> PublishProperties {
     let mut user_properties = Vec::with_capacity(12);
-    message.headers(|name, value| user_properties.push((name.to_owned(), value.to_owned())));
+    message.headers(|name, value| {
+        if can_hold(value) {
+            user_properties.push((name.to_owned(), value.to_owned()));
+        }
+    });
     let is_paired = message.kind == MessageType::Command || message.kind.is_response();
     let correlation_id = message.correlation_id.as_ref().filter(|_| is_paired);
     PublishProperties {
@@ -39,6 +48,13 @@ fn properties(message: &Message, now: Instant) -> PublishProperties {
         user_properties,
         ..PublishProperties::default()
     }
+}
+
+/// Whether a property can hold this text. One that is too long, or bears what Unicode says is no character, makes brokers end
+/// the connection, with everything that is under way on it.
+fn can_hold(text: &str) -> bool {
+    let is_none = |c: char| matches!(u32::from(c), 0xfdd0..=0xfdef) || u32::from(c) & 0xfffe == 0xfffe;
+    text.len() <= TEXT_BYTES_MAX && !text.contains(is_none)
 }
 
 /// For how long a message is of use to somebody, in whole seconds, rounded up: a command until its deadline, a response that
@@ -132,6 +148,34 @@ mod tests {
         let mut event = message(MessageType::CustomMessage);
         event.correlation_id = Id::parse("c-1").ok();
         assert_eq!(super::properties(&event, now).correlation_data, None);
+    }
+
+    #[test]
+    fn what_a_broker_would_not_read_is_left_out() {
+        let mut event = message(MessageType::CustomMessage);
+        for (tenant, is_held) in [
+            ("acme".to_owned(), true),
+            ("日本 \u{1F600}".to_owned(), true),
+            ("a".repeat(65_535), true),
+            ("a".repeat(65_536), false),
+            ("a\u{0}".to_owned(), false),
+            ("\u{85}".to_owned(), false),
+            ("\u{fffe}".to_owned(), false),
+            ("\u{fdd0}".to_owned(), false),
+            ("\u{10ffff}".to_owned(), false),
+        ] {
+            event.tenant_id = Some(tenant.as_str().into());
+            let held = properties(&event, Instant::now()).user_properties;
+            assert_eq!(held.iter().any(|(name, _)| name == "tenantId"), is_held, "{tenant:.20?}");
+        }
+        assert!(
+            publication(
+                "p",
+                &Message { tenant_id: Some("a".repeat(65_535).into()), ..event },
+                Instant::now()
+            )
+            .is_err()
+        );
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl Message {
     }
 
     /// The answer to this command, when its consumer settled it without one.
+    #[must_use]
     pub fn failure(&self, server: &Party, clock: &Clock) -> Self {
         let status = Status::INTERNAL_SERVER_ERROR;
         let told = ErrorPayload {

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use purista_core::bridge::EventBridge;
 use purista_mqtt::bridge::MqttBridge;
-use rumqttc::{AsyncClient, Broker, Event, MqttOptions, Packet, Publish, PublishOptions, QoS};
+use rumqttc::{
+    AsyncClient, Broker, Event, MqttOptions, Packet, Publish, PublishOptions, PublishProperties, QoS,
+};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 /// How long a broker may take to take connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -98,9 +101,20 @@ impl Server {
         Arc::new(MqttBridge::builder(self.url()).client_id(client_id).connect().await.unwrap())
     }
 
+    /// The same for a process that shares its durable subscriptions with no other.
+    pub(crate) async fn durable_alone(&self, client_id: &str) -> Arc<dyn EventBridge> {
+        let builder = MqttBridge::builder(self.url()).client_id(client_id).durable_in_one_process();
+        Arc::new(builder.connect().await.unwrap())
+    }
+
     /// A client that knows nothing of bridges, and hears this filter from now on.
     pub(crate) async fn client(&self, filter: &str) -> Client {
         Client::connect(self.port, filter).await
+    }
+
+    /// Waits until what it has confirmed is written: it confirms first, and writes before it reads the next packet.
+    pub(crate) async fn written(&self) {
+        self.client("nothing").await.publish("nothing", "").await;
     }
 
     /// Ends it as a power cut would.
@@ -140,9 +154,10 @@ impl Drop for Server {
 
 /// A client that knows nothing of bridges.
 pub(crate) struct Client {
-    client: AsyncClient,
+    sender: AsyncClient,
     heard: mpsc::Receiver<Publish>,
-    _task: AbortOnDropHandle<()>,
+    /// Ends its task.
+    _stop: DropGuard,
 }
 
 impl Client {
@@ -152,25 +167,36 @@ impl Client {
         let mut options = MqttOptions::new(name, Broker::tcp("127.0.0.1", port));
         options.set_max_packet_size(Some(64 << 20));
         let (client, mut events) = AsyncClient::builder(options).capacity(64).build();
-        let (sender, heard) = mpsc::channel(10_000);
+        let (to_test, heard) = mpsc::channel(10_000);
         let pumping = async move {
             while let Ok(event) = events.poll().await {
                 if let Event::Incoming(Packet::Publish(raw)) = event {
-                    sender.try_send(raw).expect("the test reads what it hears");
+                    to_test.try_send(raw).expect("the test reads what it hears");
                 }
             }
         };
-        #[expect(clippy::disallowed_methods, reason = "the handle ends the task with the client")]
-        let task = AbortOnDropHandle::new(tokio::spawn(pumping));
+        let stop = CancellationToken::new();
+        TaskTracker::new().spawn(stop.clone().run_until_cancelled_owned(pumping));
         let granted = client.subscribe_tracked(filter.to_owned(), QoS::AtLeastOnce).await.unwrap();
         granted.wait_async().await.unwrap();
-        Self { client, heard, _task: task }
+        Self { sender: client, heard, _stop: stop.drop_guard() }
     }
 
     /// Publishes, and waits until the broker has it.
     pub(crate) async fn publish(&self, topic: &str, body: impl Into<Vec<u8>>) {
-        let options = PublishOptions::at_least_once();
-        let sent = self.client.publish_tracked(topic.to_owned(), body.into(), options).await.unwrap();
+        self.publish_paired(topic, body, None).await;
+    }
+
+    /// The same with correlation data.
+    pub(crate) async fn publish_paired(
+        &self,
+        topic: &str,
+        body: impl Into<Vec<u8>>,
+        correlation_data: Option<bytes::Bytes>,
+    ) {
+        let properties = PublishProperties { correlation_data, ..PublishProperties::default() };
+        let options = PublishOptions::at_least_once().properties(properties);
+        let sent = self.sender.publish_tracked(topic.to_owned(), body.into(), options).await.unwrap();
         sent.wait_async().await.unwrap();
     }
 
