@@ -1,14 +1,10 @@
 //! Headers and bodies: how a message becomes one of NATS, and back.
 
 use async_nats::{HeaderMap, HeaderValue};
-use bytes::Bytes;
-use purista_core::address::{Address, AddressParts};
 use purista_core::clock::Clock;
 use purista_core::id::Id;
-use purista_core::message::{DecodeError, ErrorPayload, Message, MessageType, Party};
-use purista_core::status::Status;
+use purista_core::message::{DecodeError, Message};
 use purista_core::trace::TraceContext;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::address::routed_event;
@@ -61,54 +57,12 @@ pub(crate) fn decode(raw: &async_nats::Message, clock: &Clock) -> Result<Message
     Ok(message)
 }
 
-/// The answer to a command that cannot be read: what of it could be saved pairs the answer with its caller.
-pub(crate) fn refusal(body: &Bytes, server: &Party, error: &DecodeError, clock: &Clock) -> Message {
-    // Off the hot path, and bounded by the broker's limit and by the parser's on depth.
-    let saved: Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = |of: &Value, name: &str| of.get(name).and_then(Value::as_str).map(str::to_owned);
-    let id = |name: &str| text(&saved, name).and_then(|text| Id::parse(&text).ok());
-    let caller = saved.get("sender").map(|sender| Party {
-        address: Address::from(AddressParts {
-            service: text(sender, "serviceName").unwrap_or_default().into(),
-            version: text(sender, "serviceVersion").unwrap_or_default().into(),
-            target: text(sender, "serviceTarget").unwrap_or_default().into(),
-        }),
-        instance: text(sender, "instanceId").and_then(|text| Id::parse(&text).ok()),
-    });
-    let sender = caller.clone().unwrap_or_else(|| server.clone());
-    let trace_id = id("traceId").unwrap_or_else(|| clock.id());
-    let mut command = Message::new(
-        id("id").unwrap_or_else(|| clock.id()),
-        MessageType::Command,
-        clock.now_ms(),
-        sender,
-        trace_id.clone(),
-    );
-    command.correlation_id = id("correlationId");
-    let told = ErrorPayload {
-        status: Status::BAD_REQUEST,
-        message: format!("the command cannot be read: {error}"),
-        data: None,
-        trace_id: Some(trace_id),
-    };
-    let response = command.error_response(clock.now_ms(), server.clone(), &told, true);
-    Message { receiver: caller, ..response }
-}
-
-/// The answer to a command that its consumer settled without one.
-pub(crate) fn failure(command: &Message, server: &Party, clock: &Clock) -> Message {
-    let status = Status::INTERNAL_SERVER_ERROR;
-    let told = ErrorPayload {
-        status,
-        message: status.text().to_owned(),
-        data: None,
-        trace_id: Some(command.trace_id.clone()),
-    };
-    command.error_response(clock.now_ms(), server.clone(), &told, false)
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use purista_core::address::AddressParts;
+    use purista_core::message::{MessageType, Party};
+
     use super::*;
 
     fn raw(body: &str, headers: Option<HeaderMap>) -> async_nats::Message {
@@ -156,29 +110,5 @@ mod tests {
         assert_eq!(with.trace.unwrap().to_string(), parent);
         let without = decode(&raw(BODY, None), &clock).unwrap();
         assert!(without.trace.unwrap().to_string().contains("b7ad6b7169203331"));
-    }
-
-    #[test]
-    fn a_refusal_saves_what_pairs_it_with_its_caller() {
-        let clock = Clock::system();
-        let body = r#"{"messageType":"command","id":"a1","correlationId":"c1","traceId":"t1","sender":{"serviceName":"Caller","instanceId":"i1"}}"#;
-        let error = decode(&raw(body, None), &clock).unwrap_err();
-        let refusal = refusal(&Bytes::from(body), &server(), &error, &clock);
-        assert_eq!(refusal.kind, MessageType::CommandErrorResponse);
-        assert_eq!(refusal.correlation_id, Some(Id::parse("c1").unwrap()));
-        assert_eq!(refusal.trace_id, Id::parse("t1").unwrap());
-        assert_eq!(refusal.receiver.unwrap().instance, Id::parse("i1").ok());
-        let told: ErrorPayload = serde_json::from_slice(&refusal.payload.bytes().unwrap().unwrap()).unwrap();
-        assert_eq!(told.status, Status::BAD_REQUEST);
-        assert!(told.message.contains("`receiver`"), "{}", told.message);
-    }
-
-    #[test]
-    fn a_refusal_of_broken_json_names_nobody() {
-        let clock = Clock::system();
-        let error = decode(&raw("{", None), &clock).unwrap_err();
-        let refusal = refusal(&Bytes::from("{"), &server(), &error, &clock);
-        assert!(refusal.receiver.is_none() && refusal.correlation_id.is_none());
-        assert!(refusal.encode(Instant::now()).is_ok());
     }
 }
