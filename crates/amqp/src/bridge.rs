@@ -97,7 +97,8 @@ impl Inner {
         let _caller = self.enter()?;
         let deadline = message.deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
         let (body, properties) = (self.link.encode(&message)?, wire::properties(&message, None)?);
-        self.link.send_confirmed(self.link.everybody(false), body, properties, deadline).await
+        let session = self.link.watch.up_until(deadline).await?;
+        self.link.send_confirmed(&session, self.link.everybody(false), body, properties, deadline).await
     }
 
     async fn request(&self, mut command: Box<Message>) -> Answer {

@@ -45,15 +45,28 @@ pub(crate) struct Shared {
     drained: CancellationToken,
     /// Told when a message was to come back while the feed drains: that may have been a pause.
     pub(crate) given_up: Notify,
-    /// Where the broker feeds from now, until the source takes it.
-    handed_over: Mutex<Option<Attached>>,
+    fed: Mutex<Fed>,
+    /// Told when there is a channel for the source to take.
     arrived: Notify,
-    /// The channel on which the broker feeds, as long as it does.
-    channel: Mutex<Option<Channel>>,
     /// How many messages the consumer has in its hands.
     in_hand: AtomicUsize,
     is_over: AtomicBool,
     pump: OnceLock<Registration>,
+}
+
+/// How the broker feeds.
+#[derive(Debug, Default)]
+struct Fed {
+    /// The channel on which it does, as long as it does.
+    channel: Option<Channel>,
+    /// The same with its consumer, until the source takes it.
+    handed_over: Option<Attached>,
+}
+
+impl Fed {
+    fn is_alive(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.status().connected())
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,9 +91,8 @@ impl AmqpFeed {
             draining: CancellationToken::new(),
             drained: CancellationToken::new(),
             given_up: Notify::new(),
-            handed_over: Mutex::default(),
+            fed: Mutex::default(),
             arrived: Notify::new(),
-            channel: Mutex::default(),
             in_hand: AtomicUsize::new(0),
             is_over: AtomicBool::new(false),
             pump: OnceLock::new(),
@@ -106,9 +118,7 @@ impl AmqpFeed {
     /// Whether the broker is to feed it and does not. What is paused is not fed: what waits here nobody else could have, and
     /// the broker ends a channel on which something waits for half an hour.
     pub(crate) fn wants_feeding(&self) -> bool {
-        let is_fed =
-            locked(&self.shared.channel).as_ref().is_some_and(|channel| channel.status().connected());
-        !is_fed && !self.is_over() && self.shared.paused().is_none()
+        !locked(&self.shared.fed).is_alive() && !self.is_over() && self.shared.paused().is_none()
     }
 
     /// Asks the broker to feed it. `false` when that is to be tried again.
@@ -123,8 +133,8 @@ impl AmqpFeed {
         let begun = locked(&self.begun).take();
         match asked {
             Ok(Ok(attached)) => {
-                *locked(&self.shared.channel) = Some(attached.channel.clone());
-                *locked(&self.shared.handed_over) = Some(attached);
+                let channel = Some(attached.channel.clone());
+                *locked(&self.shared.fed) = Fed { channel, handed_over: Some(attached) };
                 self.shared.arrived.notify_one();
                 if let Some(begun) = begun {
                     // A subscriber that went away meanwhile stops it, or closes the bridge.
@@ -210,7 +220,7 @@ impl Shared {
 
     /// The broker feeds no more; whoever makes it feed again is told.
     fn detached(&self) {
-        locked(&self.channel).take();
+        *locked(&self.fed) = Fed::default();
         self.link.watch.detached.notify_one();
     }
 
@@ -223,7 +233,7 @@ impl Shared {
     }
 
     async fn close_channel(&self) {
-        let channel = locked(&self.channel).take();
+        let channel = std::mem::take(&mut *locked(&self.fed)).channel;
         let Some(channel) = channel.filter(|channel| channel.status().connected()) else { return };
         let closing = channel.close(200, "OK".into());
         // An error says that it has ended before.
@@ -231,7 +241,7 @@ impl Shared {
     }
 
     async fn leave(&self) {
-        let channel = locked(&self.channel).clone();
+        let channel = locked(&self.fed).channel.clone();
         if let Some(channel) = channel.filter(|channel| channel.status().connected()) {
             let _ = tokio::time::timeout(ASK_TIMEOUT, self.topology.leave(&channel)).await;
         }
@@ -272,11 +282,15 @@ impl Source {
                 () = self.shared.arrived.notified() => continue,
                 raw = next_of(self.attached.as_mut()) => raw,
             };
-            let Some((raw, queue)) = raw.zip(self.attached.as_ref().map(|attached| attached.queue.clone()))
-            else {
+            let queue = self.attached.as_ref().map(|attached| attached.queue.clone());
+            let Some((raw, queue)) = raw.zip(queue) else {
                 self.attached = None;
                 continue;
             };
+            if !locked(&self.shared.fed).is_alive() {
+                // What came on a channel that is over comes again.
+                continue;
+            }
             if let Some(pulled) = read(&self.shared, raw, queue).await {
                 self.shared.in_hand.fetch_add(1, Ordering::AcqRel);
                 return Some(pulled);
@@ -284,14 +298,20 @@ impl Source {
         }
     }
 
-    /// Takes a new channel, and lets go of one that is gone: what it brought and nobody has in hand yet comes again.
+    /// Takes a new channel, and lets go of one that is over, lost or given up for a pause: what it brought and nobody has in
+    /// hand yet comes again.
     fn look_at_channel(&mut self) {
-        if let Some(attached) = locked(&self.shared.handed_over).take() {
-            self.attached = Some(attached);
-        }
-        let is_gone = self.attached.as_ref().is_none_or(|attached| !attached.channel.status().connected());
-        let was_fed = locked(&self.shared.channel).is_some();
-        if is_gone && (self.attached.take().is_some() || was_fed) && !self.is_draining {
+        let is_over = {
+            let mut fed = locked(&self.shared.fed);
+            if let Some(attached) = fed.handed_over.take() {
+                self.attached = Some(attached);
+            }
+            if !fed.is_alive() {
+                self.attached = None;
+            }
+            self.attached.is_none() && fed.channel.is_some()
+        };
+        if is_over && !self.is_draining {
             self.shared.detached();
         }
     }

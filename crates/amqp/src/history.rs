@@ -26,12 +26,13 @@ const REASON_BYTES_MAX: usize = 1024;
 /// The longest history in bytes; beyond it only the attempt is counted.
 const HISTORY_BYTES_MAX: usize = 2048;
 
-/// Which attempt this is, from 1. What was handed over before, to a process that did not settle it, counts as one more.
-pub(crate) fn attempt(properties: &BasicProperties, redelivered: bool) -> u32 {
+/// Which attempt this is, from 1. What the broker hands over once more is no further attempt: most of it was waiting in a
+/// process that went away, and never tried.
+pub(crate) fn attempt(properties: &BasicProperties) -> u32 {
     let retried =
         properties.headers().as_ref().and_then(|headers| number(headers.inner().get(RETRY_ATTEMPT)?));
     let retried = retried.map_or(0, |retried| u32::try_from(retried.max(0)).unwrap_or(u32::MAX));
-    retried.saturating_add(1).saturating_add(u32::from(redelivered))
+    retried.saturating_add(1)
 }
 
 fn number(value: &AMQPValue) -> Option<i64> {
@@ -136,9 +137,8 @@ mod tests {
 
     #[test]
     fn attempts_are_counted_whatever_a_peer_writes_there() {
-        let counted = |value| attempt(&with(&[(RETRY_ATTEMPT, value)]), false);
-        assert_eq!(attempt(&BasicProperties::default(), false), 1);
-        assert_eq!(attempt(&BasicProperties::default(), true), 2);
+        let counted = |value| attempt(&with(&[(RETRY_ATTEMPT, value)]));
+        assert_eq!(attempt(&BasicProperties::default()), 1);
         assert_eq!(counted(AMQPValue::LongInt(2)), 3);
         assert_eq!(counted(AMQPValue::LongLongInt(i64::MAX)), u32::MAX);
         assert_eq!(counted(AMQPValue::LongLongInt(-5)), 1);
@@ -159,7 +159,7 @@ mod tests {
         );
         assert!(first.user_id().is_none() && first.expiration().is_none());
         assert_eq!(first.message_id().as_ref().map(ShortString::as_str), Some("m1"));
-        assert_eq!(attempt(&first, false), 2);
+        assert_eq!(attempt(&first), 2);
         let second = of_next(&first, 2, Duration::from_secs(2), 3000);
         assert_eq!(
             header(&second, RETRY_HISTORY),

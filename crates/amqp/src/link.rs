@@ -91,30 +91,26 @@ impl Watch {
         self.state.subscribe()
     }
 
-    /// The connection, if there is one.
-    pub(crate) fn session(&self) -> Option<Arc<Session>> {
-        self.session.borrow().clone()
+    /// Waits until there is a connection, for a caller. What waits here never happened, whether its deadline passes or the
+    /// bridge closes.
+    pub(crate) async fn up_until(&self, deadline: Instant) -> Result<Arc<Session>, BridgeError> {
+        tokio::select! {
+            biased;
+            () = self.closing.cancelled() => Err(closed()),
+            session = self.session_until(deadline) => session,
+        }
     }
 
-    /// Waits until there is a connection. What waits here never happened, whether its deadline passes or the bridge closes.
-    pub(crate) async fn up_until(&self, deadline: Instant) -> Result<Arc<Session>, BridgeError> {
-        let mut session = self.session.subscribe();
+    /// Waits until there is a connection, for what is in flight: also while the bridge closes.
+    pub(crate) async fn session_until(&self, deadline: Instant) -> Result<Arc<Session>, BridgeError> {
+        let mut sessions = self.session.subscribe();
         let is_up =
             |session: &Option<Arc<Session>>| session.as_ref().is_some_and(|session| session.is_usable());
-        loop {
-            if self.closing.is_cancelled() {
-                return Err(closed());
-            }
-            if let Some(usable) = self.session().filter(|session| session.is_usable()) {
-                return Ok(usable);
-            }
-            tokio::select! {
-                () = self.closing.cancelled() => return Err(closed()),
-                waited = tokio::time::timeout_at(deadline, session.wait_for(is_up)) => if waited.is_err() {
-                    return Err(rejected("no connection to the broker before the deadline"));
-                },
-            }
-        }
+        let up = match tokio::time::timeout_at(deadline, sessions.wait_for(is_up)).await {
+            Ok(Ok(session)) => session.clone(),
+            _ => None,
+        };
+        up.ok_or_else(|| rejected("no connection to the broker before the deadline"))
     }
 
     /// Counts a message that is lost.
@@ -257,12 +253,12 @@ impl Link {
     /// Sends, and waits until the broker has confirmed or the deadline passes.
     pub(crate) async fn send_confirmed(
         &self,
+        session: &Session,
         to: Destination,
         body: Bytes,
         properties: BasicProperties,
         deadline: Instant,
     ) -> Result<(), BridgeError> {
-        let session = self.watch.up_until(deadline).await?;
         let sending = self.send(&session.publishing, to, body, properties, deadline).await?;
         confirmed(sending, deadline).await
     }

@@ -1,12 +1,14 @@
 //! One connection: how it begins, when it is over, and how it ends.
 
-use std::sync::Arc;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
-use lapin::tcp::{AMQPUriTcpExt, RustlsConnector, TLSConfig};
+use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, RustlsConnector, TLSConfig};
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties, Consumer, Event, ExchangeKind};
@@ -42,6 +44,18 @@ pub(crate) struct Session {
     pub(crate) asking: Channel,
     pub(crate) reply_queue: ShortString,
     lost: CancellationToken,
+    _plug: Plug,
+}
+
+/// A second hand on the connection's socket, which cuts it when it is dropped. The client's thread and tasks end with the
+/// socket, and with nothing else: a connection that is given up half-way would keep them.
+struct Plug(std::net::TcpStream);
+
+impl Drop for Plug {
+    fn drop(&mut self) {
+        // An error says that the other side was faster.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -66,7 +80,7 @@ impl Session {
     }
 
     async fn open_at(uri: AMQPUri, peer: &Peer) -> lapin::Result<(Self, Channel, Consumer)> {
-        let connection = connect(uri, peer).await?;
+        let (connection, plug) = connect(uri, peer).await?;
         let publishing = connection.create_channel().await?;
         publishing.confirm_select(ConfirmSelectOptions::default()).await?;
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
@@ -90,7 +104,8 @@ impl Session {
         let consumer = replies
             .basic_consume(reply_queue.clone(), "".into(), BasicConsumeOptions::default(), nothing)
             .await?;
-        let session = Self { connection, publishing, asking, reply_queue, lost: CancellationToken::new() };
+        let lost = CancellationToken::new();
+        let session = Self { connection, publishing, asking, reply_queue, lost, _plug: plug };
         Ok((session, replies, consumer))
     }
 
@@ -140,21 +155,29 @@ impl Session {
     }
 }
 
-async fn connect(uri: AMQPUri, peer: &Peer) -> lapin::Result<Connection> {
+/// Connects, and speaks to the broker only then: a client whose own attempt to connect fails leaves a task behind.
+async fn connect(uri: AMQPUri, peer: &Peer) -> lapin::Result<(Connection, Plug)> {
+    let runtime = lapin::runtime::default_runtime()?;
+    let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
+    let stream = plain.connect_with_config_async(TLSConfig::default(), &runtime).await?;
+    let AsyncTcpStream::Plain(socket) = &stream else {
+        return Err(io::Error::other("a connection without TLS is none").into());
+    };
+    let plug = Plug(std::net::TcpStream::from(socket.get_ref().as_fd().try_clone_to_owned()?));
+    let stream = match peer.tls.as_ref().filter(|_| uri.scheme == AMQPScheme::AMQPS) {
+        Some(tls) => stream.into_rustls(tls, &uri.authority.host).await?,
+        None => stream,
+    };
+    let once = Mutex::new(Some(stream));
+    let connected = async move |_, _| {
+        silence_this_thread();
+        let stream = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+        stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into())
+    };
     let properties = ConnectionProperties::default()
         .with_connection_name(peer.name.as_str().into())
         .with_client_property("product".into(), "purista".into());
-    let tls = peer.tls.clone().filter(|_| uri.scheme == AMQPScheme::AMQPS);
-    let connecting = async move |uri: AMQPUri, runtime| {
-        silence_this_thread();
-        let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
-        let stream = plain.connect_with_config_async(TLSConfig::default(), &runtime).await?;
-        Ok(match &tls {
-            Some(tls) => stream.into_rustls(tls, &uri.authority.host).await?,
-            None => stream,
-        })
-    };
-    Connection::connector(uri, lapin::runtime::default_runtime()?, connecting, properties).await
+    Ok((Connection::connector(uri, runtime, connected, properties).await?, plug))
 }
 
 /// The client has a thread of its own for each connection, on which it makes the connection and reads and writes frames. It

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use lapin::message::Delivery as Raw;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::ShortString;
@@ -47,11 +46,11 @@ pub(crate) async fn read(
 ) -> Option<Pulled<Settlement>> {
     let body = Bytes::from(std::mem::take(&mut raw.data));
     let (properties, subscription) = (raw.properties, &shared.subscription);
-    let attempt = history::attempt(&properties, raw.redelivered);
+    let attempt = history::attempt(&properties);
     let parcel = Parcel { body, properties, acker: raw.acker, queue, attempt };
     if subscription.answers {
         // Before it runs: a command is done at most once.
-        parcel.acknowledge();
+        parcel.acknowledge().await;
         if raw.redelivered {
             let told = "whoever served the command went away; it may have been done";
             shared.refuse(&parcel, Status::SERVICE_UNAVAILABLE, told).await;
@@ -71,7 +70,7 @@ pub(crate) async fn read(
         }
         Ok(message) => {
             tracing::debug!(%subscription, message_id = %message.id, "only its headers matched");
-            parcel.acknowledge();
+            parcel.acknowledge().await;
             None
         }
         Err(error) => {
@@ -82,15 +81,16 @@ pub(crate) async fn read(
 }
 
 impl Parcel {
-    /// Says that it is done. Queued by its first poll; when the channel is gone, the message comes again.
-    fn acknowledge(&self) {
-        let _ = self.acker.ack(BasicAckOptions::default()).now_or_never();
+    /// Says that it is done, and waits until that is written: who ends the channel before would have it again. When the
+    /// channel is gone already, the message comes again.
+    async fn acknowledge(&self) {
+        let _ = self.acker.ack(BasicAckOptions::default()).await;
     }
 
     /// Puts it back into its queue, for whoever is fed next.
-    fn give_back(&self) {
+    async fn give_back(&self) {
         let again = BasicNackOptions { requeue: true, multiple: false };
-        let _ = self.acker.nack(again).now_or_never();
+        let _ = self.acker.nack(again).await;
     }
 }
 
@@ -129,7 +129,9 @@ impl Shared {
             properties = properties.with_correlation_id(named.clone());
         }
         let (to, body) = (self.link.everybody(false), self.link.encode(reply)?);
-        self.link.send_confirmed(to, body, properties, Instant::now() + SEND_TIMEOUT).await
+        let until = Instant::now() + SEND_TIMEOUT;
+        let session = self.link.watch.session_until(until).await?;
+        self.link.send_confirmed(&session, to, body, properties, until).await
     }
 
     async fn answer_logged(&self, parcel: &Parcel, reply: &Message) {
@@ -147,9 +149,9 @@ impl Shared {
         let properties = history::of_dead(&parcel.properties, &parcel.queue, parcel.attempt, reason, now_ms);
         let keeping = async {
             let until = Instant::now() + SEND_TIMEOUT;
-            let session = self.link.watch.up_until(until).await?;
+            let session = self.link.watch.session_until(until).await?;
             let to = Destination::queue(self.topology.dead_letter_queue(&session).await?);
-            self.link.send_confirmed(to, parcel.body.clone(), properties, until).await
+            self.link.send_confirmed(&session, to, parcel.body.clone(), properties, until).await
         };
         let kept = tokio::time::timeout(SEND_TIMEOUT, keeping).await.unwrap_or_else(|_| Err(too_slow()));
         self.put_away(parcel, kept, "a message cannot be kept as a dead letter; it stays where it is").await;
@@ -164,12 +166,14 @@ impl Shared {
             history::of_next(&parcel.properties, parcel.attempt, after, self.link.clock.now_ms());
         let putting = async {
             let until = Instant::now() + SEND_TIMEOUT;
-            let session = self.link.watch.up_until(until).await?;
+            let session = self.link.watch.session_until(until).await?;
             let queue = match delay {
                 Some(delay) => self.topology.retry_queue(&session, delay).await?,
                 None => parcel.queue.clone(),
             };
-            self.link.send_confirmed(Destination::queue(queue), parcel.body.clone(), properties, until).await
+            self.link
+                .send_confirmed(&session, Destination::queue(queue), parcel.body.clone(), properties, until)
+                .await
         };
         let put = tokio::time::timeout(SEND_TIMEOUT, putting).await.unwrap_or_else(|_| Err(too_slow()));
         self.put_away(parcel, put, "a message cannot be put aside for later; it comes again at once").await
@@ -177,7 +181,7 @@ impl Shared {
 
     async fn put_away(&self, parcel: &Parcel, put: Result<(), BridgeError>, failed: &str) -> bool {
         let Err(error) = put else {
-            parcel.acknowledge();
+            parcel.acknowledge().await;
             return true;
         };
         tracing::error!(subscription = %self.subscription, error = &error as &dyn std::error::Error, "{failed}");
@@ -186,7 +190,7 @@ impl Shared {
             () = self.draining.cancelled() => {}
             () = tokio::time::sleep(GIVE_BACK_PAUSE) => {}
         }
-        parcel.give_back();
+        parcel.give_back().await;
         false
     }
 }
@@ -223,7 +227,7 @@ impl Settle for Settlement {
                 self.fail(command).await;
             }
             // The pump tells a pause as a retry.
-            (None, _) => parcel.acknowledge(),
+            (None, _) => parcel.acknowledge().await,
         }
         shared.settled().await;
     }
@@ -265,7 +269,7 @@ impl Settlement {
             if !is_back {
                 match &self.command {
                     Some(command) => self.fail(command).await,
-                    None => parcel.give_back(),
+                    None => parcel.give_back().await,
                 }
                 shared.given_up.notify_one();
                 return;

@@ -1,5 +1,9 @@
 //! The bridge on a real RabbitMQ: the suite of all bridges, the wire, durable subscriptions, and lost connections.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is a failed test")]
 
+mod closing;
+mod durable;
 mod duties;
+mod outages;
 mod server;
+mod wire;

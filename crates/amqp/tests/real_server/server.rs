@@ -23,18 +23,18 @@ static SYSTEMS: AtomicU32 = AtomicU32::new(0);
 static SHARED: OnceCell<Server> = OnceCell::const_new();
 
 /// Starts the broker and the daemon that its Erlang asks for names, each in the foreground; ends both when its own input
-/// ends, which it does with the test in any case, and at the line `kill`. After that line `start` starts them again.
+/// ends, which it does with the test in any case, and at the line `kill`. After that line `start` starts them again. Each is
+/// the first of a group of processes, and it is the group that is ended.
 const KEEPER: &str = r#"
-set -m
 begin() {
-    epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 >/dev/null 2>&1 &
+    setsid epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 >/dev/null 2>&1 &
     epmd=$!
-    "$RABBITMQ_SERVER" >>"$FOLDER/out" 2>&1 </dev/null &
+    setsid "$RABBITMQ_SERVER" >>"$FOLDER/out" 2>&1 </dev/null &
     broker=$!
 }
 end() {
-    kill -9 -- "-$broker" 2>/dev/null
-    kill -9 -- "-$epmd" 2>/dev/null
+    kill -s KILL -- "-$broker" 2>/dev/null
+    kill -s KILL -- "-$epmd" 2>/dev/null
     wait 2>/dev/null
 }
 begin
