@@ -24,11 +24,16 @@ pub(crate) const VALGRIND: Need =
     Need { program: "valgrind", package: "valgrind", because: "counts the instructions of a command" };
 
 /// What `cargo xtask test` needs.
-pub(crate) const OF_THE_TESTS: [Need; 8] = [
+pub(crate) const OF_THE_TESTS: [Need; 9] = [
     Need {
         program: "nats-server",
         package: "nats-server",
         because: "the NATS bridge is tested against a real server",
+    },
+    Need {
+        program: "rabbitmq-server",
+        package: "rabbitmq-server",
+        because: "the AMQP bridge is tested against a real broker",
     },
     // Its server's programs are on nobody's path; this one comes with them.
     Need {

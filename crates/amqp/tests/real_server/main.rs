@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is a failed test")]
 
 mod closing;
+mod credentials;
 mod durable;
 mod duties;
 mod outages;

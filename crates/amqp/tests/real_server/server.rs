@@ -50,8 +50,9 @@ rm -rf "$FOLDER"
 
 pub(crate) struct Server {
     keeper: Child,
-    pub(crate) port: u16,
-    pub(crate) tls_port: Option<u16>,
+    port: u16,
+    pub(crate) tls_port: u16,
+    user: String,
     folder: PathBuf,
 }
 
@@ -69,21 +70,22 @@ impl Server {
     }
 
     pub(crate) async fn start() -> Self {
-        Self::start_with("", false).await
+        Self::start_with("", "", |_| ()).await
     }
 
-    /// A broker with more lines in its configuration, and perhaps a port for TLS, which the lines may call `TLS_PORT`.
-    pub(crate) async fn start_with(configuration: &str, with_tls: bool) -> Self {
+    /// A broker with more lines in its configuration, which call a free port `TLS_PORT` and the broker's folder `FOLDER`; who
+    /// is let in is named before the host of its address. The folder may be prepared.
+    pub(crate) async fn start_with(configuration: &str, user: &str, prepare: impl FnOnce(&Path)) -> Self {
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("purista-amqp-{}-{number}", std::process::id()));
         std::fs::create_dir_all(folder.join("home")).unwrap();
+        prepare(&folder);
         let [port, distribution, epmd, tls] = free_ports();
-        let tls_port = with_tls.then_some(tls);
         let lines =
             configuration.replace("TLS_PORT", &tls.to_string()).replace("FOLDER", folder.to_str().unwrap());
         let plain = format!("listeners.tcp.1 = 127.0.0.1:{port}\nlog.file.level = warning\n{lines}\n");
         std::fs::write(folder.join("rabbitmq.conf"), plain).unwrap();
-        std::fs::write(folder.join("plugins"), "[rabbitmq_auth_mechanism_ssl].\n").unwrap();
+        std::fs::write(folder.join("plugins"), "[].\n").unwrap();
         std::fs::write(folder.join("environment"), "").unwrap();
         let keeper = Command::new("sh")
             .args(["-c", KEEPER])
@@ -106,7 +108,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Self { keeper, port, tls_port, folder };
+        let server = Self { keeper, port, tls_port: tls, user: user.to_owned(), folder };
         server.until_up().await;
         server
     }
@@ -126,7 +128,7 @@ impl Server {
     }
 
     pub(crate) fn url(&self) -> String {
-        self.url_as("")
+        self.url_as(&self.user)
     }
 
     /// The address with something before the host.
