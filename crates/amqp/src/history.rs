@@ -93,8 +93,8 @@ fn kept_headers(properties: &BasicProperties) -> FieldTable {
             || name.starts_with("x-last-death-"))
     };
     let mut kept = FieldTable::default();
-    let headers = properties.headers().as_ref().map(|headers| headers.inner());
-    for (name, value) in headers.into_iter().flatten().filter(|(name, _)| is_kept(name.as_str())) {
+    let Some(headers) = properties.headers() else { return kept };
+    for (name, value) in headers.inner().iter().filter(|(name, _)| is_kept(name.as_str())) {
         kept.insert(name.clone(), value.clone());
     }
     kept

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel};
 use purista_core::address::Address;
 use purista_core::bridge::{BridgeError, BridgeErrorKind, BridgeState};
 use purista_core::clock::Clock;
@@ -225,9 +225,8 @@ impl Link {
         deadline: Instant,
     ) -> Result<Sending, BridgeError> {
         let place = Arc::clone(&self.unconfirmed).acquire_owned();
-        let place = match tokio::time::timeout_at(deadline, place).await {
-            Ok(Ok(place)) => place,
-            _ => return Err(rejected("too many messages waited for the broker until the deadline")),
+        let Ok(Ok(place)) = tokio::time::timeout_at(deadline, place).await else {
+            return Err(rejected("too many messages waited for the broker until the deadline"));
         };
         let (channel, watch) = (channel.clone(), Arc::clone(&self.watch));
         let sending: BoxFuture<'static, Result<(), BridgeError>> = Box::pin(async move {
@@ -235,16 +234,15 @@ impl Link {
             let options = BasicPublishOptions { mandatory: to.mandatory, immediate: false };
             let publishing = channel.basic_publish(to.exchange, to.routing_key, options, &body, properties);
             let lost = |error| unknown("the connection to the broker was lost meanwhile").with_source(error);
-            match publishing.await.map_err(lost)?.await.map_err(lost)? {
-                Confirmation::Nack(returned) => {
-                    returned.iter().for_each(|returned| unroutable(&watch, &returned.delivery.properties));
-                    Err(unknown("the broker could not keep the message in each of its queues"))
-                }
-                confirmed => {
-                    let returned = confirmed.take_message();
-                    returned.iter().for_each(|returned| unroutable(&watch, &returned.delivery.properties));
-                    Ok(())
-                }
+            let confirmed = publishing.await.map_err(lost)?.await.map_err(lost)?;
+            let is_taken = !confirmed.is_nack();
+            if let Some(returned) = confirmed.take_message() {
+                unroutable(&watch, &returned.delivery.properties);
+            }
+            if is_taken {
+                Ok(())
+            } else {
+                Err(unknown("the broker could not keep the message in each of its queues"))
             }
         });
         Ok(Detaching::new(sending, self.tasks.clone()))

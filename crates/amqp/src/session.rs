@@ -69,7 +69,8 @@ impl Session {
     pub(crate) async fn open(peer: &Peer) -> Result<(Self, Channel, Consumer), BridgeError> {
         let mut failed = rejected("there is no address of a broker");
         for uri in &peer.uris {
-            let opening = Self::open_at(uri.clone(), peer);
+            // Boxed: what the client keeps while it connects is large.
+            let opening = Box::pin(Self::open_at(uri.clone(), peer));
             match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
                 Ok(Ok(opened)) => return Ok(opened),
                 Ok(Err(error)) => failed = rejected("connect to the AMQP broker failed").with_source(error),

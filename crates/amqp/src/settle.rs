@@ -256,10 +256,6 @@ impl Settlement {
     /// Comes back after a time. Of a durable subscription the broker keeps it until then, of any other this process does.
     async fn come_back(&self, after: Duration) {
         let (shared, parcel) = (&self.shared, &self.parcel);
-        if !parcel.acker.usable() && self.command.is_none() {
-            // Its channel is gone, and with it the message came back to its queue.
-            return;
-        }
         if !shared.subscription.durable {
             let is_back = tokio::select! {
                 biased;
@@ -274,6 +270,10 @@ impl Settlement {
                 shared.given_up.notify_one();
                 return;
             }
+        }
+        if !parcel.acker.usable() && self.command.is_none() {
+            // Its channel is gone, and with it the message came back to its queue.
+            return;
         }
         let is_put_back = shared.put_back(parcel, after).await;
         if let (false, Some(command)) = (is_put_back, &self.command) {

@@ -15,12 +15,12 @@ use crate::server::{Server, System};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn tasks() -> usize {
+pub(crate) fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
 /// Waits until no more tasks live than before.
-async fn until_tasks(before: usize) {
+pub(crate) async fn until_tasks(before: usize) {
     let gone = async {
         while tasks() > before {
             tokio::task::yield_now().await;

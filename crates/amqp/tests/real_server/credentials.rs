@@ -1,5 +1,6 @@
 //! Who may connect, and that secrets stay where they are.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,7 +108,7 @@ struct Everything(Arc<Mutex<String>>);
 impl Everything {
     fn add(&self, field: &Field, value: &dyn std::fmt::Debug) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push_str(&format!("{field}={value:?} "));
+        write!(all, "{field}={value:?} ").unwrap();
     }
 }
 

@@ -302,6 +302,25 @@ async fn a_paused_subscription_leaves_its_messages_to_others_and_goes_on_later()
     until_empty(&client, &queue).await;
 }
 
+#[tokio::test]
+#[ignore = "needs rabbitmq-server: cargo xtask test"]
+async fn what_an_older_filter_of_the_queue_lets_in_is_not_handled() {
+    let system = Server::shared().await.system();
+    let (first, recorder) = (system.bridge("user").await, Recorder::default());
+    first.subscribe(mail(1), recorder.consumer()).await.unwrap();
+    first.close().await.unwrap();
+    let second = system.bridge("user").await;
+    let changed = Subscription { filter: Filter::event(Text::known("userRemoved")), ..mail(1) };
+    second.subscribe(changed, recorder.consumer()).await.unwrap();
+    // The queue is still bound to the event that it was for.
+    second.publish(event(1)).await.unwrap();
+    let wanted = Message { event_name: Some(Text::known("userRemoved")), ..event(2) };
+    second.publish(wanted).await.unwrap();
+    assert_eq!(number(&recorder.message().await), 2);
+    second.close().await.unwrap();
+    recorder.expect_nothing_more().await;
+}
+
 async fn consumers(client: &Channel, queue: &str) -> u32 {
     let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     client.queue_declare(queue.into(), look, FieldTable::default()).await.unwrap().consumer_count()

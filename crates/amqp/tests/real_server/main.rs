@@ -6,5 +6,6 @@ mod credentials;
 mod durable;
 mod duties;
 mod outages;
+mod peers;
 mod server;
 mod wire;

@@ -16,6 +16,7 @@ use purista_core::text::Text;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::closing::{tasks, until_tasks};
 use crate::server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,7 +77,7 @@ impl Consumer for Silent {
 #[ignore = "needs rabbitmq-server: cargo xtask test"]
 async fn everything_goes_on_by_itself_after_the_broker_was_killed() {
     let mut server = Server::start().await;
-    let system = server.system();
+    let (system, before) = (server.system(), tasks());
     let (user, caller) = (system.bridge("user").await, system.bridge("caller").await);
     let (kept, durable, fleeting, everywhere) =
         (Recorder::default(), Recorder::default(), Recorder::default(), Recorder::default());
@@ -118,6 +119,8 @@ async fn everything_goes_on_by_itself_after_the_broker_was_killed() {
     user.close().await.unwrap();
     caller.close().await.unwrap();
     assert_eq!(kept.rest().await.len(), 3, "no call ran twice, and the rejected ones never");
+    // Of all the attempts to come back nothing is left either.
+    until_tasks(before).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,12 +179,12 @@ async fn no_confirmed_event_is_lost_when_the_broker_is_killed_meanwhile() {
     };
     let (confirmed, ()) = tokio::join!(publishing, killing);
     assert!(confirmed.len() > EVENTS / 2, "only {} were confirmed", confirmed.len());
-    let last = event(usize::MAX);
-    source.publish(last.clone()).await.unwrap();
+    let end = event(usize::MAX);
+    source.publish(end.clone()).await.unwrap();
     let mut heard = BTreeSet::from([0]);
     loop {
         let message = recorder.message().await;
-        if message.id == last.id {
+        if message.id == end.id {
             break;
         }
         heard.insert(number(&message));
