@@ -115,7 +115,7 @@ impl Inner {
         let pending = self.link.watch.replies.expect(correlation_id)?;
         let properties = wire::properties(&command, Some(session.reply_queue.as_str()))?;
         let (to, body) = (self.link.everybody(true), self.link.encode(&command)?);
-        let mut sending = self.link.send(&session.asking, to, body, properties, deadline).await?;
+        let mut sending = self.link.send(&session, to, body, properties, deadline).await?;
         let mut answered = pin!(pending.until(deadline));
         tokio::select! {
             biased;

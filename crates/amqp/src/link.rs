@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel};
 use purista_core::address::Address;
 use purista_core::bridge::{BridgeError, BridgeErrorKind, BridgeState};
 use purista_core::clock::Clock;
@@ -218,7 +218,7 @@ impl Link {
     /// is dropped, its place is still held until the broker has confirmed.
     pub(crate) async fn send(
         &self,
-        channel: &Channel,
+        session: &Session,
         to: Destination,
         body: Bytes,
         properties: BasicProperties,
@@ -228,13 +228,21 @@ impl Link {
         let Ok(Ok(place)) = tokio::time::timeout_at(deadline, place).await else {
             return Err(rejected("too many messages waited for the broker until the deadline"));
         };
-        let (channel, watch) = (channel.clone(), Arc::clone(&self.watch));
+        let channel = if to.mandatory { &session.asking } else { &session.publishing };
+        let (channel, watch, lost) = (channel.clone(), Arc::clone(&self.watch), session.lost.clone());
         let sending: BoxFuture<'static, Result<(), BridgeError>> = Box::pin(async move {
             let _place = place;
-            let options = BasicPublishOptions { mandatory: to.mandatory, immediate: false };
-            let publishing = channel.basic_publish(to.exchange, to.routing_key, options, &body, properties);
-            let lost = |error| unknown("the connection to the broker was lost meanwhile").with_source(error);
-            let confirmed = publishing.await.map_err(lost)?.await.map_err(lost)?;
+            let publishing = async {
+                let options = BasicPublishOptions { mandatory: to.mandatory, immediate: false };
+                channel.basic_publish(to.exchange, to.routing_key, options, &body, properties).await?.await
+            };
+            let lost_meanwhile = || unknown("the connection to the broker was lost meanwhile");
+            let confirmed = tokio::select! {
+                biased;
+                confirmed = publishing => confirmed.map_err(|error| lost_meanwhile().with_source(error))?,
+                // The client does not end everything that waits when a connection ends.
+                () = lost.cancelled() => return Err(lost_meanwhile()),
+            };
             let is_taken = !confirmed.is_nack();
             if let Some(returned) = confirmed.take_message() {
                 unroutable(&watch, &returned.delivery.properties);
@@ -257,7 +265,7 @@ impl Link {
         properties: BasicProperties,
         deadline: Instant,
     ) -> Result<(), BridgeError> {
-        let sending = self.send(&session.publishing, to, body, properties, deadline).await?;
+        let sending = self.send(session, to, body, properties, deadline).await?;
         confirmed(sending, deadline).await
     }
 }

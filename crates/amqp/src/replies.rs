@@ -18,7 +18,8 @@ const TOGETHER_MAX: usize = 64;
 
 /// Hands replies to their calls until the connection is lost.
 pub(crate) async fn read(mut consumer: Consumer, link: Link, session: Arc<Session>) {
-    while let Some(Ok(mut last)) = consumer.next().await {
+    // The client does not always end a consumer with its connection.
+    while let Some(Some(Ok(mut last))) = session.lost.run_until_cancelled(consumer.next()).await {
         take(&mut last, &link);
         for _ in 1..TOGETHER_MAX {
             let Some(Some(Ok(next))) = consumer.next().now_or_never() else { break };

@@ -43,7 +43,8 @@ pub(crate) struct Session {
     /// For commands: what comes back for want of a queue, comes back here.
     pub(crate) asking: Channel,
     pub(crate) reply_queue: ShortString,
-    lost: CancellationToken,
+    /// Cancelled when it is of no more use.
+    pub(crate) lost: CancellationToken,
     _plug: Plug,
 }
 
