@@ -24,7 +24,7 @@ pub(crate) const VALGRIND: Need =
     Need { program: "valgrind", package: "valgrind", because: "counts the instructions of a command" };
 
 /// What `cargo xtask test` needs.
-pub(crate) const OF_THE_TESTS: [Need; 9] = [
+pub(crate) const OF_THE_TESTS: [Need; 10] = [
     Need {
         program: "nats-server",
         package: "nats-server",
@@ -34,6 +34,11 @@ pub(crate) const OF_THE_TESTS: [Need; 9] = [
         program: "mosquitto",
         package: "mosquitto",
         because: "the MQTT bridge is tested against a real broker",
+    },
+    Need {
+        program: "rabbitmq-server",
+        package: "rabbitmq-server",
+        because: "the AMQP bridge is tested against a real broker",
     },
     // Its server's programs are on nobody's path; this one comes with them.
     Need {

@@ -32,6 +32,7 @@ pub mod parameter;
 pub mod payload;
 pub mod pump;
 pub mod recording;
+pub mod refusal;
 pub mod replies;
 pub mod route;
 pub mod schema;

@@ -17,7 +17,6 @@ use crate::trace::TraceContext;
 
 mod codec;
 mod headers;
-mod unanswered;
 pub use codec::{DecodeError, EncodeError};
 
 /// How many messages may cause one another before the chain is cut with 508.

@@ -9,6 +9,7 @@ use futures_util::stream::{Stream, unfold};
 use purista_core::bridge::{BridgeError, BridgeErrorKind, Consumer, Delivery, Feed, Outcome, Registration};
 use purista_core::message::Message;
 use purista_core::pump::{Pulled, Settle, pump};
+use purista_core::refusal;
 use purista_core::subscription::Subscription;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -206,10 +207,10 @@ impl Shared {
                 );
                 if self.subscription.answers {
                     let server = self.link.party(&self.subscription.address);
-                    let refusal = Message::refusal(&arrival.raw.payload, &server, &error, &self.link.clock);
+                    let refused = refusal::unreadable(&arrival.raw.payload, &server, &error, &self.link.clock);
                     // Without a sender there is nobody to tell.
-                    if refusal.receiver.as_ref().is_some_and(|caller| caller.instance.is_some()) {
-                        self.answer_logged(&refusal).await;
+                    if refused.receiver.as_ref().is_some_and(|caller| caller.instance.is_some()) {
+                        self.answer_logged(&refused).await;
                     }
                 }
                 self.acknowledge(arrival).await;
@@ -318,7 +319,7 @@ impl Settlement {
         let shared = &self.shared;
         if shared.subscription.answers {
             let server = shared.link.party(&shared.subscription.address);
-            let failure = self.arrived.message.failure(&server, &shared.link.clock);
+            let failure = refusal::unanswered(&self.arrived.message, &server, &shared.link.clock);
             shared.answer_logged(&failure).await;
         }
     }

@@ -11,6 +11,7 @@ use futures_util::stream::{SelectAll, Stream, StreamExt, unfold};
 use purista_core::bridge::{BridgeError, Consumer, Delivery, Feed, Outcome, Registration};
 use purista_core::message::Message;
 use purista_core::pump::{Pulled, Settle, pump};
+use purista_core::refusal;
 use purista_core::subscription::Subscription;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -214,8 +215,8 @@ impl Shared {
                 );
                 if let (true, Some(inbox)) = (self.subscription.answers, raw.reply) {
                     let server = self.link.party(&self.subscription.address);
-                    let refusal = Message::refusal(&raw.payload, &server, &error, &self.link.clock);
-                    self.answer_logged(&inbox, &refusal).await;
+                    let refused = refusal::unreadable(&raw.payload, &server, &error, &self.link.clock);
+                    self.answer_logged(&inbox, &refused).await;
                 }
                 None
             }
@@ -304,7 +305,7 @@ impl Settlement {
         let shared = &self.shared;
         if let (true, Some(inbox)) = (shared.subscription.answers, &self.arrived.reply_to) {
             let server = shared.link.party(&shared.subscription.address);
-            let failure = self.arrived.message.failure(&server, &shared.link.clock);
+            let failure = refusal::unanswered(&self.arrived.message, &server, &shared.link.clock);
             shared.answer_logged(inbox, &failure).await;
         }
     }

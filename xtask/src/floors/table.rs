@@ -56,7 +56,7 @@ const fn to(to: &'static str, because: &'static str) -> Arrow {
 const CORE: Arrow = to("purista-core", "messages and contracts are its language");
 const JIFF: Arrow = to("jiff", "times in messages and records are jiff's, as in core");
 
-pub(crate) const ROOMS: [Room; 16] = [
+pub(crate) const ROOMS: [Room; 17] = [
     Room {
         name: "purista-core",
         floor: Floor::Ground,
@@ -135,6 +135,16 @@ pub(crate) const ROOMS: [Room; 16] = [
         ]),
     },
     Room {
+        name: "purista-amqp",
+        floor: Floor::Main,
+        is_adapter: true,
+        own: &[CORE],
+        guests: Guests::Only(&[
+            to("lapin", "the client of the one system that this crate speaks to"),
+            to("tokio-rustls", "reads the files of certificates and keys that the client's TLS is given"),
+        ]),
+    },
+    Room {
         name: "purista-sqlite",
         floor: Floor::Main,
         is_adapter: true,
@@ -209,13 +219,14 @@ pub(crate) const ROOMS: [Room; 16] = [
 ];
 
 /// What an application may put together.
-const HOUSE: [Arrow; 9] = [
+const HOUSE: [Arrow; 10] = [
     CORE,
     to("purista", "services and their host"),
     to("purista-events", "projections and stores in memory"),
     to("purista-telemetry", "an application decides where its spans go"),
     to("purista-http", "an application decides how it is reached"),
     to("purista-nats", "an application decides on its bridge"),
+    to("purista-amqp", "an application decides on its bridge"),
     to("purista-mqtt", "an application decides on its bridge"),
     to("purista-sqlite", "an application decides on its store"),
     to("purista-postgres", "an application decides on its store"),

@@ -48,6 +48,7 @@ fn the_documented_arrows_are_permitted() {
     );
     check_permitted("purista-http", &["purista-core", "hyper", "hyper-util", "jsonwebtoken", "subtle"]);
     check_permitted("purista-nats", &["purista-core", "async-nats", "dev:purista-conformance"]);
+    check_permitted("purista-amqp", &["purista-core", "lapin", "tokio-rustls", "dev:purista-conformance"]);
     check_permitted("purista-sqlite", &["purista-core", "purista-events", "rusqlite", "jiff"]);
     check_permitted("purista-conformance", &["purista-core", "purista-events", "proptest"]);
     check_permitted("sign-up", &["purista", "purista-nats", "purista-sqlite", "lettre"]);
@@ -71,6 +72,7 @@ fn a_crate_does_not_use_a_higher_floor() {
 fn adapters_use_neither_each_other_nor_the_host_not_even_in_tests() {
     check_refused("purista-nats", "purista", "it may use only purista-core");
     check_refused("purista-http", "purista-nats", "it may use only purista-core");
+    check_refused("purista-amqp", "dev:purista-nats", "neither another adapter nor purista");
     check_refused("purista-http", "dev:purista-nats", "neither another adapter nor purista");
     check_refused("purista-sqlite", "dev:purista", "neither another adapter nor purista");
 }

@@ -1,0 +1,73 @@
+//! The suite of all bridges.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use lapin::BasicProperties;
+use lapin::options::BasicPublishOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use purista_conformance::bridge::BridgeSystem;
+use purista_core::bridge::EventBridge;
+use purista_core::subscription::Subscription;
+
+use crate::server::{Server, System};
+
+/// Each bridge is a process of its own, with a connection of its own.
+struct Bridges(System);
+
+impl BridgeSystem for Bridges {
+    fn bridge(&self) -> BoxFuture<'_, Arc<dyn EventBridge>> {
+        Box::pin(async {
+            let bridge: Arc<dyn EventBridge> = Arc::new(self.0.builder().connect().await.unwrap());
+            bridge
+        })
+    }
+
+    fn send_rubbish<'s>(&'s self, subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
+        let headers: &[(&str, &str)] = if subscription.answers {
+            &[
+                ("messageType", "command"),
+                ("receiverServiceName", "User"),
+                ("receiverServiceVersion", "1"),
+                ("receiverServiceTarget", "signUp"),
+            ]
+        } else {
+            &[("messageType", "customMessage"), ("eventName", "userRegistered")]
+        };
+        let kind = if subscription.answers { "command" } else { "customMessage" };
+        let bodies = [
+            String::new(),
+            "{".to_owned(),
+            "[]".to_owned(),
+            "null".to_owned(),
+            format!(r#"{{"messageType":"{kind}"}}"#),
+            format!(r#"{{"messageType":"{kind}","sender":7,"receiver":"no"}}"#),
+            r#"{"messageType":"noSuchType"}"#.to_owned(),
+            "[".repeat(100_000),
+            "\u{0}\u{1}".to_owned(),
+            "x".repeat(2 << 20),
+        ];
+        Some(Box::pin(async move {
+            let client = self.0.client().await;
+            let mut table = FieldTable::default();
+            for (name, value) in headers {
+                table.insert((*name).into(), AMQPValue::LongString((*value).into()));
+            }
+            let properties = BasicProperties::default().with_headers(table);
+            for body in bodies {
+                let (exchange, options) = (self.0.name.as_str().into(), BasicPublishOptions::default());
+                let sent =
+                    client.basic_publish(exchange, "".into(), options, body.as_bytes(), properties.clone());
+                sent.await.unwrap();
+            }
+            // The broker reads a channel in order.
+            client.close(200, "OK".into()).await.unwrap();
+        }))
+    }
+}
+
+async fn system() -> Bridges {
+    Bridges(Server::shared().await.system())
+}
+
+purista_conformance::bridge_suite!(ignore = "needs rabbitmq-server: cargo xtask test", system());
