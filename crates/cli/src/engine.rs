@@ -82,7 +82,7 @@ impl Engine for PostgresStore {
     }
 
     fn heard_by_programs(&self) -> Option<&'static str> {
-        Some("a program that runs already learns of it when it starts next")
+        Some("a program that runs already learns of it within seconds")
     }
 
     fn builds(&self) -> Answer<'_, Vec<BuildRecord>> {

@@ -207,7 +207,8 @@ impl Shared {
                 );
                 if self.subscription.answers {
                     let server = self.link.party(&self.subscription.address);
-                    let refused = refusal::unreadable(&arrival.raw.payload, &server, &error, &self.link.clock);
+                    let refused =
+                        refusal::unreadable(&arrival.raw.payload, &server, &error, &self.link.clock);
                     // Without a sender there is nobody to tell.
                     if refused.receiver.as_ref().is_some_and(|caller| caller.instance.is_some()) {
                         self.answer_logged(&refused).await;

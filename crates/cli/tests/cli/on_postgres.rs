@@ -77,7 +77,7 @@ async fn whatever_reads_says_the_same_of_a_file_and_of_its_copy() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL: cargo xtask test"]
 async fn a_database_is_steered_beside_its_programs_which_learn_of_it_when_they_start_next() {
-    const LATER: &str = "a program that runs already learns of it when it starts next\n";
+    const LATER: &str = "a program that runs already learns of it within seconds\n";
     let (url, program) = filled().await;
     let email = SubscriptionId::new("Email.1.sendWelcomeEmail");
     let pause = async || program.subscription(&email).await.unwrap().unwrap().pause;
@@ -131,7 +131,7 @@ async fn a_rebuild_is_asked_for_beside_a_program_and_done_by_the_next_one() {
     assert_eq!(waiting.end().code, 0);
     working.stop().await;
     let paused = run_on(&url, &["projections", "pause", "names", "--reason", "moving house"]);
-    assert!(paused.code == 0 && paused.err.contains("starts next"), "{paused:?}");
+    assert!(paused.code == 0 && paused.err.contains("within seconds"), "{paused:?}");
     assert_eq!(json_of(&url, &["projections", "list"])[0]["pause"]["reason"], "moving house");
     assert_eq!(run_on(&url, &["projections", "resume", "names"]).code, 0);
     program.close().await.unwrap();
