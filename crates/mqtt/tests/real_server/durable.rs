@@ -166,6 +166,36 @@ async fn what_is_in_its_handler_while_the_broker_is_killed_is_handled_once() {
     again.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs mosquitto: cargo xtask test"]
+async fn what_comes_again_while_it_is_still_in_its_handler_does_not_begin_again() {
+    let mut server = Server::start().await;
+    let bridge = server.durable_alone("email-1").await;
+    let held = Held::new();
+    let several = Subscription { in_flight: 8, ..durable("mail") };
+    bridge.subscribe(several.clone(), held.consumer()).await.unwrap();
+    publish(&bridge, 0..3).await;
+    expect(&held.began, 0..3).await;
+    server.written().await;
+    server.kill();
+    until(&bridge, BridgeState::Reconnecting).await;
+    server.restart().await;
+    until(&bridge, BridgeState::Connected).await;
+    // Behind those that come again.
+    publish(&bridge, 3..4).await;
+    expect(&held.began, 3..4).await;
+    held.gate.add_permits(4);
+    bridge.close().await.unwrap();
+    held.began.expect_nothing_more().await;
+    let again = server.durable_alone("email-1").await;
+    again.subscribe(several, held.consumer()).await.unwrap();
+    publish(&again, 4..5).await;
+    expect(&held.began, 4..5).await;
+    held.gate.add_permits(1);
+    again.close().await.unwrap();
+    held.began.expect_nothing_more().await;
+}
+
 #[tokio::test]
 #[ignore = "needs mosquitto: cargo xtask test"]
 async fn what_waits_for_its_retry_at_the_end_comes_again() {

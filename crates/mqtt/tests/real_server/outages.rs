@@ -138,6 +138,8 @@ async fn a_request_in_flight_ends_as_unknown_when_the_connection_is_lost() {
     let calling = caller.request(Box::new(command("signUp", PATIENCE)));
     let killing = async {
         began.notified().await;
+        // Behind its answer the broker's word for the command has come too: nothing but the reply is missing.
+        caller.publish(event(1)).await.unwrap();
         server.kill();
     };
     let (ended, ()) = tokio::join!(calling, killing);

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use purista_conformance::bridge::consumers::Recorder;
+use purista_conformance::bridge::world::subscription;
 use purista_core::address::{Address, ServiceId};
 use purista_core::bridge::{Consumer, Delivery, EventBridge, Outcome};
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_core::message::{Message, MessageType, Party, Record};
 use purista_core::payload::Payload;
-use purista_core::subscription::Subscription;
+use purista_core::subscription::{Filter, Subscription};
 use purista_core::text::Text;
 use purista_core::trace::TraceContext;
 use rumqttc::{Publish, QoS};
@@ -286,4 +288,25 @@ async fn a_hand_made_command_of_a_peer_is_answered() {
     assert_eq!(reply["messageType"], "commandSuccessResponse");
     assert_eq!(reply["correlationId"], "c-1");
     assert_eq!(reply["payload"], json!({"userId": "id-of-Ada"}));
+}
+
+#[tokio::test]
+#[ignore = "needs mosquitto: cargo xtask test"]
+async fn the_word_for_what_is_absent_brings_no_recorded_response_to_an_event_of_that_name() {
+    let server = Server::start().await;
+    let bridge = server.bridge("a").await;
+    let recorder = Recorder::default();
+    let filter = Filter::event(Text::known("none"));
+    bridge.subscribe(subscription("mail", filter), recorder.consumer()).await.unwrap();
+    let mut logged = sign_up();
+    logged.kind = MessageType::CommandSuccessResponse;
+    logged.event_name = Some(Text::known("none"));
+    let record = Record { origin: Some("store-1".into()), causation_id: None, event_version: 1 };
+    logged.record = Some(Box::new(record));
+    let event = Message { kind: MessageType::CustomMessage, id: Id::from_random(7), ..logged.clone() };
+    bridge.publish(logged).await.unwrap();
+    bridge.publish(event).await.unwrap();
+    assert_eq!(recorder.message().await.id, Id::from_random(7), "the log delivers it");
+    bridge.close().await.unwrap();
+    recorder.expect_nothing_more().await;
 }
