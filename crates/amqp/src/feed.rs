@@ -275,6 +275,8 @@ impl Source {
             let raw = tokio::select! {
                 biased;
                 () = self.shared.draining.cancelled(), if !self.is_draining => {
+                    // What was handed over since is to be cancelled too, or its end would never come.
+                    self.look_at_channel();
                     self.is_draining = true;
                     self.cancel().await;
                     continue;
@@ -303,7 +305,7 @@ impl Source {
     fn look_at_channel(&mut self) {
         let is_over = {
             let mut fed = locked(&self.shared.fed);
-            if let Some(attached) = fed.handed_over.take() {
+            if let Some(attached) = fed.handed_over.take().filter(|_| !self.is_draining) {
                 self.attached = Some(attached);
             }
             if !fed.is_alive() {
