@@ -11,7 +11,7 @@ use purista_core::bridge::{
 };
 use purista_core::id::Id;
 use purista_core::message::{HOPS_MAX, Message};
-use purista_core::subscription::Subscription;
+use purista_core::subscription::{Sharing, Subscription};
 use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -132,6 +132,10 @@ impl Inner {
         consumer: Arc<dyn Consumer>,
     ) -> Result<Registration, BridgeError> {
         let _caller = self.enter()?;
+        if subscription.durable && subscription.sharing == Sharing::EveryInstance {
+            let why = "its progress is one, its instances are many";
+            return Err(rejected(format!("{subscription} cannot be durable and on every instance: {why}")));
+        }
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         self.link.watch.up_until(deadline).await?;
         let what = subscription.to_string();

@@ -33,7 +33,8 @@ pub struct PartHealth {
     pub condition: Condition,
     /// Why, when it is not up. It is shown to whoever may ask; it holds no secret.
     pub detail: Option<String>,
-    /// How many events of the log it has not taken in yet, at most; `None` for what follows no log.
+    /// How many events of the log it has not taken in yet, at most; `None` for what follows no log,
+    /// and where a store would have to be asked: metrics do.
     pub events_behind: Option<u64>,
 }
 

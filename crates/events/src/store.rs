@@ -157,6 +157,12 @@ pub trait EventStore: Send + Sync + 'static {
     /// The last position that was recorded at or before this time.
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>>;
 
+    /// How many events lie behind one position and up to another, at most. `None` where positions do not tell: there
+    /// [`EventStore::count`] does.
+    fn between(&self, after: Position, up_to: Position) -> Option<u64> {
+        Some(up_to.number().saturating_sub(after.number()))
+    }
+
     /// When the event at this position was recorded; `None` where there is none.
     fn recorded_at(&self, position: Position) -> BoxFuture<'_, Result<Option<Timestamp>, StoreError>>;
 

@@ -212,6 +212,10 @@ impl Inner {
         consumer: Arc<dyn Consumer>,
     ) -> Result<Registration, BridgeError> {
         let _caller = self.enter()?;
+        if subscription.durable && subscription.sharing == Sharing::EveryInstance {
+            let why = "its progress is one, its instances are many";
+            return Err(rejected(format!("{subscription} cannot be durable and on every instance: {why}")));
+        }
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         let (origin, queue) = if subscription.durable {
             self.unless_closing(self.own_session(&subscription, deadline)).await?

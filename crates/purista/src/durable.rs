@@ -103,11 +103,12 @@ impl DurableControl {
         self.under_way.load(Ordering::Relaxed) > 0
     }
 
-    /// How many events it has not finished, at most: events of others may be among those that it has not fetched.
-    pub(crate) fn left(&self, head: Position) -> u64 {
+    /// How many events it has not finished, at most: events of others may be among those that it has not fetched. `None`
+    /// where positions do not tell.
+    pub(crate) fn left(&self, store: &dyn EventStore, head: Position) -> Option<u64> {
         let fetched = u64::try_from(self.held.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
-        let beyond = head.number().saturating_sub(self.fetched_up_to.load(Ordering::Relaxed));
-        fetched.saturating_add(beyond)
+        let fetched_up_to = Position::new(self.fetched_up_to.load(Ordering::Relaxed));
+        store.between(fetched_up_to, head).map(|beyond| fetched.saturating_add(beyond))
     }
 
     fn set(&self, state: DurableState) {

@@ -51,7 +51,7 @@ pub(crate) async fn start(
 
 /// How a projection is, as doors tell the outside. Why it is paused stands in the log: the reason may hold what no stranger
 /// should read.
-pub(crate) fn health(handle: &ProjectionHandle, head: Position) -> PartHealth {
+pub(crate) fn health(handle: &ProjectionHandle, store: &dyn EventStore, head: Position) -> PartHealth {
     let state = handle.state();
     let current = state.builds.iter().find(|build| build.is_current);
     let at = current.map_or(Position::START, |build| build.position);
@@ -66,7 +66,7 @@ pub(crate) fn health(handle: &ProjectionHandle, head: Position) -> PartHealth {
         name: format!("projection {} {}", handle.name(), handle.version()),
         condition,
         detail,
-        events_behind: Some(head.number().saturating_sub(at.number())),
+        events_behind: store.between(at, head),
     }
 }
 

@@ -21,6 +21,11 @@ impl BridgeSystem for System {
         })
     }
 
+    fn durable_bridge(&self, name: &str) -> BoxFuture<'_, Arc<dyn EventBridge>> {
+        let client_id = name.to_owned();
+        Box::pin(async move { self.0.durable(&client_id).await })
+    }
+
     fn send_rubbish<'s>(&'s self, subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
         let topic = if subscription.answers {
             "purista/command/none/none/i1/caller/1/main/none/none/user/1/sign_up"

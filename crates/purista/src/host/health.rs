@@ -67,7 +67,8 @@ impl Inner {
     fn report(&self) -> HealthReport {
         let mut parts = vec![self.bridge()];
         parts.extend(self.store());
-        let head = self.runtime.store.as_ref().map_or(Position::START, |store| *store.head().borrow());
+        let store = self.runtime.store.as_deref();
+        let head = store.map_or(Position::START, |store| *store.head().borrow());
         let durables = self.durables.lock().unwrap_or_else(PoisonError::into_inner).clone();
         parts.extend(self.catalogue.services.iter().map(|service| {
             let id = service.id.to_string();
@@ -75,7 +76,9 @@ impl Inner {
                 .iter()
                 .filter(|one| one.id.as_str().strip_prefix(&id).is_some_and(|rest| rest.starts_with('.')))
                 .collect();
-            let events_behind = of_service.iter().map(|one| one.left(head)).max();
+            // Of several, the one that is furthest behind; of one of which it cannot be told, nobody knows.
+            let left = store.into_iter().flat_map(|store| of_service.iter().map(|one| one.left(store, head)));
+            let events_behind = left.collect::<Option<Vec<_>>>().and_then(|each| each.into_iter().max());
             let ailing =
                 of_service.iter().filter_map(|one| ailing(one).or_else(|| self.standing_durable(one)));
             let worst = ailing.max_by_key(|(condition, _)| *condition);
@@ -84,27 +87,32 @@ impl Inner {
             PartHealth { name: format!("service {id}"), condition, detail, events_behind }
         }));
         let projections = self.projections.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.extend(projections.iter().map(|one| {
-            let part = projecting::health(one, head);
-            let is_behind = part.condition == Condition::Up && part.events_behind > Some(0);
-            match self.stands(&part.name, is_behind.then(|| projecting::place(one))) {
-                // A restart of this process would move nothing.
-                Some(since) if projecting::is_elsewhere(one) => PartHealth {
-                    condition: Condition::Degraded,
-                    detail: Some(format!(
-                        "another process has it and has taken nothing in for {} s",
-                        since.as_secs()
-                    )),
-                    ..part
+        // Without a store there are none.
+        parts.extend(
+            store.into_iter().flat_map(|store| projections.iter().map(move |one| (one, store))).map(
+                |(one, store)| {
+                    let part = projecting::health(one, store, head);
+                    let is_behind = part.condition == Condition::Up && part.events_behind != Some(0);
+                    match self.stands(&part.name, is_behind.then(|| projecting::place(one))) {
+                        // A restart of this process would move nothing.
+                        Some(since) if projecting::is_elsewhere(one) => PartHealth {
+                            condition: Condition::Degraded,
+                            detail: Some(format!(
+                                "another process has it and has taken nothing in for {} s",
+                                since.as_secs()
+                            )),
+                            ..part
+                        },
+                        Some(since) => PartHealth {
+                            condition: Condition::Down,
+                            detail: Some(format!("it has taken nothing in for {} s", since.as_secs())),
+                            ..part
+                        },
+                        None => part,
+                    }
                 },
-                Some(since) => PartHealth {
-                    condition: Condition::Down,
-                    detail: Some(format!("it has taken nothing in for {} s", since.as_secs())),
-                    ..part
-                },
-                None => part,
-            }
-        }));
+            ),
+        );
         drop(projections);
         HealthReport { is_ready: self.is_ready.load(Ordering::Acquire), parts }
     }
