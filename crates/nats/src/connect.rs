@@ -30,7 +30,8 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
 impl NatsBridge {
     /// Connects with the defaults. Several servers of one cluster are divided by commas.
     pub async fn connect(url: impl Into<String>) -> Result<Self, BridgeError> {
-        Self::builder(url).connect().await
+        // The client's future is large.
+        Box::pin(Self::builder(url).connect()).await
     }
 
     /// Prepares a connection with a prefix, an instance, credentials or bounds of its own.
@@ -155,7 +156,7 @@ impl Builder {
         watch.up_until(Instant::now() + CONNECT_TIMEOUT).await?;
         let link = Link { client, watch, clock: self.clock, prefix: self.prefix.into(), instance };
         let streams = match &self.jetstream {
-            Some(options) => Some(Streams::open(&link, options).await?),
+            Some(options) => Some(Box::pin(Streams::open(&link, options)).await?),
             None => None,
         };
         NatsBridge::start(link, streams, ended).await
