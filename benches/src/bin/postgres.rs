@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// A database in which everybody may make schemas.
-const URL: &str = "postgres://postgres@127.0.0.1:5432/test";
+const URL: &str = "postgres://postgres@127.0.0.1:5432/test?sslmode=disable";
 const SCHEMAS: [&str; 2] = ["purista_bench", "purista_bench_raw"];
 /// Commits in a round of 64 callers, and in a round of one.
 const MANY: u64 = 12_800;
@@ -82,9 +82,9 @@ impl Bench {
             }
         };
         if callers == CALLERS {
-            together(caller).await?
+            together(caller).await?;
         } else {
-            caller().await?
+            caller().await?;
         }
         let rate = amount(commits) / start.elapsed().as_secs_f64();
         Ok((rate, amount(commits) / amount(self.transactions(commits).await?)))
@@ -238,9 +238,9 @@ async fn followers(bench: &Bench, rounds: usize) -> Result<()> {
         }
         let (rate, _) = bench.ours(MANY, CALLERS).await?;
         if is_followed {
-            followed.push(rate)
+            followed.push(rate);
         } else {
-            alone.push(rate)
+            alone.push(rate);
         }
         stop.cancel();
     }
