@@ -7,7 +7,7 @@ use purista_core::bridge::BridgeError;
 use purista_core::message::{Message, MessageType};
 use purista_core::subscription::{Filter, Subscription};
 
-use crate::link::rejected;
+use crate::error::rejected;
 
 /// The one exchange, unless the builder says otherwise.
 pub const EXCHANGE_DEFAULT: &str = "purista";

@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::error::{closed, rejected};
 use crate::feed::{AmqpFeed, Handle};
-use crate::link::{Link, closed, rejected};
+use crate::link::Link;
 use crate::reconnect::{Feeds, Keeper};
 use crate::session::Peer;
 use crate::wire;

@@ -12,7 +12,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::address::{EXCHANGE_DEFAULT, PREFIX_DEFAULT, short};
 use crate::bridge::AmqpBridge;
-use crate::link::{Link, rejected};
+use crate::error::rejected;
+use crate::link::Link;
 use crate::session::Peer;
 use crate::tls::Files;
 use crate::url::{addresses, is_exposed};

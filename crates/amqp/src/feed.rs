@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{Stream, StreamExt, unfold};
-use lapin::Channel;
 use lapin::message::Delivery as Raw;
 use lapin::options::BasicCancelOptions;
 use purista_core::bridge::{BridgeError, Consumer, Feed, Registration};
@@ -17,9 +16,11 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::link::{Link, rejected};
+use crate::error::rejected;
+use crate::link::Link;
 use crate::session::Session;
 use crate::settle::{Settlement, read};
+use crate::shared::{Fed, Shared};
 use crate::topology::{Attached, Topology};
 
 /// How long the broker may take for what a subscription asks of it.
@@ -32,41 +33,6 @@ type Begun = Result<(), BridgeError>;
 pub(crate) struct AmqpFeed {
     shared: Arc<Shared>,
     begun: Mutex<Option<oneshot::Sender<Begun>>>,
-}
-
-/// What the feed, its source and its settlements share.
-pub(crate) struct Shared {
-    pub(crate) link: Link,
-    pub(crate) subscription: Subscription,
-    pub(crate) topology: Topology,
-    /// Cancelled when the feed is stopped.
-    pub(crate) draining: CancellationToken,
-    /// Cancelled when there is nothing more to pull.
-    drained: CancellationToken,
-    /// Told when a message was to come back while the feed drains: that may have been a pause.
-    pub(crate) given_up: Notify,
-    fed: Mutex<Fed>,
-    /// Told when there is a channel for the source to take.
-    arrived: Notify,
-    /// How many messages the consumer has in its hands.
-    in_hand: AtomicUsize,
-    is_over: AtomicBool,
-    pump: OnceLock<Registration>,
-}
-
-/// How the broker feeds.
-#[derive(Debug, Default)]
-struct Fed {
-    /// The channel on which it does, as long as it does.
-    channel: Option<Channel>,
-    /// The same with its consumer, until the source takes it.
-    handed_over: Option<Attached>,
-}
-
-impl Fed {
-    fn is_alive(&self) -> bool {
-        self.channel.as_ref().is_some_and(|channel| channel.status().connected())
-    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

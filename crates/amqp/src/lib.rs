@@ -24,6 +24,7 @@ pub mod address;
 pub mod bridge;
 pub mod connect;
 
+mod error;
 mod feed;
 pub mod history;
 mod link;
@@ -31,6 +32,7 @@ mod reconnect;
 mod replies;
 mod session;
 mod settle;
+mod shared;
 mod tls;
 mod topology;
 mod url;

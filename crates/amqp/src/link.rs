@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::error::{closed, rejected, unknown};
 use crate::session::Session;
 
 /// How many messages may wait for their confirmation at a time; more wait for a place.
@@ -122,20 +123,6 @@ impl Watch {
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
-}
-
-/// An error of something that never happened.
-pub(crate) fn rejected(what: impl Into<String>) -> BridgeError {
-    BridgeError::new(BridgeErrorKind::Rejected, what)
-}
-
-/// An error of something that may have happened.
-pub(crate) fn unknown(what: impl Into<String>) -> BridgeError {
-    BridgeError::new(BridgeErrorKind::Unknown, what)
-}
-
-pub(crate) fn closed() -> BridgeError {
-    rejected("the AMQP bridge is closed")
 }
 
 /// The connection, and who speaks over it.

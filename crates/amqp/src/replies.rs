@@ -9,7 +9,8 @@ use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
 use purista_core::id::Id;
 
-use crate::link::{Link, unknown};
+use crate::error::unknown;
+use crate::link::Link;
 use crate::session::Session;
 use crate::wire;
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::reply_binding;
-use crate::link::rejected;
+use crate::error::rejected;
 
 /// How long a connection, with everything that belongs to it, may take to be there.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

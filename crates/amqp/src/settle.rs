@@ -17,9 +17,9 @@ use purista_core::status::Status;
 use tokio::time::Instant;
 
 use crate::address::{retry_delay, routed_event};
-use crate::feed::Shared;
 use crate::history;
 use crate::link::Destination;
+use crate::shared::Shared;
 use crate::wire;
 
 /// How long a message that has to be sent may take: its caller waits no longer for much, and what is not acknowledged comes

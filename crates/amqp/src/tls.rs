@@ -8,7 +8,7 @@ use purista_core::bridge::BridgeError;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::link::rejected;
+use crate::error::rejected;
 
 /// Whom to trust, and how to name oneself.
 #[derive(Debug, Clone, Default)]

@@ -124,5 +124,5 @@ async fn declare_kept(
     };
     declaring
         .await
-        .map_err(|error| crate::link::rejected(format!("declare queue `{name}` failed")).with_source(error))
+        .map_err(|error| crate::error::rejected(format!("declare queue `{name}` failed")).with_source(error))
 }

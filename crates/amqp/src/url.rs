@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use purista_core::bridge::BridgeError;
 
-use crate::link::rejected;
+use crate::error::rejected;
 
 /// How often both sides show that they live, in seconds; two missing signs are a lost connection.
 const HEARTBEAT_S: u16 = 15;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::address::{
     EVENT_NAME, RECEIVER_INSTANCE, REPLY_TO, RESPONSE_RECEIVER_INSTANCE, routed_event, short, text,
 };
-use crate::link::rejected;
+use crate::error::rejected;
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";

@@ -18,6 +18,7 @@ mod copy;
 mod dead_letters;
 mod engine;
 mod events;
+mod everywhere;
 mod indented;
 mod opening;
 mod progress;

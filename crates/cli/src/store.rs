@@ -8,8 +8,8 @@ use purista_events::store::EventStore as _;
 use purista_sqlite::store::SqliteStore;
 use serde_json::json;
 
-use crate::arguments::Shared;
 use crate::engine::Engine;
+use crate::everywhere::Shared;
 use crate::opening::Location;
 use crate::screen::{Screen, counted, number, time};
 use crate::table::{Column, Table, pairs};

@@ -23,6 +23,8 @@ use tokio_postgres::{Client, Error, Transaction};
 
 use crate::builder::Builder;
 use crate::connect::{self, Server};
+pub use crate::copy_state::CopyState;
+use crate::copy_state::state;
 use crate::error::{change_failed, read_failed, unconnected};
 use crate::event::tags_text;
 use crate::flight::Blob;
@@ -37,18 +39,6 @@ const CONNECTIONS: usize = 2;
 /// How long a copy waits for one before it that was killed, whose session the server has not missed yet.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 const LOCK_ASKED_EVERY: Duration = Duration::from_millis(200);
-
-/// What was copied into a store, or is being copied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CopyState {
-    /// The log that is copied.
-    pub origin: String,
-    /// Up to where its events are there; when it is finished, up to where they were copied.
-    pub reached: Position,
-    /// Whether everything is there.
-    pub is_finished: bool,
-}
 
 /// A store into which a log is copied. One process does it at a time; nobody has the store open meanwhile.
 pub struct CopyInto {
@@ -222,22 +212,6 @@ async fn take_lock(client: &Client, schema: &str) -> Result<(), StoreError> {
         }
         tokio::time::sleep(LOCK_ASKED_EVERY).await;
     }
-}
-
-/// What was copied into the store, or is being copied.
-pub(crate) async fn state(client: &Client) -> Result<Option<CopyState>, StoreError> {
-    let what = "read of the copy's state";
-    let sql = "SELECT origin, finished_at IS NOT NULL, \
-               coalesce(position, (SELECT coalesce(max(position), 0) FROM events)) FROM copy";
-    let Some(row) = client.query_opt(sql, &[]).await.map_err(read_failed(what))? else { return Ok(None) };
-    let read = || -> Result<CopyState, Error> {
-        Ok(CopyState {
-            origin: codec::text_of(row.try_get(0)?).into_owned(),
-            is_finished: row.try_get(1)?,
-            reached: codec::position(row.try_get(2)?),
-        })
-    };
-    read().map(Some).map_err(read_failed(what))
 }
 
 /// Begins a copy in a store in which there is nothing. From now on it is the log of this name.

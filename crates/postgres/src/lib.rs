@@ -33,6 +33,7 @@
 mod check;
 mod codec;
 mod connect;
+mod copy_state;
 mod decision;
 mod details;
 mod error;

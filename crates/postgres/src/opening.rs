@@ -10,7 +10,7 @@ use crate::connect::{self, Server, Timeouts};
 use crate::error::read_failed;
 use crate::migrations::{self, Opened};
 use crate::tls::Tls;
-use crate::{codec, copying, horizon};
+use crate::{codec, copy_state, horizon};
 
 /// What a store is opened with.
 pub(crate) struct Opening {
@@ -53,7 +53,7 @@ impl Opening {
             migrations::migrate(&mut client, &server.schema).await?;
         }
         migrations::check_made(migrations::made(&client, &server.schema).await?)?;
-        if copying::state(&client).await?.is_some_and(|copy| !copy.is_finished) {
+        if copy_state::state(&client).await?.is_some_and(|copy| !copy.is_finished) {
             let what = "a copy into the store is not finished: `purista store copy` goes on with it";
             return Err(StoreError::new(StoreErrorKind::Invalid, what));
         }

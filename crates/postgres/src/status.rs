@@ -5,7 +5,7 @@ use purista_events::store::StoreError;
 use tokio_postgres::{Client, Error};
 
 use crate::builder::Builder;
-use crate::copying::{self, CopyState};
+use crate::copy_state::{self, CopyState};
 use crate::error::read_failed;
 use crate::migrations::{self, MIGRATIONS, Migration};
 use crate::{codec, connect};
@@ -42,7 +42,7 @@ impl Builder {
         let unknown = times.iter().filter(|(number, _)| known().all(|step| step.number != *number)).count();
         // The table of copies came with the second step.
         let has_copies = times.iter().any(|(number, _)| *number == 2);
-        let copy = if has_copies { copying::state(&client).await? } else { None };
+        let copy = if has_copies { copy_state::state(&client).await? } else { None };
         Ok(Status {
             place,
             migrations: known().map(|step| (step, time(&step))).collect(),
