@@ -48,6 +48,13 @@ enum Role {
         /// How many.
         count: u32,
     },
+    /// Takes one order, asked for many times at once under one key, and prints each answer.
+    OrderOnce {
+        /// The key.
+        key: String,
+        /// How many ask.
+        callers: u32,
+    },
     /// Takes one order and waits until it is counted.
     OrderAndLook,
 }
@@ -69,6 +76,19 @@ async fn main() -> anyhow::Result<()> {
             let host = host.service(orders::service()).start().await?;
             for _ in 0..count {
                 host.client().invoke(Order { thing: "book".to_owned() }).await?;
+            }
+            host.stop().await;
+            Ok(())
+        }
+        Role::OrderOnce { key, callers } => {
+            let host = host.service(orders::service()).start().await?;
+            let client = host.client();
+            let asking = (0..callers).map(|_| {
+                let order = Order { thing: "book".to_owned() };
+                client.call(order).idempotency_key(key.as_str()).send()
+            });
+            for taken in futures_util::future::try_join_all(asking).await? {
+                println!("{}", taken.order);
             }
             host.stop().await;
             Ok(())

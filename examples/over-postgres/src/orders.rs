@@ -28,7 +28,15 @@ pub(crate) struct Order {
 impl Command for Order {
     const SERVICE: ServiceId = ORDERS;
     const NAME: &'static str = "order";
-    type Output = ();
+    type Output = Taken;
+}
+
+/// An order is taken.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, Validate)]
+#[garde(allow_unvalidated)]
+pub(crate) struct Taken {
+    /// The order.
+    pub(crate) order: String,
 }
 
 /// A thing was ordered.
@@ -63,10 +71,10 @@ impl Event for Mailed {
     }
 }
 
-async fn order(ctx: Context<()>, input: Order) -> Result<(), HandlerError> {
+async fn order(ctx: Context<()>, input: Order) -> Result<Taken, HandlerError> {
     let order = ctx.new_id().to_string();
-    ctx.emit(Ordered { order, thing: input.thing })?;
-    Ok(())
+    ctx.emit(Ordered { order: order.clone(), thing: input.thing })?;
+    Ok(Taken { order })
 }
 
 /// The mail goes out before the store knows of it: it may go out twice, and what is recorded of it is recorded once.

@@ -64,6 +64,24 @@ async fn when_the_process_that_works_is_killed_another_goes_on_and_nothing_is_co
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn one_key_in_two_processes_has_one_effect_and_equal_answers() {
+    let (server, schema) = (Server::start(), schema());
+    let place = Place::new(&server, &schema).await;
+    // The tables are there before they race.
+    place.order(1).await;
+    for round in 1..=5 {
+        let key = format!("key-{round}");
+        let role = ["order-once", &key, "32"];
+        let (one, other) = tokio::join!(place.run(&role), place.run(&role));
+        let answers: Vec<_> = one.lines().chain(other.lines()).collect();
+        assert_eq!(answers.len(), 64);
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "round {round}: {answers:?}");
+        assert_eq!(place.ordered().await, 1 + round, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
 async fn when_the_server_crashes_under_them_the_work_goes_on_afterwards() {
     let (server, schema) = (Server::start(), schema());
     let place = Place::new(&server, &schema).await;

@@ -62,6 +62,11 @@ impl Place {
         self.number("SELECT coalesce(sum(count), 0)::bigint FROM counted").await
     }
 
+    /// How many orders were taken.
+    pub(crate) async fn ordered(&self) -> usize {
+        self.recorded("ordered").await
+    }
+
     async fn recorded(&self, name: &str) -> usize {
         self.number(&format!("SELECT count(*) FROM events WHERE name = '{name}'")).await
     }
