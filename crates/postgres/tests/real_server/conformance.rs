@@ -25,7 +25,7 @@ impl StoreSystem for Postgres {
     }
 
     fn histories(&self) -> u32 {
-        24
+        256
     }
 }
 
