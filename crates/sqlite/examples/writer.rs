@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 #[tokio::main(worker_threads = 2)]
 async fn run(path: &str, tasks: u64, batches: u64, is_loud: bool) -> Result<(), Box<dyn std::error::Error>> {
     let store = SqliteStore::open(path)?;
-    let (projecting, counted) = is_loud.then(|| project(&store)).unzip();
+    let (projecting, counted) = if is_loud { Some(project(&store).await) } else { None }.unzip();
     let started = Instant::now();
     let mut running = JoinSet::new();
     for task in 0..tasks {
@@ -97,8 +97,11 @@ impl Event for Written {
     const NAME: &'static str = "written";
 }
 
+/// A projection that runs, and what stops it.
+type Projecting = (JoinSet<()>, CancellationToken);
+
 /// Counts the events of each task.
-fn project(store: &SqliteStore) -> ((JoinSet<()>, CancellationToken), ProjectionHandle) {
+async fn project(store: &SqliteStore) -> (Projecting, ProjectionHandle) {
     let counting = projection("counted", 1)
         .set_up(|tx| {
             tx.create_table(
@@ -115,6 +118,10 @@ fn project(store: &SqliteStore) -> ((JoinSet<()>, CancellationToken), Projection
         });
     let (projected, stop) = (store.projected(counting), CancellationToken::new());
     let handle = projected.handle();
+    // As a host does: its table is there also when there is nothing to count. A disk that fails ends the writer too, which says so.
+    if let Err(error) = projected.begin().await {
+        eprintln!("{error}");
+    }
     let mut task = JoinSet::new();
     task.spawn(projected.run(stop.clone(), Clock::system()));
     ((task, stop), handle)
