@@ -51,7 +51,10 @@ pub async fn connect(url: &str, schema: &str, tasks: &TaskTracker) -> Result<Cli
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.context("connect to Postgres")?;
     // A connection that fails is seen by whoever asks it next.
     tasks.spawn(async move { drop(connection.await) });
-    client.batch_execute(&format!("SET search_path TO {schema}")).await?;
+    // The settings that the store has too: without them the planner reads whole tables that it has no statistics of yet.
+    let settings = "SET jit TO off; SET enable_seqscan TO off; SET enable_bitmapscan TO off; SET enable_hashjoin TO off; \
+                    SET enable_mergejoin TO off";
+    client.batch_execute(&format!("SET search_path TO {schema}; {settings}")).await?;
     Ok(client)
 }
 

@@ -111,18 +111,18 @@ fn a_guest_stays_in_its_room() {
 
 #[test]
 fn an_unknown_crate_is_told_where_to_be_added() {
-    let findings = violations(&workspace(&[("purista-amqp", &["lapin"])]));
+    let findings = violations(&workspace(&[("purista-redis", &["redis"])]));
     let [finding] = findings.as_slice() else { panic!("one finding expected, not {findings:?}") };
     assert_eq!(
         finding.to_string(),
-        "xtask/src/floors/table.rs: crate purista-amqp has no floor. Remedy: \
+        "xtask/src/floors/table.rs: crate purista-redis has no floor. Remedy: \
          add it to ROOMS in xtask/src/floors/table.rs, with the crates that it may use and why"
     );
 }
 
 #[test]
 fn a_crate_of_the_workspace_is_ours_even_without_a_floor() {
-    let packages = workspace(&[("purista", &["purista-amqp"]), ("purista-amqp", &[])]);
+    let packages = workspace(&[("purista", &["purista-redis"]), ("purista-redis", &[])]);
     let findings = violations(&packages);
     assert!(findings.iter().any(|finding| finding.to_string().contains("it may use only purista-core")));
 }
