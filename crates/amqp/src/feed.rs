@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{Stream, StreamExt, unfold};
+use lapin::Channel;
 use lapin::message::Delivery as Raw;
 use lapin::options::BasicCancelOptions;
 use purista_core::bridge::{BridgeError, Consumer, Feed, Registration};
@@ -94,8 +95,7 @@ impl AmqpFeed {
             self.end();
             return true;
         }
-        let asking = self.shared.topology.attach(session, &self.shared.link.exchange);
-        let asked = tokio::time::timeout(ASK_TIMEOUT, asking).await;
+        let asked = tokio::time::timeout(ASK_TIMEOUT, self.ask(session)).await;
         let begun = locked(&self.begun).take();
         match asked {
             Ok(Ok(attached)) => {
@@ -112,6 +112,15 @@ impl AmqpFeed {
             Ok(Err(error)) => self.not_yet(begun, &error),
             Err(slow) => self.not_yet(begun, &slow),
         }
+    }
+
+    /// A channel on which nobody would take what comes is closed again: the broker would go on to hand messages to it.
+    async fn ask(&self, session: &Session) -> lapin::Result<Attached> {
+        let channel = session.connection.create_channel().await?;
+        let unfinished = Abandoned(Some((channel.clone(), self.shared.link.tasks().clone())));
+        let attached = self.shared.topology.attach(channel, &self.shared.link.exchange).await?;
+        unfinished.finish();
+        Ok(attached)
     }
 
     /// The broker does not want to: as when somebody else declared the queue otherwise. Who subscribes now is told; what was
@@ -142,6 +151,27 @@ impl AmqpFeed {
     fn end(&self) {
         self.shared.is_over.store(true, Ordering::Release);
         self.drain();
+    }
+}
+
+/// Closes a channel that was not made use of, also when nobody waits for it any more.
+struct Abandoned(Option<(Channel, TaskTracker)>);
+
+impl Abandoned {
+    fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        let Some((channel, tasks)) = self.0.take() else { return };
+        if channel.status().connected() {
+            tasks.spawn(async move {
+                // An error says that it has ended before.
+                let _ = tokio::time::timeout(ASK_TIMEOUT, channel.close(200, "OK".into())).await;
+            });
+        }
     }
 }
 
@@ -182,12 +212,6 @@ impl Feed for Handle {
 impl Shared {
     pub(crate) fn paused(&self) -> Option<String> {
         self.pump.get().and_then(Registration::paused)
-    }
-
-    /// The broker feeds no more; whoever makes it feed again is told.
-    fn detached(&self) {
-        *locked(&self.fed) = Fed::default();
-        self.link.watch.detached.notify_one();
     }
 
     /// One message less is in the hands of the consumer. A feed that is paused lets the broker have back what waits here.
@@ -277,10 +301,16 @@ impl Source {
             if !fed.is_alive() {
                 self.attached = None;
             }
-            self.attached.is_none() && fed.channel.is_some()
+            let is_over = self.attached.is_none() && fed.channel.is_some() && !self.is_draining;
+            if is_over {
+                // Under the same lock: the next channel may come at any moment, and must not be forgotten in its place.
+                *fed = Fed::default();
+            }
+            is_over
         };
-        if is_over && !self.is_draining {
-            self.shared.detached();
+        if is_over {
+            // Whoever makes the broker feed again is told.
+            self.shared.link.watch.detached.notify_one();
         }
     }
 

@@ -177,6 +177,11 @@ impl Link {
         }
     }
 
+    /// Where what nobody waits for goes on; the bridge ends behind it.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
     /// This process, as the party behind an address.
     pub(crate) fn party(&self, address: &Address) -> Party {
         Party { address: address.clone(), instance: Some(self.instance.clone()) }

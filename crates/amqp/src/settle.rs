@@ -25,6 +25,9 @@ use crate::wire;
 /// How long a message that has to be sent may take: its caller waits no longer for much, and what is not acknowledged comes
 /// again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the client may take to write what becomes of a message. When a connection ends it does not end everything that waits
+/// for it: then the broker hands the message over again. What is queued is written also when nobody waits any more.
+const TELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// After which time a message is given back that could not be put where it belongs.
 const GIVE_BACK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -84,13 +87,14 @@ impl Parcel {
     /// Says that it is done, and waits until that is written: who ends the channel before would have it again. When the
     /// channel is gone already, the message comes again.
     async fn acknowledge(&self) {
-        let _ = self.acker.ack(BasicAckOptions::default()).await;
+        let telling = self.acker.ack(BasicAckOptions::default());
+        let _ = tokio::time::timeout(TELL_TIMEOUT, telling).await;
     }
 
     /// Puts it back into its queue, for whoever is fed next.
     async fn give_back(&self) {
         let again = BasicNackOptions { requeue: true, multiple: false };
-        let _ = self.acker.nack(again).await;
+        let _ = tokio::time::timeout(TELL_TIMEOUT, self.acker.nack(again)).await;
     }
 }
 

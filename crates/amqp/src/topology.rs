@@ -60,9 +60,8 @@ impl Topology {
         })
     }
 
-    /// Declares, binds and consumes, on a channel of its own.
-    pub(crate) async fn attach(&self, session: &Session, exchange: &ShortString) -> lapin::Result<Attached> {
-        let channel = session.connection.create_channel().await?;
+    /// Declares, binds and consumes, on a channel that it has for itself.
+    pub(crate) async fn attach(&self, channel: Channel, exchange: &ShortString) -> lapin::Result<Attached> {
         channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
         let nothing = FieldTable::default();
         let queue = channel.queue_declare(self.queue.clone(), self.options, nothing.clone()).await?;

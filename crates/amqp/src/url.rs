@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 use purista_core::bridge::BridgeError;
+use purista_core::broker::is_this_machine;
 
 use crate::error::rejected;
 
@@ -36,10 +37,7 @@ fn address(url: &str) -> Result<AMQPUri, BridgeError> {
 
 /// Whether what is said to the broker may be overheard: no TLS, and another machine.
 pub(crate) fn is_exposed(uri: &AMQPUri) -> bool {
-    let host = uri.authority.host.as_str();
-    let is_here = host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
-    uri.scheme == AMQPScheme::AMQP && !is_here
+    uri.scheme == AMQPScheme::AMQP && !is_this_machine(&uri.authority.host)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 pub mod address;
 pub mod bridge;
+pub mod broker;
 pub mod catalogue;
 pub mod client;
 pub mod clock;

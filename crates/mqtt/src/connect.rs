@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use purista_core::bridge::BridgeError;
+use purista_core::broker::is_this_machine;
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 
@@ -153,7 +154,7 @@ impl Builder {
     }
 
     /// Takes a broker on another machine without TLS: everything, passwords among it, can be read and changed on the way.
-    pub fn plain_text_over_the_network(mut self) -> Self {
+    pub fn unencrypted_to_other_machines(mut self) -> Self {
         self.is_plain_allowed = true;
         self
     }
@@ -167,9 +168,9 @@ impl Builder {
         if !url.is_tls && (self.roots.is_some() || self.identity.is_some()) {
             return Err(rejected("certificates are for an address that begins with mqtts://"));
         }
-        if !(url.is_tls || url.is_loopback() || self.is_plain_allowed) {
+        if !(url.is_tls || is_this_machine(&url.host) || self.is_plain_allowed) {
             return Err(rejected(
-                "the MQTT broker is on another machine and the address says no mqtts://; `plain_text_over_the_network` allows it",
+                "the MQTT broker is on another machine and the address says no mqtts://; `unencrypted_to_other_machines` allows it",
             ));
         }
         let tls = if url.is_tls {
@@ -234,7 +235,7 @@ mod tests {
         let builder = || MqttBridge::builder("mqtt://ada:hunter2@broker.invalid");
         let refused = builder().connect().await.unwrap_err();
         assert!(refused.to_string().contains("on another machine"), "{refused}");
-        let tried = builder().plain_text_over_the_network().connect().await.unwrap_err();
+        let tried = builder().unencrypted_to_other_machines().connect().await.unwrap_err();
         assert!(tried.to_string().contains("connect to the MQTT broker failed"), "{tried}");
         for error in [refused, tried] {
             let source = std::error::Error::source(&error).map(ToString::to_string);

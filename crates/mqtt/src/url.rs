@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use purista_core::bridge::BridgeError;
+use purista_core::broker::unescaped;
 
 use crate::link::rejected;
 
@@ -51,29 +52,6 @@ impl BrokerUrl {
         }
         Ok(Self { host: host.to_owned(), port, is_tls, credentials })
     }
-
-    /// Whether what is sent there stays on this machine.
-    pub(crate) fn is_loopback(&self) -> bool {
-        let address = self.host.parse::<std::net::IpAddr>();
-        self.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
-    }
-}
-
-/// Reads the `%41` of addresses; what is not well formed stays as it is.
-fn unescaped(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [byte, tail @ ..] = rest {
-        let escaped = tail.get(..2).filter(|_| *byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
-        if let Some(escaped) = escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            bytes.push(escaped);
-            rest = tail.get(2..).unwrap_or_default();
-        } else {
-            bytes.push(*byte);
-            rest = tail;
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]
@@ -115,24 +93,6 @@ mod tests {
         ] {
             let Err(error) = BrokerUrl::parse(url) else { panic!("{url} is no address") };
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{url}");
-        }
-    }
-
-    #[test]
-    fn loopback_is_this_machine_and_nothing_else() {
-        for (host, is_loopback) in [
-            ("localhost", true),
-            ("LOCALHOST", true),
-            ("127.0.0.1", true),
-            ("127.9.9.9", true),
-            ("[::1]", true),
-            ("10.0.0.1", false),
-            ("0.0.0.0", false),
-            ("localhost.example.com", false),
-            ("127.0.0.1.example.com", false),
-        ] {
-            let read = BrokerUrl::parse(&format!("mqtt://{host}")).unwrap();
-            assert_eq!(read.is_loopback(), is_loopback, "{host}");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr};
 use purista_core::bridge::BridgeError;
+use purista_core::broker::{is_this_machine, unescaped};
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use tokio::time::Instant;
@@ -49,6 +50,8 @@ pub struct Builder {
     clock: Clock,
     subscription_capacity: usize,
     jetstream: Option<JetStream>,
+    requires_tls: bool,
+    may_be_overheard: bool,
     options: ConnectOptions,
 }
 
@@ -61,6 +64,8 @@ impl Builder {
             clock: Clock::system(),
             subscription_capacity: SUBSCRIPTION_CAPACITY_DEFAULT,
             jetstream: None,
+            requires_tls: false,
+            may_be_overheard: false,
             options: ConnectOptions::new(),
         }
     }
@@ -118,6 +123,7 @@ impl Builder {
 
     /// Speaks to the server over TLS only.
     pub fn require_tls(mut self) -> Self {
+        self.requires_tls = true;
         self.options = self.options.require_tls(true);
         self
     }
@@ -128,12 +134,28 @@ impl Builder {
         self
     }
 
+    /// Allows a server on another machine whose address says no `tls://`: whoever is between reads everything, and the
+    /// credentials too.
+    pub fn unencrypted_to_other_machines(mut self) -> Self {
+        self.may_be_overheard = true;
+        self
+    }
+
     /// Connects. A server that cannot be reached now is an error; one that goes away later is waited for.
     pub async fn connect(self) -> Result<NatsBridge, BridgeError> {
         if !prefix_is_valid(&self.prefix) {
             return Err(rejected("the prefix of subjects is not made of letters, digits, `-`, `_` and dots"));
         }
         let (servers, options) = servers(&self.url, self.options)?;
+        let may_be_overheard = self.requires_tls || self.may_be_overheard;
+        let mut exposed =
+            servers.iter().filter(|server| !(server.tls_required() || is_this_machine(server.host())));
+        if let Some(server) = exposed.next().filter(|_| !may_be_overheard) {
+            return Err(rejected(format!(
+                "the NATS server at {} would be spoken to without TLS: use tls://, or say `unencrypted_to_other_machines`",
+                server.host()
+            )));
+        }
         let instance = match &self.instance {
             Some(name) => Id::parse(name)
                 .map_err(|error| rejected("the name of the instance is none").with_source(error))?,
@@ -180,6 +202,7 @@ fn servers(
     urls: &str,
     mut options: ConnectOptions,
 ) -> Result<(Vec<ServerAddr>, ConnectOptions), BridgeError> {
+    let text = |escaped: &str| String::from_utf8_lossy(&unescaped(escaped)).into_owned();
     let mut servers = Vec::new();
     for url in urls.split(',') {
         // The source says what is wrong with it, and does not repeat it.
@@ -187,8 +210,8 @@ fn servers(
         let server: ServerAddr = url.trim().parse().map_err(unreadable)?;
         if let (Some(user), true) = (server.username(), servers.is_empty()) {
             options = match server.password() {
-                Some(password) => options.user_and_password(unescaped(user), unescaped(password)),
-                None => options.token(unescaped(user)),
+                Some(password) => options.user_and_password(text(user), text(password)),
+                None => options.token(text(user)),
             };
         }
         let mut plain = server.into_inner();
@@ -198,23 +221,6 @@ fn servers(
         servers.push(ServerAddr::from_url(plain).map_err(unreadable)?);
     }
     Ok((servers, options))
-}
-
-/// Reads the `%41` of addresses; what is not well formed stays as it is.
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [byte, tail @ ..] = rest {
-        let escaped = tail.get(..2).filter(|_| *byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
-        if let Some(escaped) = escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            bytes.push(escaped);
-            rest = tail.get(2..).unwrap_or_default();
-        } else {
-            bytes.push(*byte);
-            rest = tail;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Follows the connection's events, and tries again for ever. `ended` is cancelled when the client's own tasks are over:
@@ -286,10 +292,6 @@ mod tests {
         let servers: Vec<_> = servers.iter().map(|server| (server.host(), server.port())).collect();
         assert_eq!(servers, [("one", 1), ("two", 4222)]);
         assert!(!format!("{servers:?} {options:?}").contains("hunter2"));
-        for (escaped, text) in [("a%40b%2F%C3%A4", "a@b/ä"), ("100%", "100%"), ("%zz%4", "%zz%4"), ("", "")]
-        {
-            assert_eq!(unescaped(escaped), text);
-        }
     }
 
     #[test]
@@ -297,6 +299,26 @@ mod tests {
         let builder = NatsBridge::builder("nats://ada:hunter2@127.0.0.1").user_and_password("ada", "hunter2");
         let shown = format!("{:?}", builder.token("hunter2").nkey("hunter2"));
         assert!(!shown.contains("hunter2") && !shown.contains("ada"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn a_server_on_another_machine_without_tls_needs_an_explicit_word() {
+        // A name that is never resolved: with the word it fails later, and says something else.
+        let builder = || NatsBridge::builder("nats://127.0.0.1,nats://ada:hunter2@server.invalid");
+        let refused = Box::pin(builder().connect()).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("at server.invalid would be spoken to without TLS"),
+            "{refused}"
+        );
+        assert!(!format!("{refused:?}").contains("hunter2"));
+        for allowed in [
+            NatsBridge::builder("nats://server.invalid").unencrypted_to_other_machines(),
+            NatsBridge::builder("nats://server.invalid").require_tls(),
+            NatsBridge::builder("tls://server.invalid"),
+        ] {
+            let tried = Box::pin(allowed.connect()).await.unwrap_err();
+            assert!(tried.to_string().contains("connect to NATS failed"), "{tried}");
+        }
     }
 
     #[tokio::test]

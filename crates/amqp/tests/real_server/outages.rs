@@ -189,6 +189,7 @@ async fn no_confirmed_event_is_lost_when_the_broker_is_killed_meanwhile() {
     let lost: Vec<_> = confirmed.difference(&heard).collect();
     // The first was taken to know when to kill.
     assert!(lost.iter().all(|n| **n < 50) && lost.len() <= 1, "lost: {lost:?}");
-    user.close().await.unwrap();
-    source.close().await.unwrap();
+    for bridge in [user, source] {
+        tokio::time::timeout(PATIENCE, bridge.close()).await.expect("close ends").unwrap();
+    }
 }

@@ -1,0 +1,65 @@
+//! What every bridge asks of the address of its broker.
+
+use std::net::IpAddr;
+
+/// Whether what is said to this host stays on this machine. A name but `localhost` may lead anywhere; brackets around an
+/// address of IP 6 are not part of it.
+///
+/// ```
+/// use purista_core::broker::is_this_machine;
+/// assert!(is_this_machine("127.0.0.1") && !is_this_machine("localhost.example.com"));
+/// ```
+pub fn is_this_machine(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Reads the `%41` of addresses (RFC 3986, section 2.1); what is not well formed stays as it is.
+pub fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        let escaped = tail.get(..2).filter(|_| *byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        if let Some(escaped) = escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            bytes.push(escaped);
+            rest = tail.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(*byte);
+            rest = tail;
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_loopback_and_nothing_else() {
+        for (host, is_here) in [
+            ("localhost", true),
+            ("LOCALHOST", true),
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("", false),
+            ("localhost.example.com", false),
+            ("127.0.0.1.example.com", false),
+        ] {
+            assert_eq!(is_this_machine(host), is_here, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_is_read_and_what_is_not_well_formed_stays() {
+        for (escaped, text) in [("a%40b%2F%C3%A4", "a@b/ä"), ("100%", "100%"), ("%zz%4", "%zz%4"), ("", "")]
+        {
+            assert_eq!(unescaped(escaped), text.as_bytes());
+        }
+    }
+}
