@@ -31,8 +31,7 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
 impl NatsBridge {
     /// Connects with the defaults. Several servers of one cluster are divided by commas.
     pub async fn connect(url: impl Into<String>) -> Result<Self, BridgeError> {
-        // The client's future is large.
-        Box::pin(Self::builder(url).connect()).await
+        Self::builder(url).connect().await
     }
 
     /// Prepares a connection with a prefix, an instance, credentials or bounds of its own.
@@ -171,7 +170,8 @@ impl Builder {
             .subscription_capacity(self.subscription_capacity)
             .max_reconnects(None);
         let options = following(options, &watch, &self.clock, &ended);
-        let connecting = async_nats::connect_with_options(servers, options);
+        // The client's future is large.
+        let connecting = Box::pin(async_nats::connect_with_options(servers, options));
         let client =
             connecting.await.map_err(|error| rejected("connect to NATS failed").with_source(error))?;
         // The news of the first connection is on its way.
@@ -305,7 +305,7 @@ mod tests {
     async fn a_server_on_another_machine_without_tls_needs_an_explicit_word() {
         // A name that is never resolved: with the word it fails later, and says something else.
         let builder = || NatsBridge::builder("nats://127.0.0.1,nats://ada:hunter2@server.invalid");
-        let refused = Box::pin(builder().connect()).await.unwrap_err();
+        let refused = builder().connect().await.unwrap_err();
         assert!(
             refused.to_string().contains("at server.invalid would be spoken to without TLS"),
             "{refused}"
@@ -316,7 +316,7 @@ mod tests {
             NatsBridge::builder("nats://server.invalid").require_tls(),
             NatsBridge::builder("tls://server.invalid"),
         ] {
-            let tried = Box::pin(allowed.connect()).await.unwrap_err();
+            let tried = allowed.connect().await.unwrap_err();
             assert!(tried.to_string().contains("connect to NATS failed"), "{tried}");
         }
     }
