@@ -27,8 +27,11 @@ pub(crate) async fn read(mut consumer: Consumer, link: Link, session: Arc<Sessio
             last = next;
             take(&mut last, &link);
         }
-        // Queued by its first poll; that it is written nobody waits for.
-        let _ = last.acker.ack(BasicAckOptions { multiple: true }).now_or_never();
+        // One after the other: when a later one overtakes it, the broker does not know its message any more, and ends the channel.
+        let acknowledging = last.acker.ack(BasicAckOptions { multiple: true });
+        if session.lost.run_until_cancelled(acknowledging).await.is_none() {
+            break;
+        }
     }
     // Without its replies a connection is of no use.
     session.give_up();
