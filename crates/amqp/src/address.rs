@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use purista_core::bridge::BridgeError;
-use purista_core::message::{Message, MessageType};
+use purista_core::message::MessageType;
 use purista_core::subscription::{Filter, Subscription};
 
 use crate::error::rejected;
@@ -76,12 +76,6 @@ pub(crate) fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(value))
 }
 
-/// The event's name by which a message is routed. A response whose event a log holds is not: the log delivers it.
-pub(crate) fn routed_event(message: &Message) -> Option<&str> {
-    let is_recorded = message.record.as_ref().is_some_and(|record| record.origin.is_some());
-    message.event_name.as_deref().filter(|_| !(message.kind.is_response() && is_recorded))
-}
-
 /// What the reply queue is bound with.
 pub(crate) fn reply_binding(queue: &str) -> FieldTable {
     table(&[(REPLY_TO, queue)])
@@ -138,7 +132,7 @@ fn table(keys: &[(&str, &str)]) -> FieldTable {
 mod tests {
     use purista_core::address::{Address, ServiceId};
     use purista_core::id::Id;
-    use purista_core::message::{Party, Record};
+    use purista_core::message::{Message, Party, Record};
 
     use super::*;
 
@@ -243,11 +237,11 @@ mod tests {
             Id::from_random(2),
         );
         response.event_name = Some("mailSent".into());
-        assert_eq!(routed_event(&response), Some("mailSent"));
+        assert_eq!(response.routed_event(), Some("mailSent"));
         response.record =
             Some(Box::new(Record { origin: Some("store".into()), causation_id: None, event_version: 1 }));
-        assert_eq!(routed_event(&response), None);
+        assert_eq!(response.routed_event(), None);
         response.kind = MessageType::CustomMessage;
-        assert_eq!(routed_event(&response), Some("mailSent"), "what the log relays is routed");
+        assert_eq!(response.routed_event(), Some("mailSent"), "what the log relays is routed");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lapin::{Channel, Consumer};
 use purista_core::bridge::BridgeError;
+use purista_core::broker::reconnect_delay;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,8 +15,6 @@ use crate::link::Link;
 use crate::replies;
 use crate::session::{Peer, Session};
 
-const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
-const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
 /// After which time a subscription is tried again that the broker did not feed.
 const ATTACH_PAUSE: Duration = Duration::from_secs(1);
 /// How long the end of the connection may take.
@@ -105,7 +104,7 @@ impl Keeper {
     async fn again(&self) -> Arc<Session> {
         let mut attempt = 0_u32;
         loop {
-            tokio::time::sleep(delay(attempt, self.link.clock.fraction())).await;
+            tokio::time::sleep(reconnect_delay(attempt, self.link.clock.fraction())).await;
             match Session::open(&self.peer).await {
                 Ok(opened) => return self.taken(opened),
                 Err(error) => {
@@ -117,30 +116,6 @@ impl Keeper {
                     );
                 }
             }
-        }
-    }
-}
-
-/// The first attempt is made at once, later ones after a doubling time, of which half is left to chance so that a broker
-/// that comes back is not met by all its clients together.
-fn delay(attempt: u32, fraction: f64) -> Duration {
-    let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
-    let delay = RECONNECT_DELAY_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(RECONNECT_DELAY_MAX);
-    delay.div_f64(2.0) + delay.div_f64(2.0).mul_f64(fraction.clamp(0.0, 1.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_delay_doubles_up_to_its_bound_and_half_of_it_is_chance() {
-        assert_eq!(delay(0, 0.5), Duration::ZERO);
-        assert_eq!(delay(1, 0.0), Duration::from_millis(25));
-        assert_eq!(delay(1, 1.0), Duration::from_millis(50));
-        assert_eq!(delay(3, 1.0), Duration::from_millis(200));
-        for attempt in [20, 40, u32::MAX] {
-            assert_eq!(delay(attempt, 1.0), RECONNECT_DELAY_MAX);
         }
     }
 }

@@ -16,7 +16,7 @@ use purista_core::refusal;
 use purista_core::status::Status;
 use tokio::time::Instant;
 
-use crate::address::{retry_delay, routed_event};
+use crate::address::retry_delay;
 use crate::history;
 use crate::link::Destination;
 use crate::shared::Shared;
@@ -125,7 +125,7 @@ impl Shared {
     /// Answers over the exchange: by one and the same publishing the caller gets the answer, and event subscriptions do.
     async fn answer(&self, parcel: &Parcel, reply: &Message) -> Result<(), BridgeError> {
         let reply_to = parcel.properties.reply_to().as_ref().map(ShortString::as_str);
-        if reply_to.is_none() && routed_event(reply).is_none() {
+        if reply_to.is_none() && reply.routed_event().is_none() {
             return Ok(());
         }
         let mut properties = wire::properties(reply, reply_to)?;

@@ -7,13 +7,10 @@ use purista_core::bridge::BridgeError;
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_core::message::{DecodeError, Message, MessageType};
-use purista_core::trace::TraceContext;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::address::{
-    EVENT_NAME, RECEIVER_INSTANCE, REPLY_TO, RESPONSE_RECEIVER_INSTANCE, routed_event, short, text,
-};
+use crate::address::{EVENT_NAME, RECEIVER_INSTANCE, REPLY_TO, RESPONSE_RECEIVER_INSTANCE, short, text};
 use crate::error::rejected;
 
 const TRACEPARENT: &str = "traceparent";
@@ -74,7 +71,7 @@ fn headers(message: &Message, reply_to: Option<&str>) -> Result<FieldTable, Brid
         put(TRACESTATE, trace.state());
     }
     put(REPLY_TO, reply_to);
-    put(EVENT_NAME, routed_event(message));
+    put(EVENT_NAME, message.routed_event());
     put("principalId", message.principal_id.as_deref());
     put("tenantId", message.tenant_id.as_deref());
     if bytes > HEADERS_BYTES_MAX {
@@ -108,11 +105,7 @@ pub(crate) fn decode(
             Message::decode(&completed, clock, received)?
         }
     };
-    if let Some(trace) = header(properties, TRACEPARENT)
-        .and_then(|parent| TraceContext::parse(parent, header(properties, TRACESTATE)))
-    {
-        message.trace = Some(trace);
-    }
+    message.trace_by_headers(|name| header(properties, name));
     Ok(message)
 }
 

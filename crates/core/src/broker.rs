@@ -1,6 +1,21 @@
-//! What every bridge asks of the address of its broker.
+//! What every bridge asks of its broker's address, and how it comes back to one that was lost.
 
 use std::net::IpAddr;
+use std::time::Duration;
+
+/// How long the second attempt to connect waits, at most.
+const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
+/// How long any attempt waits, at most.
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
+
+/// How long to wait before an attempt to connect again, counted from 0. The first is made at once, later ones after a doubling
+/// time of up to 4 s, of which half is left to chance, a `fraction` of 0 to 1, so that a broker that comes back is not met by
+/// all its clients together.
+pub fn reconnect_delay(attempt: u32, fraction: f64) -> Duration {
+    let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
+    let delay = RECONNECT_DELAY_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(RECONNECT_DELAY_MAX);
+    delay.div_f64(2.0) + delay.div_f64(2.0).mul_f64(fraction.clamp(0.0, 1.0))
+}
 
 /// Whether what is said to this host stays on this machine. A name but `localhost` may lead anywhere; brackets around an
 /// address of IP 6 are not part of it.
@@ -34,6 +49,17 @@ pub fn unescaped(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delay_doubles_up_to_its_bound_and_half_of_it_is_chance() {
+        assert_eq!(reconnect_delay(0, 0.5), Duration::ZERO);
+        assert_eq!(reconnect_delay(1, 0.0), Duration::from_millis(25));
+        assert_eq!(reconnect_delay(1, 1.0), Duration::from_millis(50));
+        assert_eq!(reconnect_delay(3, 1.0), Duration::from_millis(200));
+        for attempt in [20, 40, u32::MAX] {
+            assert_eq!(reconnect_delay(attempt, 1.0), RECONNECT_DELAY_MAX);
+        }
+    }
 
     #[test]
     fn this_machine_is_loopback_and_nothing_else() {

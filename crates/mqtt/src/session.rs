@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::unfold;
 use purista_core::bridge::BridgeError;
+use purista_core::broker::reconnect_delay;
 use rumqttc::{AsyncClient, ConnAck, Event, EventLoop, Packet, Publish};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -26,8 +27,6 @@ use crate::link::{Link, rejected};
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that lived this long was a good one: the next loss is a new one.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
-const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
-const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
 
 /// What a session is for.
 pub(crate) trait Role: Send + Sync + 'static {
@@ -243,29 +242,5 @@ impl Session {
             self.link.standing.back();
         }
         tracing::info!(session = self.dial.client_id(), "connected to the MQTT broker");
-    }
-}
-
-/// The first attempt is made at once, later ones after a doubling time, of which half is left to chance so that a broker
-/// that comes back is not met by all its clients together.
-fn reconnect_delay(attempt: u32, fraction: f64) -> Duration {
-    let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
-    let delay = RECONNECT_DELAY_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(RECONNECT_DELAY_MAX);
-    delay.div_f64(2.0) + delay.div_f64(2.0).mul_f64(fraction.clamp(0.0, 1.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_delay_doubles_up_to_its_bound_and_half_of_it_is_chance() {
-        assert_eq!(reconnect_delay(0, 0.5), Duration::ZERO);
-        assert_eq!(reconnect_delay(1, 0.0), Duration::from_millis(25));
-        assert_eq!(reconnect_delay(1, 1.0), Duration::from_millis(50));
-        assert_eq!(reconnect_delay(3, 1.0), Duration::from_millis(200));
-        for attempt in [20, 40, u32::MAX] {
-            assert_eq!(reconnect_delay(attempt, 1.0), RECONNECT_DELAY_MAX);
-        }
     }
 }

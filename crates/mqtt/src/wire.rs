@@ -5,15 +5,12 @@ use purista_core::bridge::{BridgeError, COMMAND_TIMEOUT};
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_core::message::{DecodeError, Message, MessageType};
-use purista_core::trace::TraceContext;
 use rumqttc::{Publish, PublishProperties, QoS};
 use tokio::time::Instant;
 
 use crate::address::topic_of;
 use crate::link::rejected;
 
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
 const JSON: &str = "application/json";
 /// The longest text that MQTT can say the length of.
 const TEXT_BYTES_MAX: usize = 65_535;
@@ -80,11 +77,7 @@ pub(crate) fn decode(raw: &Publish, clock: &Clock) -> Result<Message, DecodeErro
         let properties = raw.properties.as_ref()?;
         properties.user_properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     };
-    if let Some(trace) =
-        property(TRACEPARENT).and_then(|parent| TraceContext::parse(parent, property(TRACESTATE)))
-    {
-        message.trace = Some(trace);
-    }
+    message.trace_by_headers(property);
     Ok(message)
 }
 

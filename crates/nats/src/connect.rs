@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr};
 use purista_core::bridge::BridgeError;
-use purista_core::broker::{is_this_machine, unescaped};
+use purista_core::broker::{self, is_this_machine, unescaped};
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use tokio::time::Instant;
@@ -25,8 +25,6 @@ pub const SUBSCRIPTION_CAPACITY_DEFAULT: usize = 8192;
 const WRITES_MAX: usize = 2048;
 /// How often the server is asked whether it lives; two questions without an answer are a lost connection.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
-const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
 
 impl NatsBridge {
     /// Connects with the defaults. Several servers of one cluster are divided by commas.
@@ -258,15 +256,9 @@ fn give_up() -> Duration {
     Duration::from_secs(u64::from(u32::MAX))
 }
 
-/// The first attempt is made at once, later ones after a doubling time, of which half is left to chance so that a server
-/// that comes back is not met by all its clients together.
+/// The client counts its attempts from 1, where everybody else counts from 0.
 fn reconnect_delay(attempt: usize, fraction: f64) -> Duration {
-    let doublings = match u32::try_from(attempt.saturating_sub(2)) {
-        _ if attempt <= 1 => return Duration::ZERO,
-        doublings => doublings.unwrap_or(u32::MAX),
-    };
-    let delay = RECONNECT_DELAY_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(RECONNECT_DELAY_MAX);
-    delay.div_f64(2.0) + delay.div_f64(2.0).mul_f64(fraction.clamp(0.0, 1.0))
+    broker::reconnect_delay(u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX), fraction)
 }
 
 #[cfg(test)]
@@ -281,7 +273,7 @@ mod tests {
         assert_eq!(reconnect_delay(2, 1.0), Duration::from_millis(50));
         assert_eq!(reconnect_delay(4, 1.0), Duration::from_millis(200));
         for attempt in [20, 40, usize::MAX] {
-            assert_eq!(reconnect_delay(attempt, 1.0), RECONNECT_DELAY_MAX);
+            assert_eq!(reconnect_delay(attempt, 1.0), Duration::from_secs(4));
         }
     }
 

@@ -3,11 +3,7 @@
 use async_nats::{HeaderMap, HeaderValue};
 use purista_core::clock::Clock;
 use purista_core::message::{DecodeError, Message};
-use purista_core::trace::TraceContext;
 use tokio::time::Instant;
-
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
 
 /// The headers of a message: what PURISTA writes on everything but requests.
 pub(crate) fn headers(message: &Message) -> HeaderMap {
@@ -25,11 +21,7 @@ pub(crate) fn decode(raw: &async_nats::Message, clock: &Clock) -> Result<Message
     let mut message = Message::decode(&raw.payload, clock, Instant::now())?;
     let header =
         |name: &str| raw.headers.as_ref().and_then(|headers| headers.get(name)).map(HeaderValue::as_str);
-    if let Some(trace) =
-        header(TRACEPARENT).and_then(|parent| TraceContext::parse(parent, header(TRACESTATE)))
-    {
-        message.trace = Some(trace);
-    }
+    message.trace_by_headers(header);
     Ok(message)
 }
 
@@ -82,7 +74,7 @@ mod tests {
         let clock = Clock::system();
         let parent = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
         let mut headers = HeaderMap::new();
-        headers.insert(TRACEPARENT, parent);
+        headers.insert("traceparent", parent);
         let with = decode(&raw(BODY, Some(headers)), &clock).unwrap();
         assert_eq!(with.trace.unwrap().to_string(), parent);
         let without = decode(&raw(BODY, None), &clock).unwrap();

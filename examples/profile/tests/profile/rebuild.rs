@@ -16,7 +16,7 @@ const REBUILDS_MAX_TIME: Duration = Duration::from_secs(300);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_search_is_rebuilt_while_it_is_used() {
     let folder = Folder::new();
-    seed::add(&folder, 0, 4_000).await;
+    seed::add(&folder, 4_000).await;
     rebuild_under_use(&folder, 2_000, 200).await;
 }
 
@@ -24,7 +24,7 @@ async fn the_search_is_rebuilt_while_it_is_used() {
 #[ignore = "needs PostgreSQL: cargo xtask test"]
 async fn the_search_is_rebuilt_while_it_is_used_on_postgres() {
     let folder = Folder::with_postgres().await;
-    seed::add(&folder, 0, 4_000).await;
+    seed::add(&folder, 4_000).await;
     rebuild_under_use(&folder, 2_000, 200).await;
 }
 
@@ -35,7 +35,7 @@ async fn soak_the_search_is_rebuilt_over_seconds_while_it_is_used() {
     let mut events = 100_000;
     loop {
         let folder = Folder::new();
-        seed::add(&folder, 0, events).await;
+        seed::add(&folder, events).await;
         let took = rebuild_under_use(&folder, events / 2, RENAMES).await;
         println!("a rebuild of {events} events beside {RENAMES} renames took {took:?}");
         if took >= AT_LEAST {

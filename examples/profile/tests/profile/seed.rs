@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use crate::postgres;
 use crate::server::Folder;
 
-/// Adds this many events from account number `first` on: sign-ups and as many renames.
-pub(crate) async fn add(folder: &Folder, first: usize, events: usize) {
+/// Adds this many events: sign-ups and as many renames.
+pub(crate) async fn add(folder: &Folder, events: usize) {
     let (store, clock) = (folder.open().await, Clock::system());
-    let accounts: Vec<usize> = (first..first + events / 2).collect();
+    let accounts: Vec<usize> = (0..events / 2).collect();
     for accounts in accounts.chunks(EVENTS_MAX / 2) {
         let events = accounts.iter().flat_map(|account| of_account(*account, &clock)).collect();
         let mut batch = Batch::new(clock.id(), None);

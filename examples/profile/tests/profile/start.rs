@@ -28,7 +28,7 @@ async fn a_check_reads_each_stored_form_beside_a_program_that_runs() {
 #[tokio::test]
 async fn what_no_code_reads_is_named_by_the_check_and_at_the_start_and_stops_only_what_reads_it() {
     let folder = Folder::new();
-    seed::add(&folder, 0, 20).await;
+    seed::add(&folder, 20).await;
     seed::add_stored(&folder, "profileUpdated", 7, &json!({ "userId": "seed0", "names": ["Grace"] })).await;
     seed::add_stored(&folder, "userLeft", 1, &json!({ "userId": "seed0" })).await;
     let (code, said) = check(&folder).await;
