@@ -71,6 +71,7 @@ pub(crate) fn program(folder: &Folder, arguments: &[&str]) -> Command {
         .env_remove("RUST_LOG")
         .env_remove("PURISTA_LOG_FORMAT")
         .env_remove("PURISTA_STORE")
+        .env_remove("PURISTA_BRIDGE")
         .env_remove("SIGN_UP_SMTP");
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
@@ -98,7 +99,7 @@ impl Server {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
         while let Some(line) = soon("the next line at the start", lines.next_line()).await.unwrap() {
-            let is_last = line.starts_with("mails ");
+            let is_last = line.starts_with("runs ");
             said.push(line);
             if is_last {
                 break;
