@@ -1,10 +1,12 @@
 //! The broker between the parts: which one, where, and what it promises.
 
+use std::error::Error as _;
 use std::fmt;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use purista::host::HostBuilder;
 use purista_amqp::bridge::AmqpBridge;
+use purista_core::bridge::BridgeError;
 use purista_mqtt::bridge::MqttBridge;
 use purista_nats::bridge::NatsBridge;
 use purista_nats::jetstream::JetStream;
@@ -55,7 +57,6 @@ impl Broker {
         appearance: Appearance,
     ) -> anyhow::Result<HostBuilder> {
         let Appearance { name, is_awaited, unencrypted } = appearance;
-        let remedy = || format!("--bridge: {self} cannot be used ({})", self.remedy());
         match self.kind {
             Kind::Nats => {
                 let mut bridge = NatsBridge::builder(&self.url).jetstream(JetStream::default());
@@ -65,7 +66,7 @@ impl Broker {
                 if unencrypted {
                     bridge = bridge.unencrypted_to_other_machines();
                 }
-                Ok(host.bridge(Box::pin(bridge.connect()).await.with_context(remedy)?))
+                Ok(host.bridge(Box::pin(bridge.connect()).await.map_err(|error| self.cannot(error))?))
             }
             Kind::RabbitMq => {
                 let mut bridge = AmqpBridge::builder(&self.url);
@@ -75,7 +76,7 @@ impl Broker {
                 if unencrypted {
                     bridge = bridge.unencrypted_to_other_machines();
                 }
-                Ok(host.bridge(Box::pin(bridge.connect()).await.with_context(remedy)?))
+                Ok(host.bridge(Box::pin(bridge.connect()).await.map_err(|error| self.cannot(error))?))
             }
             Kind::Mqtt => {
                 let mut bridge = MqttBridge::builder(&self.url);
@@ -91,7 +92,7 @@ impl Broker {
                 if unencrypted {
                     bridge = bridge.unencrypted_to_other_machines();
                 }
-                Ok(host.bridge(Box::pin(bridge.connect()).await.with_context(remedy)?))
+                Ok(host.bridge(Box::pin(bridge.connect()).await.map_err(|error| self.cannot(error))?))
             }
         }
     }
@@ -114,12 +115,17 @@ impl Broker {
         }
     }
 
-    fn remedy(&self) -> &'static str {
-        match self.kind {
-            Kind::Nats => "a NATS server has to run there, with JetStream: `nats-server --jetstream`",
-            Kind::RabbitMq => "RabbitMQ has to run there: `rabbitmq-server`",
-            Kind::Mqtt => "a broker of MQTT 5 has to run there: `mosquitto`",
-        }
+    /// What stands in the way, and what to do.
+    fn cannot(&self, error: BridgeError) -> anyhow::Error {
+        let remedy = match self.kind {
+            // What has no cause outside of this program says itself what to change.
+            _ if error.source().is_none() => "",
+            Kind::Nats => " (a NATS server has to run there, with JetStream: `nats-server --jetstream`)",
+            Kind::RabbitMq => " (RabbitMQ has to run there: `rabbitmq-server`)",
+            Kind::Mqtt => " (a broker of MQTT 5 has to run there: `mosquitto`)",
+        };
+        let what = format!("--bridge: {self} cannot be used{remedy}");
+        anyhow::Error::new(error).context(what)
     }
 }
 

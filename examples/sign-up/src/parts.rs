@@ -21,8 +21,8 @@ impl Part {
     /// What nobody does where this part runs nowhere.
     fn is_missed(self) -> &'static str {
         match self {
-            Self::Http => "nobody could ask it to sign up",
-            Self::User => "nobody would sign up",
+            Self::Http => "nobody could sign up",
+            Self::User => "nobody would answer a sign-up",
             Self::Email => "nobody would write the mails",
         }
     }
@@ -100,8 +100,8 @@ mod tests {
         check(&[], "http,user,email", None);
         check(&[Part::Email, Part::User, Part::Http, Part::User], "http,user,email", None);
         check(&[Part::Email], "email", Some("--run email needs --bridge"));
-        check(&[Part::User, Part::Email], "user,email", Some("nobody could ask"));
-        check(&[Part::Email, Part::Http], "http,email", Some("nobody would sign up"));
+        check(&[Part::User, Part::Email], "user,email", Some("nobody could sign up"));
+        check(&[Part::Email, Part::Http], "http,email", Some("nobody would answer a sign-up"));
         check(&[Part::Http, Part::User], "http,user", Some("nobody would write the mails"));
     }
 }
