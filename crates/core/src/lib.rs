@@ -39,6 +39,7 @@ pub mod replies;
 pub mod route;
 pub mod schema;
 pub mod sharded;
+pub mod standing;
 pub mod status;
 pub mod store;
 pub mod subscription;
