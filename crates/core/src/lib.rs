@@ -38,6 +38,7 @@ pub mod replies;
 pub mod route;
 pub mod schema;
 pub mod sharded;
+pub mod span;
 pub mod status;
 pub mod store;
 pub mod subscription;
