@@ -19,9 +19,10 @@ pub struct Migration {
 }
 
 /// All steps, in order.
-pub const MIGRATIONS: [Migration; 2] = [
+pub const MIGRATIONS: [Migration; 3] = [
     Migration { number: 1, name: "log", sql: include_str!("sql/1-log.sql") },
     Migration { number: 2, name: "copy", sql: include_str!("sql/2-copy.sql") },
+    Migration { number: 3, name: "trace", sql: include_str!("sql/3-trace.sql") },
 ];
 
 /// What a log is called, and how late it is.

@@ -13,6 +13,7 @@ use purista_core::fault::Fault;
 use purista_core::message::{Message, MessageType};
 use purista_core::parameter;
 use purista_core::schema::Inspector;
+use purista_core::span::{self, Handler};
 use purista_events::subscriptions::SubscriptionId;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -115,12 +116,19 @@ where
         if !tracing::enabled!(tracing::Level::INFO) {
             return attempted(self, message, attempt, begun).await;
         }
-        // A subscription begins a trace of its own and is linked to the one that it heard of.
-        let span = tracing::info_span!(
-            "purista.subscription.eventReceived", otel.name = self.listening.terms.name,
-            subscription = %self.listening.address, trace_id = %message.trace_id, message_id = %message.id, attempt,
-            principal_id = message.principal_id.as_deref(), tenant_id = message.tenant_id.as_deref()
-        );
+        if span::is_on() {
+            let (address, name) = (&self.listening.address, self.listening.terms.name);
+            let system = self.place.runtime.bridge.capabilities().name;
+            let handler = Handler { address, name, system, is_command: false };
+            let span = span::handling(&message, handler, attempt);
+            let heard = Box::pin(attempted(self, message, attempt, begun).instrument(span.clone())).await;
+            if let Err(error) = &heard.result {
+                span::failed(&span, &error.status().code().to_string());
+            }
+            return heard;
+        }
+        let span = tracing::info_span!("purista.subscription.eventReceived", subscription = %self.listening.address,
+            trace_id = %message.trace_id, message_id = %message.id, attempt);
         Box::pin(attempted(self, message, attempt, begun).instrument(span)).await
     }
 }
