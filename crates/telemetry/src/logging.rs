@@ -9,10 +9,11 @@ use purista_core::clock::Clock;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
+use crate::error::InitError;
 use crate::line::{Line, LineFields};
 use crate::outlet::Outlet;
 
@@ -80,30 +81,6 @@ impl Logging {
     }
 }
 
-/// Logs cannot be written as asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InitError {
-    /// The filter has another form.
-    #[error("`{text}` is no filter of logs: write {FILTER_VARIABLE} as `info` or `info,purista=debug`")]
-    NoFilter {
-        /// What it was.
-        text: String,
-        /// What is wrong with it.
-        #[source]
-        source: ParseError,
-    },
-    /// There is no such form of lines.
-    #[error("`{0}` is no format of logs: {FORMAT_VARIABLE} is `text` or `json`")]
-    UnknownFormat(String),
-    /// The program has a subscriber of `tracing` already.
-    #[error("logs are set up twice")]
-    Twice,
-    /// No thread could be started.
-    #[error("the thread that writes logs cannot be started")]
-    Thread(#[source] io::Error),
-}
-
 /// Keeps logs flowing. Dropped, it waits a moment for the last lines to be written.
 #[derive(Debug)]
 #[must_use = "dropped at once, it would not wait for the last lines"]
@@ -122,12 +99,19 @@ impl Drop for Logs {
     }
 }
 
-/// Begins to log to the error output, for the whole program; panics become lines of the log, too.
+/// Begins to log to the error output, for the whole program; panics become lines of the log, too. For programs that send no
+/// traces; [`crate::telemetry::init`] does both.
 pub fn init(logging: Logging) -> Result<Logs, InitError> {
     let (logs, subscriber) = into_writer(logging, io::stderr())?;
+    install(subscriber)?;
+    Ok(logs)
+}
+
+/// Makes it the program's subscriber.
+pub(crate) fn install(subscriber: impl Subscriber + Send + Sync) -> Result<(), InitError> {
     tracing::subscriber::set_global_default(subscriber).map_err(|_| InitError::Twice)?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(logs)
+    Ok(())
 }
 
 /// Rust's own hook writes the text as it is, line breaks included, and waits for whoever reads it.
@@ -139,10 +123,10 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(place, backtrace, "a thread panicked: {text}");
 }
 
-fn into_writer(
+pub(crate) fn into_writer(
     logging: Logging,
     writer: impl Write + Send + 'static,
-) -> Result<(Logs, impl Subscriber + Send + Sync), InitError> {
+) -> Result<(Logs, impl Subscriber + Send + Sync + for<'l> LookupSpan<'l>), InitError> {
     let outlet = Outlet::into_writer(writer).map_err(InitError::Thread)?;
     let lines = Lines {
         format: logging.format,
