@@ -2,37 +2,21 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test ends where something is not as it should be"
 )]
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::Stdio;
 use std::time::Duration;
 
 use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt;
+use purista_servers::nats::NatsServer;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A server of the test's own; it ends with the test.
-async fn server() -> (Child, String) {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    let mut server = Command::new("nats-server");
-    server
-        .args(["--addr", "127.0.0.1", "--port", &port.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = server.kill_on_drop(true).spawn().expect("nats-server is installed: cargo xtask test");
-    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-    let ready = async { while !log.next_line().await.unwrap().unwrap().contains("Server is ready") {} };
-    tokio::time::timeout(PATIENCE, ready).await.unwrap();
-    (child, format!("nats://127.0.0.1:{port}"))
-}
 
 /// Runs the example in one role.
 fn role(url: &str, instance: &str, role: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
@@ -86,7 +70,8 @@ fn party(service: &str, target: &str, instance: &str) -> Value {
 #[tokio::test]
 #[ignore = "needs nats-server: cargo xtask test"]
 async fn command_reply_and_event_look_as_puristas_do() {
-    let (_server, url) = server().await;
+    let server = NatsServer::start().await;
+    let url = server.url();
     let (_user, mut user) = role(&url, "userInstance1", &["user"]);
     let (_email, mut email) = role(&url, "emailInstance1", &["email"]);
     assert_eq!(
@@ -133,7 +118,8 @@ async fn command_reply_and_event_look_as_puristas_do() {
 #[tokio::test]
 #[ignore = "needs nats-server: cargo xtask test"]
 async fn a_command_that_nobody_serves_is_said_at_once() {
-    let (_server, url) = server().await;
+    let server = NatsServer::start().await;
+    let url = server.url();
     let mut command = Command::new(env!("CARGO_BIN_EXE_over-nats"));
     command.args(["--nats", &url, "sign-up", "ada@example.com", "Ada"]);
     let output = tokio::time::timeout(PATIENCE, command.output()).await.unwrap().unwrap();

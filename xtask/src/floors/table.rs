@@ -56,7 +56,7 @@ const fn to(to: &'static str, because: &'static str) -> Arrow {
 const CORE: Arrow = to("purista-core", "messages and contracts are its language");
 const JIFF: Arrow = to("jiff", "times in messages and records are jiff's, as in core");
 
-pub(crate) const ROOMS: [Room; 18] = [
+pub(crate) const ROOMS: [Room; 19] = [
     Room {
         name: "purista-core",
         floor: Floor::Ground,
@@ -206,6 +206,14 @@ pub(crate) const ROOMS: [Room; 18] = [
     Room { name: "over-postgres", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room { name: "profile", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room { name: "sign-up", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
+    // Nothing of it is in anything that runs outside of tests and measurements.
+    Room {
+        name: "purista-servers",
+        floor: Floor::Ground,
+        is_adapter: false,
+        own: &[],
+        guests: Guests::Only(&[]),
+    },
     Room {
         name: "xtask",
         floor: Floor::Apart,
@@ -219,7 +227,7 @@ pub(crate) const ROOMS: [Room; 18] = [
 ];
 
 /// What an application may put together.
-const HOUSE: [Arrow; 10] = [
+const HOUSE: [Arrow; 11] = [
     CORE,
     to("purista", "services and their host"),
     to("purista-events", "projections and stores in memory"),
@@ -230,4 +238,5 @@ const HOUSE: [Arrow; 10] = [
     to("purista-mqtt", "an application decides on its bridge"),
     to("purista-sqlite", "an application decides on its store"),
     to("purista-postgres", "an application decides on its store"),
+    to("purista-servers", "what is measured is started first"),
 ];

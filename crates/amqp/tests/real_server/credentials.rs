@@ -84,7 +84,7 @@ async fn under_tls_both_sides_are_believed_for_their_certificates() {
     let server = Server::start_with(lines, "", certify).await;
     let file = |name: &str| server.folder().join(name);
     let builder = |host: &str, roots: &str| -> Builder {
-        AmqpBridge::builder(format!("amqps://{host}:{}", server.tls_port)).root_certificates(file(roots))
+        AmqpBridge::builder(format!("amqps://{host}:{}", server.tls_port())).root_certificates(file(roots))
     };
     let named = |builder: Builder| builder.client_certificate(file("client.pem"), file("client.key"));
     connects(named(builder("localhost", "ca.pem")).connect()).await;
@@ -93,10 +93,10 @@ async fn under_tls_both_sides_are_believed_for_their_certificates() {
     let unknown = refused(named(builder("localhost", "other.pem")).connect().await);
     assert!(another.contains("certificate") && unknown.contains("certificate"), "{another} {unknown}");
     refused(builder("localhost", "ca.pem").connect().await);
-    let machine = AmqpBridge::builder(format!("amqps://localhost:{}", server.tls_port));
+    let machine = AmqpBridge::builder(format!("amqps://localhost:{}", server.tls_port()));
     refused(named(machine).connect().await);
     // Where TLS is spoken, nothing is said without it.
-    refused(AmqpBridge::connect(format!("amqp://localhost:{}", server.tls_port)).await);
+    refused(AmqpBridge::connect(format!("amqp://localhost:{}", server.tls_port())).await);
     let missing = builder("localhost", "ca.pem").client_certificate("/no/such/file", file("client.key"));
     assert!(refused(missing.connect().await).contains("/no/such/file"));
 }

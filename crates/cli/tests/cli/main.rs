@@ -1,10 +1,5 @@
 //! The real binary on real files and databases: what it prints, what it refuses, and with which exit code it ends.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a failed step is a failed test"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failed step is a failed test")]
 
 mod beside_a_host;
 mod copying;

@@ -7,7 +7,7 @@ use purista_core::bridge::{BridgeError, BridgeState, EventBridge};
 use purista_mqtt::bridge::MqttBridge;
 
 use crate::messages::event;
-use crate::server::{Server, folder};
+use crate::server::Server;
 
 const SECRET: &str = "s3cr@t/ü";
 const ESCAPED: &str = "s3cr%40t%2F%C3%BC";
@@ -20,12 +20,12 @@ async fn connects(connecting: impl Future<Output = Result<MqttBridge, BridgeErro
 }
 
 async fn with_password() -> Server {
-    let folder = folder();
-    let file = folder.join("passwords");
-    std::fs::write(&file, format!("ada:{SECRET}\n")).unwrap();
-    run(Command::new("mosquitto_passwd").arg("-U").arg(&file));
-    let lines = format!("allow_anonymous false\npassword_file {}\n", file.display());
-    Server::start_with(&lines, folder).await
+    Server::start_with("allow_anonymous false\npassword_file FOLDER/passwords\n", |folder| {
+        let file = folder.join("passwords");
+        std::fs::write(&file, format!("ada:{SECRET}\n")).unwrap();
+        run(Command::new("mosquitto_passwd").arg("-U").arg(&file));
+    })
+    .await
 }
 
 fn run(command: &mut Command) {
@@ -49,11 +49,12 @@ done
 
 /// A broker that speaks TLS only, and its folder of certificates.
 async fn with_tls(lines: &str) -> (Server, PathBuf) {
-    let folder = folder();
-    run(Command::new("sh").arg("-c").arg(CERTIFICATES).current_dir(&folder));
-    let at = folder.display();
-    let lines = format!("certfile {at}/broker.pem\nkeyfile {at}/broker.key\ncafile {at}/ca.pem\n{lines}");
-    (Server::start_with(&lines, folder.clone()).await, folder)
+    let lines =
+        format!("certfile FOLDER/broker.pem\nkeyfile FOLDER/broker.key\ncafile FOLDER/ca.pem\n{lines}");
+    let certify = |folder: &Path| run(Command::new("sh").arg("-c").arg(CERTIFICATES).current_dir(folder));
+    let server = Server::start_with(&lines, certify).await;
+    let folder = server.folder().to_owned();
+    (server, folder)
 }
 
 /// What an error shows, with all its causes.
@@ -132,11 +133,10 @@ async fn over_mutual_tls_we_are_known_by_our_certificate() {
 #[tokio::test]
 #[ignore = "needs mosquitto: cargo xtask test"]
 async fn what_the_brokers_lists_do_not_allow_is_said_at_once() {
-    let folder = folder();
-    let list = folder.join("lists");
-    std::fs::write(&list, "topic write purista/#\ntopic read purista/#\n").unwrap();
-    let lines = format!("allow_anonymous true\nacl_file {}\n", list.display());
-    let server = Server::start_with(&lines, folder).await;
+    let server = Server::start_with("allow_anonymous true\nacl_file FOLDER/lists\n", |folder| {
+        std::fs::write(folder.join("lists"), "topic write purista/#\ntopic read purista/#\n").unwrap();
+    })
+    .await;
     let allowed = MqttBridge::builder(server.url()).client_id("email-1").connect().await.unwrap();
     allowed.publish(event(1)).await.unwrap();
     allowed.close().await.unwrap();

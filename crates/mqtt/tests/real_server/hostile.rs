@@ -114,7 +114,7 @@ async fn a_message_larger_than_carried_is_rejected_and_a_reply_so_large_becomes_
 #[ignore = "needs mosquitto: cargo xtask test"]
 async fn the_brokers_limit_is_kept_where_it_is_the_smaller_one() {
     let lines = "allow_anonymous true\nmax_packet_size 300000\n";
-    let server = Server::start_with(lines, crate::server::folder()).await;
+    let server = Server::start_with(lines, |_| ()).await;
     let user = serving(&server).await;
     let most = user.capabilities().message_bytes_max;
     assert_eq!(most, 300_000 - (64 << 10));

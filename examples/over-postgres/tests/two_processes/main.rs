@@ -7,14 +7,11 @@
     reason = "a test ends where something is not as it should be"
 )]
 
-#[path = "../../../../crates/postgres/tests/real_server/server.rs"]
-#[allow(dead_code, reason = "other tests need more of it")]
-mod server;
 mod workers;
 
 use std::time::{Duration, Instant};
 
-use server::{Server, schema};
+use purista_servers::postgres::{Postgres, fresh_name};
 use workers::{Place, Worker};
 
 /// How long anything may take that takes some seconds on an idle machine.
@@ -27,7 +24,7 @@ const ORDERS: usize = 120;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL: cargo xtask test"]
 async fn when_the_process_that_works_is_killed_another_goes_on_and_nothing_is_counted_twice_or_lost() {
-    let (server, schema) = (Server::start(), schema());
+    let (server, schema) = (Postgres::start(), fresh_name());
     let place = Place::new(&server, &schema).await;
     let mut working = Worker::start(&place).await;
     place.order(1).await;
@@ -65,7 +62,7 @@ async fn when_the_process_that_works_is_killed_another_goes_on_and_nothing_is_co
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL: cargo xtask test"]
 async fn one_key_in_two_processes_has_one_effect_and_equal_answers() {
-    let (server, schema) = (Server::start(), schema());
+    let (server, schema) = (Postgres::start(), fresh_name());
     let place = Place::new(&server, &schema).await;
     // The tables are there before they race.
     place.order(1).await;
@@ -83,7 +80,7 @@ async fn one_key_in_two_processes_has_one_effect_and_equal_answers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL: cargo xtask test"]
 async fn when_the_server_crashes_under_them_the_work_goes_on_afterwards() {
-    let (server, schema) = (Server::start(), schema());
+    let (server, schema) = (Postgres::start(), fresh_name());
     let place = Place::new(&server, &schema).await;
     let (mut one, mut two) = (Worker::start(&place).await, Worker::start(&place).await);
     let mut expected = 0;

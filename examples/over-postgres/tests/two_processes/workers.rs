@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use purista_servers::postgres::Postgres;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
@@ -12,7 +13,6 @@ use tokio_postgres::Client;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::PATIENCE;
-use crate::server::Server;
 
 /// A schema in which orders are taken, mailed and counted.
 pub(crate) struct Place {
@@ -22,8 +22,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) async fn new(server: &Server, schema: &str) -> Self {
-        let client = server.client().await;
+    pub(crate) async fn new(server: &Postgres, schema: &str) -> Self {
+        let (client, connection) =
+            tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.unwrap();
+        // It ends with the client.
+        TaskTracker::new().spawn(connection);
         client.batch_execute(&format!("SET search_path TO {schema}")).await.unwrap();
         Self { url: server.url(), schema: schema.to_owned(), client }
     }

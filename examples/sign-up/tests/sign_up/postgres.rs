@@ -1,14 +1,10 @@
 //! A database of a test's own, in a Postgres that the tests start.
 
-#[path = "../../../../crates/postgres/tests/real_server/server.rs"]
-#[expect(dead_code, reason = "the store's own tests do more with it")]
-mod server;
-
-use server::{Server, schema};
+use purista_servers::postgres::Postgres;
 
 /// The address of a new database.
 pub(crate) async fn database() -> String {
-    let (server, name) = (Server::shared(), schema());
-    server.client().await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
-    format!("postgres://purista:CANARY@127.0.0.1:{}/{name}", server.port())
+    // Making one is a program's work, and the other tests of this thread go on.
+    let name = tokio::task::spawn_blocking(|| Postgres::shared().database()).await.unwrap();
+    format!("postgres://purista:CANARY@127.0.0.1:{}/{name}", Postgres::shared().port())
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -137,6 +138,16 @@ impl Server {
     /// As a power cut would, as far as the process is concerned.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// Waits until its log has this text: lines are written by a thread of their own, behind what they tell of.
+    pub(crate) async fn logs(&self, text: &str) {
+        soon(text, async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(Duration::from_millis(20)).await; // real time: a file tells nobody that it grew
+            }
+        })
+        .await;
     }
 
     pub(crate) fn log(&self) -> String {

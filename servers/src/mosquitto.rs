@@ -1,0 +1,124 @@
+//! A mosquitto.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{folder, port};
+
+/// How long a broker may take to take connections.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it is asked whether it does.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// What is lost on the way to a mosquitto that is killed is what it had not written: it writes after each change.
+const KEEPING: &str = "persistence true\nautosave_interval 1\nautosave_on_changes true\n\
+                       set_tcp_nodelay true\nmax_queued_messages 100000\nmax_inflight_messages 1000\n";
+
+/// A mosquitto with a port and a folder of its own, which keeps what it has confirmed.
+#[derive(Debug)]
+pub struct Mosquitto {
+    child: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Mosquitto {
+    /// Starts one that lets everybody in.
+    pub async fn start() -> Self {
+        Self::start_with("allow_anonymous true\n", |_| ()).await
+    }
+
+    /// Starts one with these lines in its configuration, behind that of its listener, which call the broker's folder `FOLDER`.
+    /// The folder may be prepared.
+    pub async fn start_with(configuration: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let folder = folder::fresh("mosquitto");
+        prepare(&folder);
+        let lines = configuration.replace("FOLDER", &folder.display().to_string());
+        let until = Instant::now() + START_TIMEOUT;
+        loop {
+            // It cannot choose a port itself; who takes this one in between makes it end, and then it is another.
+            let [port] = port::free();
+            let place = folder.display();
+            let configuration = format!(
+                "user root\nlistener {port} 127.0.0.1\n{lines}{KEEPING}persistence_location {place}/\n"
+            );
+            std::fs::write(folder.join("mosquitto.conf"), configuration).expect("its folder takes a file");
+            let mut server = Self { child: spawn(&folder), port, folder: folder.clone() };
+            if server.is_there(until).await {
+                return server;
+            }
+            // The folder is used once more.
+            server.folder = PathBuf::new();
+        }
+    }
+
+    /// Waits until it takes connections; `false` when it has ended.
+    async fn is_there(&mut self, until: Instant) -> bool {
+        loop {
+            if self.child.try_wait().expect("its own child can be asked").is_some() {
+                assert!(Instant::now() < until, "mosquitto did not start");
+                return false;
+            }
+            if tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                return true;
+            }
+            assert!(Instant::now() < until, "mosquitto takes no connections");
+            tokio::time::sleep(LOOK_EVERY).await; // real time: another program starts
+        }
+    }
+
+    /// The port that it listens at, at 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        self.url_as("")
+    }
+
+    /// The address with something before the host, such as `user:password@`.
+    pub fn url_as(&self, user: &str) -> String {
+        format!("mqtt://{user}127.0.0.1:{}", self.port)
+    }
+
+    /// Where its data and its configuration lie.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        // It may have been killed already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, on the same port with what it has kept.
+    pub async fn restart(&mut self) {
+        self.child = spawn(&self.folder);
+        assert!(self.is_there(Instant::now() + START_TIMEOUT).await, "mosquitto did not come back");
+    }
+}
+
+fn spawn(folder: &Path) -> Child {
+    Command::new("mosquitto")
+        .arg("-c")
+        .arg(folder.join("mosquitto.conf"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("mosquitto is installed: cargo xtask test")
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.kill();
+        if !self.folder.as_os_str().is_empty() {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}
