@@ -14,6 +14,7 @@ pub mod address;
 pub mod bridge;
 pub mod broker;
 pub mod catalogue;
+pub mod checker;
 pub mod client;
 pub mod clock;
 pub mod contract;

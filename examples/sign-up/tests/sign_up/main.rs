@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+mod apart;
 mod browser;
 mod crash;
 mod devtools;

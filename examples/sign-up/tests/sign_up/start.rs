@@ -39,6 +39,7 @@ async fn it_says_where_everything_is() {
         format!("health   http://{place}/healthz http://{place}/readyz"),
         format!("store    {}", folder.data().join("sign-up.db").display()),
         format!("mails    {} (one .eml file each)", folder.mails().display()),
+        "runs     http, user, email".to_owned(),
     ];
     assert_eq!(server.said, expect);
     server.stop().await;
