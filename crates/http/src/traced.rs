@@ -12,7 +12,7 @@ use crate::response::{Answer, Flow};
 pub(crate) async fn answering(span: Span, answering: impl Future<Output = Answer>) -> Answer {
     let answer = answering.instrument(span.clone()).await;
     let status = answer.status();
-    span.record("http.response.status_code", status.as_u16());
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span::failed(&span, status.as_str());
     }
@@ -32,7 +32,7 @@ pub(crate) fn span_of(endpoint: &Endpoint, trace: Option<&TraceContext>, flow: &
         otel.kind = "server",
         otel.status_code = Empty,
         error.type = Empty,
-        trace_id = %flow.id,
+        purista.traceId = %flow.id,
         http.request.method = method,
         http.route = route,
         http.response.status_code = Empty,

@@ -122,9 +122,9 @@ fn commit_span(batch: &Batch, message: &Message) -> Span {
         otel.kind = "internal",
         otel.status_code = Empty,
         error.type = Empty,
-        trace_id = %message.trace_id,
-        purista.store.events = events,
-        purista.store.states = batch.state.len(),
+        purista.traceId = %message.trace_id,
+        purista.store.events = i64::try_from(events).unwrap_or(i64::MAX),
+        purista.store.states = i64::try_from(batch.state.len()).unwrap_or(i64::MAX),
     )
 }
 

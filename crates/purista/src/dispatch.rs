@@ -22,6 +22,7 @@ use purista_core::span::{self, Handler};
 use purista_core::status::Status;
 use purista_core::text::Text;
 use purista_events::batch::StoredReply;
+use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
 use crate::commit::{Beside, CommitError, commit};
@@ -85,8 +86,9 @@ where
         let given =
             Given { payload: message.take_payload(), parameter: message.take_parameter().map(Box::new) };
         let context = Context::new(Arc::clone(self.places.mine()), message, attempt);
-        // A disabled span costs nothing, an entered one a look-up at every poll.
-        if !tracing::enabled!(tracing::Level::INFO) {
+        // A disabled span costs nothing, an entered one a look-up at every poll. `tracing::enabled!` would be remembered by
+        // filters for the next span of this thread.
+        if LevelFilter::current() < LevelFilter::INFO {
             return if DECIDES {
                 Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given))
             } else {

@@ -17,6 +17,7 @@ use purista_core::span::{self, Handler};
 use purista_events::subscriptions::SubscriptionId;
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing::level_filters::LevelFilter;
 
 use crate::bridge_fed::BridgeFed;
 use crate::context::{Context, Place};
@@ -112,8 +113,9 @@ where
     }
 
     async fn hear(&self, message: Carried, attempt: u32, begun: Option<Box<Changes>>) -> Heard {
-        // A disabled span costs nothing, an entered one a look-up at every poll.
-        if !tracing::enabled!(tracing::Level::INFO) {
+        // A disabled span costs nothing, an entered one a look-up at every poll. `tracing::enabled!` would be remembered by
+        // filters for the next span of this thread.
+        if LevelFilter::current() < LevelFilter::INFO {
             return attempted(self, message, attempt, begun).await;
         }
         if span::is_on() {
@@ -121,10 +123,11 @@ where
             let system = self.place.runtime.bridge.capabilities().name;
             let handler = Handler { address, name, system, is_command: false };
             let span = span::handling(&message, handler, attempt);
-            let heard = Box::pin(attempted(self, message, attempt, begun).instrument(span.clone())).await;
+            let mut heard = Box::pin(attempted(self, message, attempt, begun).instrument(span.clone())).await;
             if let Err(error) = &heard.result {
                 span::failed(&span, &error.status().code().to_string());
             }
+            heard.span = span;
             return heard;
         }
         let span = tracing::info_span!("purista.subscription.eventReceived", subscription = %self.listening.address,

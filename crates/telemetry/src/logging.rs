@@ -24,7 +24,8 @@ pub const FORMAT_VARIABLE: &str = "PURISTA_LOG_FORMAT";
 /// What is logged unless told otherwise.
 pub const FILTER_DEFAULT: &str = "info";
 
-const TRACE_ID: &str = "trace_id";
+/// What the fields of a span are called that name the flow: for logs, and as an attribute of a trace's span.
+const TRACE_ID: [&str; 2] = ["trace_id", "purista.traceId"];
 
 /// What a line looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -179,13 +180,13 @@ struct FindTraceId(Option<String>);
 
 impl Visit for FindTraceId {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == TRACE_ID {
+        if TRACE_ID.contains(&field.name()) {
             self.0 = Some(value.to_owned());
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == TRACE_ID {
+        if TRACE_ID.contains(&field.name()) {
             self.0 = Some(format!("{value:?}"));
         }
     }

@@ -14,7 +14,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use tracing::Subscriber;
+use tracing::{Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
 use tracing_subscriber::layer::Layer;
 use tracing_subscriber::registry::LookupSpan;
@@ -146,8 +146,14 @@ where
         .with_error_records_to_exceptions(false)
         .with_error_events_to_exceptions(false)
         .with_error_events_to_status(false)
-        .with_filter(traces.filter.and(filter_fn(|metadata| metadata.is_span())));
+        .with_filter(traces.filter.and(filter_fn(is_no_event)));
     Ok((exporting, layer))
+}
+
+/// Events of the log are the log's alone. A bare question, as `tracing::enabled!` asks, is not refused: the answer would be
+/// remembered for the next span of the thread.
+fn is_no_event(metadata: &Metadata<'_>) -> bool {
+    !metadata.is_event()
 }
 
 /// Who sends: the environment first.
