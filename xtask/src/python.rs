@@ -22,7 +22,7 @@ struct Module {
     because: &'static str,
 }
 
-const MODULES: [Module; 2] = [
+const MODULES: [Module; 3] = [
     Module {
         import: "aiosmtpd",
         requirement: "aiosmtpd==1.4.6",
@@ -32,6 +32,11 @@ const MODULES: [Module; 2] = [
         import: "openapi_spec_validator",
         requirement: "openapi-spec-validator==0.9.0",
         because: "the OpenAPI document is checked by somebody else's validator",
+    },
+    Module {
+        import: "opentelemetry.proto",
+        requirement: "opentelemetry-proto==1.45.2",
+        because: "traces are decoded by OpenTelemetry's own definitions",
     },
 ];
 

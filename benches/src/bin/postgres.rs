@@ -156,6 +156,7 @@ fn opened(clock: &Clock, nth: u64, token: &ReadToken, body: &Bytes) -> Batch {
         sender: Party::anywhere(Address::known(&SENDER)),
         principal_id: None,
         trace_id: clock.id(),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,

@@ -184,6 +184,7 @@ async fn add_newer(folder: &Folder) {
         sender: Party::anywhere(Address::of(ServiceId::new("User", "2"), "signUp")),
         principal_id: None,
         trace_id: clock.id(),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,
