@@ -85,6 +85,12 @@ impl AmqpBridge {
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.watch.dropped()
     }
+
+    /// How many replies came for which nobody waited any more: after the deadline of their call, twice, or forged. They were
+    /// dropped.
+    pub fn replies_unclaimed(&self) -> u64 {
+        self.0.link.watch.replies.unclaimed()
+    }
 }
 
 impl Inner {

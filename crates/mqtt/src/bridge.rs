@@ -120,6 +120,12 @@ impl MqttBridge {
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.dropped()
     }
+
+    /// How many replies came for which nobody waited any more: after the deadline of their call, twice, or forged. They were
+    /// dropped.
+    pub fn replies_unclaimed(&self) -> u64 {
+        self.0.link.replies.unclaimed()
+    }
 }
 
 impl Inner {
