@@ -303,7 +303,7 @@ async fn carry(
         if let Some(rate) = now.bytes_per_second {
             // A chunk has fewer bytes than fit.
             let bytes = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-            tokio::time::sleep(Duration::from_secs(1) * bytes / rate.max(1)).await;
+            tokio::time::sleep(Duration::from_secs(1) * bytes / rate.max(1)).await; // real time: that is the bound
         }
     }
 }
