@@ -260,6 +260,9 @@ impl Inner {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        if let Some(streams) = &self.streams {
+            streams.end();
+        }
         let ending = async {
             // The queue to the server is full and nobody empties it: the client ends by itself, see `connect`.
             let _ = self.link.client.drain().await;
