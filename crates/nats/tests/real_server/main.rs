@@ -4,6 +4,7 @@
 mod closing;
 mod credentials;
 mod duties;
+mod key_value;
 mod overflow;
 mod server;
 mod streams;
