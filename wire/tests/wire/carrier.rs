@@ -31,11 +31,22 @@ pub(crate) trait Carrier: Sized + Send + Sync + 'static {
     /// A bridge into it.
     async fn bridge(&self, instance: &str) -> Bridge;
 
+    /// A bridge that keeps what a durable subscription misses.
+    async fn durable_bridge(&self, instance: &str) -> Bridge;
+
+    /// A bridge whose subscriptions share their events with the same ones of PURISTA's services.
+    async fn sharing_bridge(&self, instance: &str) -> Bridge {
+        self.bridge(instance).await
+    }
+
     /// Hears every message from now on.
     async fn tap(&self) -> Tap;
 
     /// Sends a message exactly as it stands there, as a peer would; `seed` makes the place of the answer this call's own.
     async fn send(&self, message: &Value, seed: u32);
+
+    /// Where a client of somebody else's connects, and under which names it works.
+    fn place(&self) -> Value;
 
     /// Turns a response into the one to this command, as it passed the tap.
     fn answer(response: &mut Value, command: &Value);
@@ -97,6 +108,11 @@ impl Tap {
         let task = stop.clone().run_until_cancelled_owned(feeding);
         tokio_util::task::TaskTracker::new().spawn(task);
         Self { heard, _stop: stop.drop_guard() }
+    }
+
+    /// A tap that hears nothing.
+    pub(crate) fn deaf() -> Self {
+        Self::fed(async |_| std::future::pending().await)
     }
 
     /// The next message.
