@@ -59,8 +59,23 @@ class OverNats:
         more = call.get("with", {})
         subject = more.get("subject") or f"{self.prefix}.command.a.b.c.d.e.f.g.h.user.1.{snake(call['target'])}"
         reply = more.get("reply", "" if "reply" in call.get("without", []) else self.inbox)
+        if len(body_of(call)) > self.client.max_payload:
+            return await self.send_too_much(subject, reply, body_of(call))
         await self.client.publish(subject, body_of(call), reply=reply, headers=more.get("headers"))
         await self.client.flush()
+
+    async def send_too_much(self, subject, reply, body):
+        """By hand, since the client does not send what the server does not take; the server ends the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(b'CONNECT {"verbose":false}\r\n')
+        writer.write(f"PUB {subject} {reply} {len(body)}\r\n".encode() + body + b"\r\n")
+        try:
+            await writer.drain()
+            while await asyncio.wait_for(reader.read(4096), PATIENCE_S):
+                pass
+        except ConnectionError:
+            pass
+        writer.close()
 
     async def next(self):
         return await asyncio.wait_for(self.answers.get(), PATIENCE_S)

@@ -132,3 +132,24 @@ impl Tap {
         }
     }
 }
+
+/// The same tests on each carrier.
+macro_rules! everywhere {
+    ($($name:ident),* $(,)?) => {
+        $crate::carrier::everywhere!(@ nats, $crate::nats::Nats, "needs nats-server and nats-py: cargo xtask test", $($name)*);
+        $crate::carrier::everywhere!(@ amqp, $crate::amqp::Amqp, "needs rabbitmq-server and pika: cargo xtask test", $($name)*);
+        $crate::carrier::everywhere!(@ mqtt, $crate::mqtt::Mqtt, "needs mosquitto and paho-mqtt: cargo xtask test", $($name)*);
+    };
+    (@ $carrier:ident, $type:ty, $reason:literal, $($name:ident)*) => {
+        mod $carrier {
+            $(
+                #[tokio::test]
+                #[ignore = $reason]
+                async fn $name() {
+                    super::$name::<$type>().await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use everywhere;

@@ -145,6 +145,7 @@ fn on_the_way<C: Carrier>(plain: &mut Plain) -> Vec<(&'static str, Value, End)> 
     };
     match C::NAME {
         "nats" => vec![
+            ("2 MiB", with(json!({}), large), Nowhere),
             (
                 "an answer for a command's own place",
                 with(
@@ -191,18 +192,4 @@ fn on_the_way<C: Carrier>(plain: &mut Plain) -> Vec<(&'static str, Value, End)> 
     }
 }
 
-macro_rules! on {
-    ($carrier:ident, $type:ty, $reason:literal) => {
-        mod $carrier {
-            #[tokio::test]
-            #[ignore = $reason]
-            async fn nothing_that_comes_in_stops_the_service() {
-                super::nothing_that_comes_in_stops_the_service::<$type>().await;
-            }
-        }
-    };
-}
-
-on!(nats, crate::nats::Nats, "needs nats-server and nats-py: cargo xtask test");
-on!(amqp, crate::amqp::Amqp, "needs rabbitmq-server and pika: cargo xtask test");
-on!(mqtt, crate::mqtt::Mqtt, "needs mosquitto and paho-mqtt: cargo xtask test");
+crate::carrier::everywhere!(nothing_that_comes_in_stops_the_service);

@@ -142,18 +142,4 @@ fn on_the_way(carrier: &str) -> Vec<(&'static str, Value, &'static str)> {
     }
 }
 
-macro_rules! on {
-    ($carrier:ident, $type:ty, $reason:literal) => {
-        mod $carrier {
-            #[tokio::test]
-            #[ignore = $reason]
-            async fn what_a_peer_leaves_out_is_made_up_or_refused() {
-                super::what_a_peer_leaves_out_is_made_up_or_refused::<$type>().await;
-            }
-        }
-    };
-}
-
-on!(nats, crate::nats::Nats, "needs nats-server and nats-py: cargo xtask test");
-on!(amqp, crate::amqp::Amqp, "needs rabbitmq-server and pika: cargo xtask test");
-on!(mqtt, crate::mqtt::Mqtt, "needs mosquitto and paho-mqtt: cargo xtask test");
+crate::carrier::everywhere!(what_a_peer_leaves_out_is_made_up_or_refused);

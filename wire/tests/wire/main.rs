@@ -22,4 +22,5 @@ mod peer;
 mod plain;
 mod running;
 mod services;
+mod shared;
 mod steps;
