@@ -23,7 +23,7 @@ struct Module {
     because: &'static str,
 }
 
-const MODULES: [Module; 5] = [
+const MODULES: [Module; 6] = [
     Module {
         import: "aiosmtpd",
         requirement: "aiosmtpd==1.4.6",
@@ -48,6 +48,11 @@ const MODULES: [Module; 5] = [
         import: "paho.mqtt.client",
         requirement: "paho-mqtt==2.2.0",
         because: "commands are called over MQTT by somebody else's client",
+    },
+    Module {
+        import: "opentelemetry.proto",
+        requirement: "opentelemetry-proto==1.45.2",
+        because: "traces are decoded by OpenTelemetry's own definitions",
     },
 ];
 

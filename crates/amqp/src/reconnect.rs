@@ -18,7 +18,7 @@ use crate::session::{Peer, Session};
 /// After which time a subscription is tried again that the broker did not feed.
 const ATTACH_PAUSE: Duration = Duration::from_secs(1);
 /// How long the end of the connection may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The subscriptions of a bridge, in the order in which they came.
 pub(crate) type Feeds = Arc<Mutex<Vec<Arc<AmqpFeed>>>>;

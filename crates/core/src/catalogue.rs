@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use crate::address::{Address, ServiceId};
+use crate::checker::Checker;
 use crate::contract::{Command, Contract};
 use crate::event::Event;
 use crate::route::Route;
@@ -27,6 +28,7 @@ pub struct CommandEntry {
     pub success_event: Option<&'static str>,
     input: fn() -> schemars::Schema,
     output: fn() -> schemars::Schema,
+    checker: fn() -> Checker,
 }
 
 impl CommandEntry {
@@ -41,6 +43,7 @@ impl CommandEntry {
             success_event: None,
             input: C::schema,
             output: C::Output::schema,
+            checker: Checker::of::<C>,
         }
     }
 
@@ -52,6 +55,11 @@ impl CommandEntry {
     /// The schema of the output.
     pub fn output(&self) -> Value {
         (self.output)().to_value()
+    }
+
+    /// What checks the input where the command is not served.
+    pub fn checker(&self) -> Checker {
+        (self.checker)()
     }
 
     /// Whether it answers with nothing (`()`), which HTTP says as 204.

@@ -11,6 +11,7 @@ use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_core::message::{Message, Party};
 use purista_core::replies::Replies;
+use purista_core::standing::Standing;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What follows the events of the connection; made before it, since the first event comes with it.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    state: watch::Sender<BridgeState>,
+    pub(crate) standing: Standing,
     /// The number of the connection that is there.
     up: watch::Sender<Option<u64>>,
     connections: AtomicU64,
@@ -38,7 +39,7 @@ pub(crate) struct Watch {
 impl Default for Watch {
     fn default() -> Self {
         Self {
-            state: watch::channel(BridgeState::Reconnecting).0,
+            standing: Standing::default(),
             up: watch::channel(None).0,
             connections: AtomicU64::new(0),
             replies: Replies::default(),
@@ -61,7 +62,7 @@ impl Watch {
             Event::Disconnected | Event::Closed => {
                 self.up.send_replace(None);
                 self.replies.abandon();
-                self.change(BridgeState::Reconnecting);
+                self.standing.lost();
                 if !self.closing.is_cancelled() {
                     tracing::warn!("the connection to NATS is lost; it is tried again until it is back");
                 }
@@ -81,16 +82,6 @@ impl Watch {
         }
     }
 
-    fn change(&self, to: BridgeState) {
-        self.state.send_if_modified(|state| {
-            let is_change = *state != BridgeState::Closed && *state != to;
-            if is_change {
-                *state = to;
-            }
-            is_change
-        });
-    }
-
     /// Waits for a connection after the `last`.
     pub(crate) async fn next_connection(&self, last: Option<u64>) -> Option<u64> {
         let mut up = self.up.subscribe();
@@ -103,7 +94,7 @@ impl Watch {
         self.up.send_if_modified(|up| {
             // Under the lock of the connection's number, so that the news of its loss come after.
             if *up == Some(connection) {
-                self.change(BridgeState::Connected);
+                self.standing.connected();
             }
             false
         });
@@ -111,12 +102,12 @@ impl Watch {
 
     /// Says that the bridge is closed, for good.
     pub(crate) fn close(&self) {
-        self.state.send_replace(BridgeState::Closed);
+        self.standing.close();
         self.closing.cancel();
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<BridgeState> {
-        self.state.subscribe()
+        self.standing.state()
     }
 
     pub(crate) fn is_up(&self) -> bool {

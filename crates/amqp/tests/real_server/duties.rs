@@ -6,9 +6,11 @@ use futures_util::future::BoxFuture;
 use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
-use purista_conformance::bridge::BridgeSystem;
+use purista_amqp::bridge::AmqpBridge;
+use purista_conformance::bridge::{BridgeSystem, Outages};
 use purista_core::bridge::EventBridge;
 use purista_core::subscription::Subscription;
+use tokio::sync::Mutex;
 
 use crate::server::{Server, System};
 
@@ -20,6 +22,24 @@ impl BridgeSystem for Bridges {
         Box::pin(async {
             let bridge: Arc<dyn EventBridge> = Arc::new(self.0.builder().connect().await.unwrap());
             bridge
+        })
+    }
+
+    fn outages(&self) -> BoxFuture<'_, Option<Arc<dyn Outages>>> {
+        Box::pin(async {
+            let shared = Server::shared().await;
+            let outages: Arc<dyn Outages> =
+                Arc::new(Behind { port: shared.port(), name: shared.system().name, server: None });
+            Some(outages)
+        })
+    }
+
+    fn outages_alone(&self) -> BoxFuture<'_, Option<Arc<dyn Outages>>> {
+        Box::pin(async {
+            let server = Server::start().await;
+            let (port, name) = (server.port(), server.system().name);
+            let outages: Arc<dyn Outages> = Arc::new(Behind { port, name, server: Some(Mutex::new(server)) });
+            Some(outages)
         })
     }
 
@@ -63,6 +83,46 @@ impl BridgeSystem for Bridges {
             // The broker reads a channel in order.
             client.close(200, "OK".into()).await.unwrap();
         }))
+    }
+}
+
+/// A system behind a way that may be disturbed; and its broker, when nobody else uses it.
+struct Behind {
+    port: u16,
+    name: String,
+    server: Option<Mutex<Server>>,
+}
+
+impl Behind {
+    fn server(&self) -> &Mutex<Server> {
+        self.server.as_ref().expect("others are on this broker: `outages_alone` has one of its own")
+    }
+}
+
+impl Outages for Behind {
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn bridge(&self, port: u16, name: &str) -> BoxFuture<'_, Arc<dyn EventBridge>> {
+        let builder = AmqpBridge::builder(format!("amqp://127.0.0.1:{port}"));
+        let builder = builder.exchange(&self.name).prefix(&self.name).instance(name);
+        Box::pin(async {
+            let bridge: Arc<dyn EventBridge> = Arc::new(builder.connect().await.unwrap());
+            bridge
+        })
+    }
+
+    fn kill(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.server().lock().await.kill() })
+    }
+
+    fn restart(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.server().lock().await.restart().await })
+    }
+
+    fn starts_slowly(&self) -> bool {
+        true
     }
 }
 

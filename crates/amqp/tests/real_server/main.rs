@@ -5,7 +5,6 @@ mod closing;
 mod credentials;
 mod durable;
 mod duties;
-mod outages;
 mod peers;
 mod server;
 mod wire;

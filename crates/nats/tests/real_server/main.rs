@@ -4,7 +4,7 @@
 mod closing;
 mod credentials;
 mod duties;
-mod outages;
+mod overflow;
 mod server;
 mod streams;
 mod wire;

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use purista_conformance::bridge::BridgeSystem;
 use purista_conformance::bridge::consumers::{Recorder, consumer};
 use purista_conformance::bridge::world::{address, listening};
+use purista_conformance::bridge::{BridgeSystem, Outages};
 use purista_core::bridge::{BridgeErrorKind, Delivery, EventBridge, Outcome};
 use purista_core::clock::Clock;
 use purista_core::message::{Message, MessageType, Party};
@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::duties::OneServer;
 use crate::server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,6 +57,10 @@ impl BridgeSystem for System {
             self.runtimes.lock().unwrap().push((Arc::clone(&bridge), runtime));
             bridge
         })
+    }
+
+    fn outages(&self) -> BoxFuture<'_, Option<Arc<dyn Outages>>> {
+        Box::pin(async { Some(OneServer::outages(server().await, Some(kept()))) })
     }
 
     fn lose(&self, bridge: Arc<dyn EventBridge>) -> BoxFuture<'_, Option<Arc<dyn EventBridge>>> {
@@ -101,57 +106,6 @@ async fn refused(bridge: &Arc<dyn EventBridge>, subscription: Subscription) -> S
         bridge.subscribe(subscription, Recorder::default().consumer()).await.expect_err("it is refused");
     assert_eq!(error.kind(), BridgeErrorKind::Rejected);
     error.to_string()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs nats-server: cargo xtask test"]
-async fn nothing_acknowledged_is_lost_when_the_server_is_killed_under_load() {
-    let mut server = server().await;
-    let (source, listener) = (connected(server.url()).await, connected(server.url()).await);
-    let recorder = Recorder::default();
-    let mail = Subscription { in_flight: 16, ..durable("mail") };
-    listener.subscribe(mail, recorder.consumer()).await.unwrap();
-    let publishing = {
-        let source = Arc::clone(&source);
-        let tasks = TaskTracker::new();
-        tasks.spawn(async move {
-            let mut acknowledged = Vec::new();
-            let until = Instant::now() + Duration::from_secs(8);
-            let mut number = 0;
-            while Instant::now() < until {
-                let event = event(number);
-                if source.publish(event.clone()).await.is_ok() {
-                    acknowledged.push(event.id);
-                }
-                number += 1;
-                tokio::time::sleep(Duration::from_millis(10)).await; // real time: 100 events a second
-            }
-            acknowledged
-        })
-    };
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_secs(1)).await; // real time: some are on their way
-        server.kill();
-        tokio::time::sleep(Duration::from_secs(1)).await; // real time: and some wait
-        server.restart().await;
-        let back = Instant::now();
-        let next = event(usize::MAX);
-        source.publish(next).await.unwrap();
-        assert!(back.elapsed() < Duration::from_secs(10), "it comes back by itself");
-    }
-    let acknowledged = publishing.await.unwrap();
-    assert!(acknowledged.len() >= 200, "{} were acknowledged", acknowledged.len());
-    let (mut missing, until) =
-        (acknowledged.into_iter().collect::<std::collections::BTreeSet<_>>(), Instant::now() + PATIENCE);
-    while !missing.is_empty() {
-        for delivery in recorder.rest().await {
-            missing.remove(&delivery.message.id);
-        }
-        assert!(Instant::now() < until, "{} acknowledged events are lost", missing.len());
-        tokio::time::sleep(Duration::from_millis(50)).await; // real time: the broker hands over what was in hand
-    }
-    source.close().await.unwrap();
-    listener.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
