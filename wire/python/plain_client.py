@@ -2,12 +2,13 @@
 
     plain_client.py nats|amqp|mqtt PORT PREFIX
 
-Says "ready", then takes calls from its input, one a line of JSON, and prints for each what came back, one a line:
+Says "ready", then takes calls from its input, one a line of JSON, and prints the list of what came back, one a line:
 
-    {"body": TEXT or {"hex": ..}, "target": "userSignUp", "without": [..], "with": {..}, "answers": COUNT, "until": ID}
+    {"target": "userSignUp", "body": TEXT or {"hex": ..}, "answers": COUNT,
+     "without": [what the carrier's part lacks], "with": {what it has more}, "then": another call}
 
-It waits for as many answers as `answers` says, or, where that is 0, sends what `then` holds as another call and prints
-whatever came before the answer to that one. What a carrier needs beside the body it adds itself: as little as will do.
+It waits for as many answers as `answers` says. Where that is 0 it sends `then` behind it, and prints what came before the
+answer to that one. What a carrier needs beside the body it adds itself: as little as will do.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The strict peer over AMQP: one channel a command and a subscription, publishing on the main one, nothing confirmed."""
+"""The strict peer over AMQP: a channel each command and subscription, all publishing on the main one, nothing confirmed."""
 
 import json
 import queue
@@ -42,7 +42,8 @@ class Bridge:
         done.get(timeout=SETUP_TIMEOUT_S)
 
     def queue_name(self, kind, address):
-        return ".".join([self.exchange, kind, address["serviceName"], address["serviceVersion"], address["serviceTarget"]])
+        own = [address[name] for name in ("serviceName", "serviceVersion", "serviceTarget")]
+        return ".".join([self.exchange, kind, *own])
 
     def serve(self, address):
         def serve():

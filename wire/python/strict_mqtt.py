@@ -64,7 +64,8 @@ class Bridge:
     def hear(self, address, event, shared, durable):
         # `durable` has no effect: the session ends with the connection.
         filter_ = "/".join([self.prefix, *["+"] * 7, snake(event), *["+"] * 4])
-        self.listen(f"{SHARE}/{filter_}" if shared else filter_, lambda raw: self.peer.hear(address, json.loads(raw.payload)))
+        filter_ = f"{SHARE}/{filter_}" if shared else filter_
+        self.listen(filter_, lambda raw: self.peer.hear(address, json.loads(raw.payload)))
 
     def publish(self, message, expiry_s=None):
         kind = message["messageType"]

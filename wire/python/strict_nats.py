@@ -30,12 +30,12 @@ class Bridge:
 
     def group(self, address):
         """The name of a queue group: capitals, and no other conversion."""
-        name = "_".join([self.prefix, "queue", address["serviceName"], address["serviceVersion"], address["serviceTarget"]])
-        return name.upper()
+        own = [address[name] for name in ("serviceName", "serviceVersion", "serviceTarget")]
+        return "_".join([self.prefix, "queue", *own]).upper()
 
     def listen(self, subject, group, take):
         async def taken(message):
-            # Each message in a thread of its own: handlers run beside one another, and an error in one ends the process.
+            # Each message in a thread of its own: handlers run beside one another, and an error ends the process.
             threading.Thread(target=take, args=(message,)).start()
 
         async def subscribe():
@@ -67,11 +67,13 @@ class Bridge:
     def hear(self, address, event, shared, durable):
         # `durable` has no effect in 2.0.5.
         subject = ".".join([self.prefix, *["*"] * 7, snake(event), *["*"] * 4])
-        self.listen(subject, self.group(address) if shared else "", lambda raw: self.peer.hear(address, json.loads(raw.data)))
+        group = self.group(address) if shared else ""
+        self.listen(subject, group, lambda raw: self.peer.hear(address, json.loads(raw.data)))
 
     def publish(self, message):
         parent = json.loads(message["otp"])["traceparent"]
-        self.run(self.client.publish(self.subject(message), json.dumps(message).encode(), headers=headers_of(message, parent)))
+        headers, body = headers_of(message, parent), json.dumps(message).encode()
+        self.run(self.client.publish(self.subject(message), body, headers=headers))
         self.run(self.client.flush())
 
     def invoke(self, command, timeout_s):

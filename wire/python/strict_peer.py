@@ -87,6 +87,9 @@ def headers_of(message, parent, instance_of_receiver="receiverInstanceId"):
     return {name: value for name, value in headers.items() if value is not None}
 
 
+PARTY = ("serviceName", "serviceVersion", "serviceTarget", "instanceId")
+
+
 class Peer:
     """What PURISTA does above its bridges."""
 
@@ -122,7 +125,7 @@ class Peer:
             "timestamp": now_ms(),
             "messageType": kind,
             "sender": {**command["receiver"], "instanceId": self.instance},
-            "receiver": {name: caller[name] for name in ("serviceName", "serviceVersion", "serviceTarget", "instanceId")},
+            "receiver": {name: caller[name] for name in PARTY},
             "otp": json.dumps({"traceparent": traceparent()}),
         }
         for name in ("principalId", "tenantId"):
@@ -150,7 +153,9 @@ class Peer:
         if behaviour == "mail":
             return self.response(command, "commandSuccessResponse", payload={"sent": True})
         faults = [
-            {"message": "Required", "path": [name]} for name in ("email", "name") if not isinstance(payload.get(name), str)
+            {"message": "Required", "path": [name]}
+            for name in ("email", "name")
+            if not isinstance(payload.get(name), str)
         ]
         if faults:
             return self.refusal(command, 400, "input validation for payload failed:", True, data=faults)

@@ -1,11 +1,14 @@
 //! Messages that are broken, too large or meant to harm: each gets an error or is dropped and counted, and after each one a
 //! good call gets its answer.
 
+use purista::ServiceId;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
-use crate::carrier::Carrier;
+use crate::carrier::{Carrier, TAP_CAPACITY};
 use crate::plain::{Plain, verdict};
 use crate::running::Running;
+use crate::shared::{Listener, listening};
 
 /// What may become of a hostile message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,4 +195,53 @@ fn on_the_way<C: Carrier>(plain: &mut Plain) -> Vec<(&'static str, Value, End)> 
     }
 }
 
-crate::carrier::everywhere!(nothing_that_comes_in_stops_the_service);
+/// Where an event goes that says of itself as little as will do.
+fn on_an_events_way(carrier: &str) -> Value {
+    let parts = ["a", "b", "c", "d", "e", "f", "new_user_registered", "g", "h", "i", "j"];
+    match carrier {
+        "nats" => {
+            json!({"with": {"subject": format!("purista.custom_message.{}", parts.join("."))}, "without": ["reply"]})
+        }
+        "amqp" => json!({
+            "with": {"headers": {"messageType": "customMessage", "eventName": "newUserRegistered"}},
+            "without": ["receiverServiceName", "receiverServiceVersion", "receiverServiceTarget", "reply_to"]
+        }),
+        _ => json!({"with": {"topic": format!("purista/custom_message/{}", parts.join("/"))}}),
+    }
+}
+
+async fn broken_events_are_counted_and_the_next_one_is_heard<C: Carrier>() {
+    const LISTENER: ServiceId = ServiceId::new("Listener", "1");
+    let running = Running::<C>::untapped().await;
+    let mut plain = Plain::on(&running.carrier).await;
+    let (heard, mut hearing) = mpsc::channel(TAP_CAPACITY);
+    let listener = Listener { group: "", host: String::new(), heard };
+    let bridge = running.carrier.bridge("listener1").await;
+    let _host = listening(bridge.clone(), LISTENER, listener, false).await;
+    let mut broken = unreadable();
+    broken.push((
+        "an event without a name",
+        r#"{"messageType":"customMessage","payload":{"userId":"x"}}"#.into(),
+    ));
+    for (number, (what, body)) in broken.into_iter().enumerate() {
+        let before = (bridge.dropped)();
+        let mut call = on_an_events_way(C::NAME);
+        call["body"] = body;
+        assert_eq!(plain.call(call, 0).await, Vec::<Value>::new(), "{what}");
+        // The good call behind it is an event as well: what is heard of it came after the broken one.
+        assert_eq!(hearing.recv().await.unwrap().2, "id-of-Ada", "{what}");
+        assert_eq!((bridge.dropped)(), before + 1, "{what}, number {number}");
+    }
+    // A message that is one, of which the payload is not the event's: it is nobody's to handle, and holds up nothing.
+    let strange =
+        r#"{"messageType":"customMessage","eventName":"newUserRegistered","payload":{"userId":[1]}}"#;
+    let mut call = on_an_events_way(C::NAME);
+    call["body"] = strange.into();
+    plain.call(call, 0).await;
+    assert_eq!(hearing.recv().await.unwrap().2, "id-of-Ada");
+}
+
+crate::carrier::everywhere!(
+    nothing_that_comes_in_stops_the_service,
+    broken_events_are_counted_and_the_next_one_is_heard
+);

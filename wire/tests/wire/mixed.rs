@@ -88,6 +88,33 @@ async fn ours_call_the_peer<C: Carrier>() {
     peer.until_served(6).await;
 }
 
+/// A name is converted by ours as by the peer, or the one would not find the other.
+async fn names_are_converted_as_the_peers_are<C: Carrier>() {
+    const NAMES: [&str; 8] = [
+        "getOAuth2Token",
+        "HTTPServerV2",
+        "ABCd",
+        "getURLs",
+        "HTTP_Server",
+        "ID42x",
+        "user-service_X",
+        "a1B2c3",
+    ];
+    let carrier = C::start().await;
+    let mut peer = Peer::on(&carrier, "peerInstance1").await;
+    let caller = carrier.bridge("callerInstance1").await;
+    let client = client(&caller);
+    for name in NAMES {
+        peer.serve("User", name, "mail").await;
+        let mut request = Request::new(Address::of(USER, name), Payload::empty());
+        request.tenant_id = Some(name.into());
+        let answer = client.request(request).await.unwrap();
+        assert_eq!(answer.kind, MessageType::CommandSuccessResponse, "{name}");
+        assert_eq!((answer.sender.address.target(), answer.tenant_id.as_deref()), (name, Some(name)));
+    }
+    peer.until_served(NAMES.len()).await;
+}
+
 /// One group of ours and the peer's: each message is answered once, and both answer some.
 async fn one_group_serves_a_command<C: Carrier>(ours_first: bool) {
     let carrier = C::start().await;
@@ -179,6 +206,7 @@ async fn the_peer_dies_of_a_queue_that_was_declared_otherwise() {
 crate::carrier::everywhere!(
     the_peer_calls_ours,
     ours_call_the_peer,
+    names_are_converted_as_the_peers_are,
     one_group_serves_a_command_when_ours_is_first,
     one_group_serves_a_command_when_the_peer_is_first,
     the_peer_dies_of_what_ours_answers

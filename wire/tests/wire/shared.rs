@@ -14,14 +14,18 @@ use crate::peer::Peer;
 use crate::running::client;
 use crate::services::{self, NewUserRegistered};
 
+/// Services of the peer's, of which ours are other instances.
+const PEER: ServiceId = ServiceId::new("Peer", "1");
+const PEER_DURABLE: ServiceId = ServiceId::new("PeerDurable", "1");
+
 /// Who heard of which user: the group of those that share, and who of it.
-type Heard = (&'static str, String, String);
+pub(crate) type Heard = (&'static str, String, String);
 
 #[derive(Debug, Clone)]
-struct Listener {
-    group: &'static str,
-    host: String,
-    heard: mpsc::Sender<Heard>,
+pub(crate) struct Listener {
+    pub(crate) group: &'static str,
+    pub(crate) host: String,
+    pub(crate) heard: mpsc::Sender<Heard>,
 }
 
 async fn hears(ctx: Context<Listener>, event: NewUserRegistered) -> Result<(), HandlerError> {
@@ -30,7 +34,12 @@ async fn hears(ctx: Context<Listener>, event: NewUserRegistered) -> Result<(), H
 }
 
 /// A service of ours that hears of new users.
-async fn listening(bridge: Bridge, id: ServiceId, listener: Listener, durable: bool) -> RunningHost {
+pub(crate) async fn listening(
+    bridge: Bridge,
+    id: ServiceId,
+    listener: Listener,
+    durable: bool,
+) -> RunningHost {
     let hearing = subscription("hears", hears);
     let hearing = if durable { hearing.durable() } else { hearing };
     let service = Service::builder(id, "hears of new users", listener).subscription(hearing).build();
@@ -58,7 +67,6 @@ async fn every_service_gets_every_event_and_its_instances_share_them<C: Carrier>
     const SHARED: ServiceId = ServiceId::new("Shared", "1");
     const ALONE: ServiceId = ServiceId::new("Alone", "1");
     const DURABLE: ServiceId = ServiceId::new("Durable", "1");
-    const PEER: ServiceId = ServiceId::new("Peer", "1");
     let carrier = C::start().await;
     let (heard, mut hearing) = mpsc::channel(TAP_CAPACITY);
     let listener = |group, host: &str| Listener { group, host: host.to_owned(), heard: heard.clone() };
@@ -83,6 +91,13 @@ async fn every_service_gets_every_event_and_its_instances_share_them<C: Carrier>
         forward(peer, listener("peer durable", "peer3"));
         groups.push("peer durable");
     }
+    // Only on AMQP has PURISTA a durable queue that ours can be another consumer of.
+    let _beside = if C::NAME == "amqp" {
+        let bridge = carrier.durable_bridge("ours3").await;
+        Some(listening(bridge, PEER_DURABLE, listener("peer durable", "ours3"), true).await)
+    } else {
+        None
+    };
 
     let user = Host::builder().bridge(carrier.bridge("userInstance1").await).service(services::user());
     let _user = user.start().await.unwrap();
@@ -118,14 +133,15 @@ async fn every_service_gets_every_event_and_its_instances_share_them<C: Carrier>
     }
     assert_eq!(members["shared"].len(), 2, "both instances have their share");
     assert_eq!(members["peer"].len(), 3, "the peer's and ours have their share: {members:?}");
+    if C::NAME == "amqp" {
+        assert_eq!(members["peer durable"].len(), 2, "{members:?}");
+    }
 }
 
 /// On AMQP a queue belongs to both: whoever declares it otherwise than the first is refused.
 #[tokio::test]
 #[ignore = "needs rabbitmq-server and pika: cargo xtask test"]
 async fn both_declare_the_same_queues_whoever_comes_first() {
-    const PEER: ServiceId = ServiceId::new("Peer", "1");
-    const PEER_DURABLE: ServiceId = ServiceId::new("PeerDurable", "1");
     for ours_first in [true, false] {
         let carrier = Amqp::start().await;
         let (heard, _hearing) = mpsc::channel(TAP_CAPACITY);

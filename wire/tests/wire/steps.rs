@@ -1,5 +1,6 @@
 //! All captured steps, message by message.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use purista_sqlite::store::SqliteStore;
 use serde_json::Value;
 
 use crate::carrier::Carrier;
-use crate::compared::Comparison;
+use crate::compared::{Comparison, trace_of_body};
 use crate::fixtures::Fixtures;
 use crate::running::Running;
 use crate::services::{Ping, SECRET, Slow, TouchUser, USER, UserSignUp};
@@ -228,6 +229,9 @@ async fn what_purista_sends_is_answered_as_purista_answers<C: Carrier>() {
         running.carrier.send(&messages[0], number).await;
         let ours = heard(&mut running, &messages).await;
         comparison.step(step, &messages[1..], &ours[1..]);
+        // One trace, from what the peer sent to whatever comes of it.
+        let traces: BTreeSet<_> = ours.iter().map(trace_of_body).collect();
+        assert!(traces.len() == 1 && !traces.contains(&None), "{step}: {traces:?}");
     }
     comparison.conclude_in_part();
 }
