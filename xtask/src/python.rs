@@ -1,4 +1,5 @@
-//! The Python that tests run: the SMTP server and the validator of API documents are Python packages.
+//! The Python that tests run: the SMTP server, the validator of API documents and the plain clients of brokers are Python
+//! packages.
 //!
 //! They are installed beside the build output, so that nothing of the user's own Python changes. Tests find
 //! it through the variable `PURISTA_PYTHON`.
@@ -22,7 +23,7 @@ struct Module {
     because: &'static str,
 }
 
-const MODULES: [Module; 3] = [
+const MODULES: [Module; 6] = [
     Module {
         import: "aiosmtpd",
         requirement: "aiosmtpd==1.4.6",
@@ -32,6 +33,21 @@ const MODULES: [Module; 3] = [
         import: "openapi_spec_validator",
         requirement: "openapi-spec-validator==0.9.0",
         because: "the OpenAPI document is checked by somebody else's validator",
+    },
+    Module {
+        import: "nats",
+        requirement: "nats-py==2.16.0",
+        because: "commands are called over NATS by somebody else's client",
+    },
+    Module {
+        import: "pika",
+        requirement: "pika==1.4.4",
+        because: "commands are called over AMQP by somebody else's client",
+    },
+    Module {
+        import: "paho.mqtt.client",
+        requirement: "paho-mqtt==2.2.0",
+        because: "commands are called over MQTT by somebody else's client",
     },
     Module {
         import: "opentelemetry.proto",

@@ -130,7 +130,7 @@ impl NatsBridge {
         Ok(bucket)
     }
 
-    /// How many messages were lost so far because a subscription's queue was full.
+    /// How many messages were lost so far: their subscription's queue was full, or they were no messages.
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.watch.dropped()
     }

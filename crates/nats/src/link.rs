@@ -68,7 +68,7 @@ impl Watch {
                 }
             }
             Event::SlowConsumer(subscription) => {
-                let dropped = self.dropped.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                let dropped = self.count_dropped();
                 tracing::error!(
                     subscription,
                     dropped,
@@ -138,7 +138,13 @@ impl Watch {
         }
     }
 
-    /// How many messages were lost because a subscription's queue was full; at least that many, under a flood of them.
+    /// Counts a message that is lost; how many are so far.
+    pub(crate) fn count_dropped(&self) -> u64 {
+        self.dropped.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// How many messages were lost because a subscription's queue was full, at least that many under a flood of them, or
+    /// because they were no messages.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
