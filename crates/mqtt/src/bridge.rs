@@ -19,7 +19,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::{all_filters_of, filters_of, replies_filter, session_of, unserved_topic};
 use crate::dial::{CONNECT_TIMEOUT, Dial, Keeping, PACKET_HEAD_MAX, Place};
-use crate::durable::Keeper;
+use crate::durable::{Keeper, waiting_max};
 use crate::feed::{Handle, MqttFeed, Origin};
 use crate::hub::Hub;
 use crate::in_hand::InHand;
@@ -271,7 +271,7 @@ impl Inner {
         let in_flight = u16::try_from(subscription.in_flight.max(1)).unwrap_or(u16::MAX);
         let keeping = Keeping::Durable { expiry_s: self.sessions.expiry_s, in_flight };
         let dial = Dial::new(self.place.clone(), session_of(client_id, subscription), keeping);
-        let queue = Queue::new(in_flight.into());
+        let queue = Queue::new(waiting_max(in_flight));
         let mut at_broker = subscription.clone();
         if self.sessions.are_alone {
             at_broker.sharing = Sharing::EveryInstance;
