@@ -216,6 +216,12 @@ impl Inner {
             let why = "its progress is one, its instances are many";
             return Err(rejected(format!("{subscription} cannot be durable and on every instance: {why}")));
         }
+        if subscription.from_start {
+            let why = "a session holds what came since it began; publish it again, or leave out `from_start`";
+            return Err(rejected(format!(
+                "{subscription} cannot begin with what was published before it: {why}"
+            )));
+        }
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         let (origin, queue) = if subscription.durable {
             self.unless_closing(self.own_session(&subscription, deadline)).await?
@@ -346,6 +352,7 @@ impl EventBridge for MqttBridge {
             name: "mqtt",
             is_local: false,
             durable: self.0.sessions.client_id.is_some(),
+            from_start: false,
             delayed_retry: true,
             dead_letters: false,
             pause: true,
