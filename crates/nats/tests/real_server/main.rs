@@ -6,5 +6,6 @@ mod credentials;
 mod duties;
 mod overflow;
 mod server;
+mod soak;
 mod streams;
 mod wire;
