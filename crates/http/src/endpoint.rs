@@ -3,6 +3,7 @@
 use hyper::Method;
 use purista_core::address::{Address, AddressParts};
 use purista_core::catalogue::CommandEntry;
+use purista_core::checker::Checker;
 use purista_core::payload::Payload;
 use purista_core::route::{self, Access, Route};
 use serde_json::Value;
@@ -26,6 +27,8 @@ pub(crate) struct Endpoint {
     /// What is sent when a request has no body.
     pub(crate) nothing: Payload,
     pub(crate) is_public: bool,
+    /// Checks the input here, when no service of this process does.
+    pub(crate) checker: Option<Checker>,
 }
 
 /// What the body of its requests is.
@@ -68,6 +71,7 @@ impl Endpoint {
                 Payload::encoded(bytes::Bytes::from_static(b"{}"))
             },
             is_public: route.access() == Access::Public,
+            checker: None,
             path,
         }))
     }

@@ -57,6 +57,11 @@ impl Exchange {
             }
         };
         let payload = body::payload(&endpoint, &head.parts.headers, body, &site.limits, tasks).await?;
+        if let Some(checker) = &endpoint.checker {
+            checker
+                .check(&payload, parameter.as_deref())
+                .map_err(|faults| Problem::invalid_fields(&faults))?;
+        }
         let (principal_id, tenant_id) =
             identity.map_or((None, None), |identity| (Some(identity.principal_id), identity.tenant_id));
         let request = Request {

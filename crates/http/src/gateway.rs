@@ -97,7 +97,12 @@ impl Gateway {
         Self { client: Some(client), ..Self::listen("") }
     }
 
-    /// Serves a command that no service of this process answers. It needs a route in its contract.
+    /// Serves a command that services of other processes answer, over the bridge. It needs a route in its contract.
+    ///
+    /// It is documented as any other. What breaks the form or the rules of the contract is refused here with every field at
+    /// fault, in the words of the service, and goes nowhere; a transform of the service's input, which would come first
+    /// there, is not known here. Nobody serving it is 502, at once where the bridge says so, else 504 at the deadline. A host
+    /// that serves it itself does so, too, and nothing changes: one program may say this whatever it runs.
     #[must_use]
     pub fn command<C: Command>(mut self) -> Self {
         self.commands.push(CommandEntry::of::<C>());
@@ -264,7 +269,10 @@ impl Gateway {
             return Err(format!("{} has no route: give its contract one in `HTTP`", hidden.address));
         }
         for entry in self.entries(catalogue) {
-            let Some(endpoint) = Endpoint::of(entry, self.authenticator.is_some())? else { continue };
+            let Some(mut endpoint) = Endpoint::of(entry, self.authenticator.is_some())? else { continue };
+            if !serves(catalogue, entry) {
+                endpoint.checker = Some(entry.checker());
+            }
             let (method, path) = (endpoint.method.clone(), endpoint.path.clone());
             add(routes, &method, &path, Served::Command(Arc::new(endpoint)))?;
         }
@@ -272,7 +280,7 @@ impl Gateway {
     }
 
     fn entries<'a>(&'a self, catalogue: &'a Catalogue) -> impl Iterator<Item = &'a CommandEntry> {
-        catalogue.commands().chain(&self.commands)
+        catalogue.commands().chain(self.commands.iter().filter(|entry| !serves(catalogue, entry)))
     }
 
     fn document(&self, catalogue: &Catalogue, scheme: Option<&SecurityScheme>) -> Bytes {
@@ -295,6 +303,11 @@ impl Gateway {
         };
         serde_json::to_vec(&openapi::document(&subject, &commands)).unwrap_or_default().into()
     }
+}
+
+/// Whether a service of this process answers it.
+fn serves(catalogue: &Catalogue, entry: &CommandEntry) -> bool {
+    catalogue.commands().any(|served| served.address == entry.address)
 }
 
 fn add(routes: &mut Routes, method: &Method, path: &str, served: Served) -> Result<(), String> {

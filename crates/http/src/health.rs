@@ -58,14 +58,10 @@ fn answer(report: &HealthReport, ready: bool, is_well: bool, flow: &Flow) -> Ans
 
 /// The health of a process that holds nothing but a gateway: that of its bridge.
 pub(crate) fn of_bridge(client: &Client) -> Health {
-    let state = client.bridge().state();
+    let (name, state) = (client.bridge().capabilities().name, client.bridge().state());
     Health::new(move || {
-        let condition = match *state.borrow() {
-            BridgeState::Connected => Condition::Up,
-            BridgeState::Reconnecting => Condition::Degraded,
-            BridgeState::Closed => Condition::Down,
-        };
-        let part = PartHealth { name: "bridge".to_owned(), condition, detail: None, events_behind: None };
-        HealthReport { is_ready: condition == Condition::Up, parts: vec![part] }
+        let state = *state.borrow();
+        let part = PartHealth::of_bridge(name, state);
+        HealthReport { is_ready: state == BridgeState::Connected, parts: vec![part] }
     })
 }

@@ -126,7 +126,11 @@ impl Problem {
 
     /// 400 with what is wrong with the input as a whole.
     pub(crate) fn invalid_input(message: &str) -> Self {
-        let faults = [Fault { message: message.to_owned(), path: Vec::new() }];
+        Self::invalid_fields(&[Fault { message: message.to_owned(), path: Vec::new() }])
+    }
+
+    /// 400 with every field at fault, as a service says it.
+    pub(crate) fn invalid_fields(faults: &[Fault]) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "input validation failed")
             .with_details(serde_json::to_value(faults).ok())
     }

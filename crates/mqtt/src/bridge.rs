@@ -120,6 +120,12 @@ impl MqttBridge {
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.dropped()
     }
+
+    /// How many replies came for which nobody waited any more: after the deadline of their call, twice, or forged. They were
+    /// dropped.
+    pub fn replies_unclaimed(&self) -> u64 {
+        self.0.link.replies.unclaimed()
+    }
 }
 
 impl Inner {
@@ -172,17 +178,21 @@ impl Inner {
         line.publish(self.publication(&message)?, deadline).await.map(|_| ())
     }
 
-    async fn request(&self, mut command: Box<Message>) -> Answer {
+    async fn request(&self, command: Box<Message>) -> Answer {
         let _caller = self.enter()?;
         if command.hops > HOPS_MAX {
             return Err(rejected(format!("more than {HOPS_MAX} messages cause one another")));
         }
-        let unroutable = |what: &str| Err(BridgeError::new(BridgeErrorKind::Unroutable, what));
         if command.receiver.is_none() {
             return unroutable("nobody is asked");
         }
-        let correlation_id = command.correlation_id.get_or_insert_with(|| self.link.clock.id()).clone();
         let deadline = command.deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        let standing = &self.link.standing.of_all;
+        standing.asked(command, deadline, |command| self.ask(command, deadline)).await
+    }
+
+    async fn ask(&self, mut command: Box<Message>, deadline: Instant) -> Answer {
+        let correlation_id = command.correlation_id.get_or_insert_with(|| self.link.clock.id()).clone();
         let line = self.unless_closing(self.session.line(deadline)).await?;
         // The reply goes to the sender, so that there has to be one that hears it.
         let sender = command.sender.instance.get_or_insert_with(|| self.link.instance.clone());
@@ -323,6 +333,10 @@ impl Inner {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+fn unroutable<T>(what: &str) -> Result<T, BridgeError> {
+    Err(BridgeError::new(BridgeErrorKind::Unroutable, what))
 }
 
 /// Takes back what was begun for a subscription, when it fails or its caller goes away.

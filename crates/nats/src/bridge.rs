@@ -100,6 +100,12 @@ impl NatsBridge {
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.watch.dropped()
     }
+
+    /// How many replies came for which nobody waited any more: after the deadline of their call, twice, or forged. They were
+    /// dropped.
+    pub fn replies_unclaimed(&self) -> u64 {
+        self.0.link.watch.replies.unclaimed()
+    }
 }
 
 /// Says that the bridge is connected when the server has read its subscriptions, which the client repeats at the beginning
@@ -137,7 +143,7 @@ impl Inner {
         self.confirm.read_by_server(&self.link, connects, deadline).await
     }
 
-    async fn request(&self, mut command: Box<Message>) -> Answer {
+    async fn request(&self, command: Box<Message>) -> Answer {
         let _caller = self.enter()?;
         if command.hops > HOPS_MAX {
             return Err(rejected(format!("more than {HOPS_MAX} messages cause one another")));
@@ -145,8 +151,12 @@ impl Inner {
         if command.receiver.is_none() {
             return Err(BridgeError::new(BridgeErrorKind::Unroutable, "nobody is asked"));
         }
-        let correlation_id = command.correlation_id.get_or_insert_with(|| self.link.clock.id()).clone();
         let deadline = command.deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        self.link.watch.standing.asked(command, deadline, |command| self.ask(command, deadline)).await
+    }
+
+    async fn ask(&self, mut command: Box<Message>, deadline: Instant) -> Answer {
+        let correlation_id = command.correlation_id.get_or_insert_with(|| self.link.clock.id()).clone();
         self.link.watch.up_until(deadline).await?;
         let pending = self.link.watch.replies.expect(correlation_id.clone())?;
         let (subject, headers) = (subject_of(&self.link.prefix, &command), wire::headers(&command));

@@ -11,6 +11,7 @@ use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_core::message::{Message, Party};
 use purista_core::replies::Replies;
+use purista_core::standing::Standing;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,7 @@ struct Attempts {
 /// What follows the events of the connection; made before it, since the first event comes with it.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    state: watch::Sender<BridgeState>,
+    pub(crate) standing: Standing,
     /// The number of the connection that is there.
     up: watch::Sender<Option<u64>>,
     connections: AtomicU64,
@@ -49,7 +50,7 @@ pub(crate) struct Watch {
 impl Default for Watch {
     fn default() -> Self {
         Self {
-            state: watch::channel(BridgeState::Reconnecting).0,
+            standing: Standing::default(),
             up: watch::channel(None).0,
             connections: AtomicU64::new(0),
             attempts: Mutex::default(),
@@ -74,7 +75,7 @@ impl Watch {
             Event::Disconnected | Event::Closed => {
                 self.up.send_replace(None);
                 self.replies.abandon();
-                self.change(BridgeState::Reconnecting);
+                self.standing.lost();
                 if !self.closing.is_cancelled() {
                     tracing::warn!("the connection to NATS is lost; it is tried again until it is back");
                 }
@@ -94,6 +95,7 @@ impl Watch {
         }
     }
 
+<<<<<<< HEAD
     fn attempts(&self) -> MutexGuard<'_, Attempts> {
         // Nothing in here can panic half-way, so what is poisoned is whole.
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
@@ -120,6 +122,8 @@ impl Watch {
         });
     }
 
+=======
+>>>>>>> main
     /// Waits for a connection after the `last`.
     pub(crate) async fn next_connection(&self, last: Option<u64>) -> Option<u64> {
         let mut up = self.up.subscribe();
@@ -132,7 +136,7 @@ impl Watch {
         self.up.send_if_modified(|up| {
             // Under the lock of the connection's number, so that the news of its loss come after.
             if *up == Some(connection) {
-                self.change(BridgeState::Connected);
+                self.standing.connected();
             }
             false
         });
@@ -140,12 +144,12 @@ impl Watch {
 
     /// Says that the bridge is closed, for good.
     pub(crate) fn close(&self) {
-        self.state.send_replace(BridgeState::Closed);
+        self.standing.close();
         self.closing.cancel();
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<BridgeState> {
-        self.state.subscribe()
+        self.standing.state()
     }
 
     pub(crate) fn is_up(&self) -> bool {

@@ -7,7 +7,6 @@ use tokio_postgres::{Client, Error, Statement};
 use crate::codec;
 use crate::decision::Decided;
 use crate::flight::{self, Column, Order};
-use crate::horizon::HEAD;
 use crate::known::{About, Known, Wanted};
 use crate::locks::Locks;
 use crate::queue::Answer;
@@ -20,8 +19,8 @@ use purista_events::batch::Batch;
 /// The most statements that a connection keeps prepared.
 const STATEMENTS_MAX: usize = 512;
 
-const TAKE_LOCKS: &str = "SELECT take_locks($1::bigint[], $2::boolean[])";
-const WRITE_BEGINS: &str = "SELECT base, recorded_at FROM write_begins($1::bigint, $2::bigint)";
+const GROUP_BEGINS: &str =
+    "SELECT base, recorded_at FROM group_begins($1::bigint[], $2::boolean[], $3::bigint, $4::bigint)";
 
 /// A batch with the values of its state as they will lie in their rows.
 pub(crate) type Member<'g> = (&'g Batch, &'g [Option<String>]);
@@ -68,8 +67,7 @@ impl Session<'_> {
             About::State,
             About::Log,
         ];
-        let texts =
-            about.into_iter().map(About::sql).chain(write::ALL).chain([TAKE_LOCKS, WRITE_BEGINS, HEAD]);
+        let texts = about.into_iter().map(About::sql).chain(write::ALL).chain([GROUP_BEGINS]);
         let texts: Vec<&'static str> = texts.collect();
         let prepared =
             futures_util::future::try_join_all(texts.iter().map(|sql| self.client.prepare(sql))).await?;
@@ -129,10 +127,9 @@ impl Session<'_> {
         }
         let (keys, are_exclusive) = locks.columns();
         let (clock, guard) = (shared.time.now(), Locks::guard(self.schema));
-        let mut orders = vec![
-            self.order(TAKE_LOCKS, vec![Box::new(keys), Box::new(are_exclusive)]).await?,
-            self.order(WRITE_BEGINS, vec![Box::new(clock), Box::new(guard)]).await?,
-        ];
+        let begins: Vec<Column> =
+            vec![Box::new(keys), Box::new(are_exclusive), Box::new(clock), Box::new(guard)];
+        let mut orders = vec![self.order(GROUP_BEGINS, begins).await?];
         let mut about = Vec::new();
         for (asked, columns) in questions(&wanted) {
             orders.push(self.order(asked.sql(), columns).await?);
@@ -147,7 +144,7 @@ impl Session<'_> {
             Transaction::IsOpen => flight::run(self.client, &orders).await?,
         };
         let mut known = Known::default();
-        let mut answered = answered.iter().skip(1);
+        let mut answered = answered.iter();
         if let Some(row) = answered.next().and_then(|rows| rows.first()) {
             (known.base, known.now) = (row.try_get(0)?, row.try_get(1)?);
         }
@@ -203,6 +200,8 @@ fn questions(wanted: &Wanted) -> Vec<(About, Vec<Column>)> {
         let keys = column(wanted.state.iter().map(|(_, key)| key.clone()));
         questions.push((About::State, vec![tenants, keys]));
     }
-    questions.push((About::Log, Vec::new()));
+    if wanted.log {
+        questions.push((About::Log, Vec::new()));
+    }
     questions
 }

@@ -34,6 +34,8 @@ pub(crate) struct Wanted {
     pub(crate) done: BTreeSet<(String, i64)>,
     pub(crate) letters: BTreeSet<Blob>,
     pub(crate) state: BTreeSet<Owned>,
+    /// Where the log ends, and what it has forgotten of keys.
+    pub(crate) log: bool,
     /// Whether anything was recorded: the condition of the batch and append of these numbers, and a search for what breaks it.
     pub(crate) searches: Vec<([usize; 2], Select)>,
 }
@@ -67,6 +69,8 @@ impl Wanted {
             self.done.extend(done.map(|position| (subscription, codec::signed(position.number()))));
         }
         self.letters.extend(batch.forgotten_dead_letters.iter().map(|id| Blob::from(codec::id(id))));
+        // A batch that records something is itself where the log ends.
+        self.log |= !batch.state.is_empty() || batch.appends.iter().all(|append| append.events.is_empty());
         let keys = batch.state.iter().map(|change| codec::text(&change.key).into_owned());
         self.state.extend(keys.map(|key| (tenant.clone(), key)));
     }

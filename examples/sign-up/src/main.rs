@@ -1,58 +1,35 @@
-//! Sign-up, end to end: a page, a command, an event, and a mail that no crash loses.
+//! Sign-up, end to end: a page, a command, an event, and a mail that no crash loses. In one process, or in three with a broker
+//! between them.
 
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::Parser;
-use lettre::message::Mailbox;
+use clap::Parser as _;
+use purista::host::{HostBuilder, RunningHost};
 use purista::{Host, Upcasters};
 use purista_events::readers::{self, Readers, UnreadForm};
 use purista_events::store::{EventStore, StoreError};
 use purista_http::gateway::{DOCUMENT_PATH, Gateway};
 use purista_postgres::store::PostgresStore;
 use purista_sqlite::store::SqliteStore;
-use purista_telemetry::logging::{self, Logging};
+use purista_telemetry::telemetry::{self, Telemetry};
 
+mod broker;
 mod contracts;
 mod email;
 mod mailer;
+mod options;
 mod page;
+mod parts;
 mod user;
 
-use contracts::NewUserRegistered;
+use contracts::{NewUserRegistered, SignUp};
 use email::email_service;
 use mailer::Mailer;
-use user::user_service;
-
-/// Serves a page where people sign up, and sends each of them a welcome mail.
-#[derive(Parser)]
-#[command(
-    version,
-    after_help = "RUST_LOG=debug shows more; PURISTA_LOG_FORMAT=json logs JSON lines.\n\
-                  SIGTERM and Ctrl-C finish what is under way; a second one stops at once."
-)]
-struct Options {
-    /// Address and port to serve at; port 0 is any that is free
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
-    listen: String,
-    /// Folder for accounts, events and mails; made when it is missing, used by one process at a time
-    #[arg(long, value_name = "FOLDER", default_value = "./data")]
-    data: PathBuf,
-    /// Database for accounts and events instead of the folder, as postgres://user:password@host/database; mails go on as before
-    #[arg(long, value_name = "URL", env = "PURISTA_STORE", hide_env_values = true)]
-    store: Option<String>,
-    /// Mail server, as smtp://host:port or smtps://user:password@host; without it mails become files in FOLDER/mail
-    #[arg(long, value_name = "URL", env = "SIGN_UP_SMTP", hide_env_values = true)]
-    smtp: Option<String>,
-    /// Whom mails are from
-    #[arg(long, value_name = "ADDRESS", default_value = "Sign-up <sign-up@localhost>")]
-    from: Mailbox,
-    /// Reads a sample of each form of events in the store, and ends: with 1 when no code reads one of them
-    #[arg(long)]
-    check: bool,
-}
+use options::{Keeping, Options};
+use parts::{Part, Parts};
+use user::{user_service, user_service_without_store};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -67,60 +44,114 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
-    let _logs = logging::init(Logging::from_env()?)?;
-    let file = options.data.join("sign-up.db");
+    let _telemetry = telemetry::init(Telemetry::from_env()?.service("sign-up"))?;
+    let (parts, broker) = (options.parts(), options.broker()?);
     if options.check {
-        return match &options.store {
-            Some(url) => check(&PostgresStore::builder(url).without_migrations().connect().await?).await,
-            None => check(&SqliteStore::open_read_only(file)?).await,
+        return match options.keeping() {
+            Keeping::Nothing => anyhow::bail!("--check reads a store, and this process has none"),
+            Keeping::Database(url) => {
+                check(&PostgresStore::builder(&url).without_migrations().connect().await?).await
+            }
+            Keeping::File(file) => check(&SqliteStore::open_read_only(file)?).await,
         };
     }
-    let mailer = match &options.smtp {
-        Some(url) => Mailer::over_smtp(url, options.from)?,
-        None => Mailer::into_folder(options.data.join("mail"), options.from)?,
-    };
-    if let Some(url) = &options.store {
-        let store = PostgresStore::connect(url).await?;
-        let place = store.place();
-        return serve(store, place, mailer, options.listen).await;
+    let mut places = String::new();
+    if let Some(broker) = &broker {
+        writeln!(places, "bridge   {broker}: {}", broker.promise())?;
     }
-    let store = SqliteStore::open(&file)?;
-    serve(store, file.display().to_string(), mailer, options.listen).await
+    let (mut host, kept_in) = keep(Host::builder(), &options).await?;
+    if parts.run(Part::User) {
+        let has_store = !matches!(options.keeping(), Keeping::Nothing);
+        host = host.service(if has_store { user_service() } else { user_service_without_store() });
+    }
+    writeln!(places, "store    {kept_in}")?;
+    if parts.run(Part::Email) {
+        let mailer = mailer(&options)?;
+        writeln!(places, "mails    {mailer}")?;
+        host = host.service(email_service(mailer));
+    }
+    if parts.run(Part::Http) {
+        host = host.door(gateway(options.listen.clone()));
+    }
+    if let Some(broker) = &broker {
+        host = broker.carry(host, options.appearance(broker)).await?;
+    }
+    serve(host.start().await?, &parts, &places).await
 }
 
-/// Serves on any engine.
-async fn serve(
-    store: impl EventStore,
-    kept_in: String,
-    mailer: Mailer,
-    listen: String,
-) -> anyhow::Result<()> {
-    let mails = mailer.to_string();
-    // Only what reads such an event stands still; the rest serves.
-    for unread in unread(&store).await? {
+/// The page and the API. The command is listed here, since it may be served in another process.
+fn gateway(listen: String) -> Gateway {
+    page::add_to(Gateway::listen(listen).title("Sign-up").command::<SignUp>())
+}
+
+fn mailer(options: &Options) -> anyhow::Result<Mailer> {
+    match &options.smtp {
+        Some(url) => Mailer::over_smtp(url, options.from.clone()),
+        None => Mailer::into_folder(options.mails(), options.from.clone()),
+    }
+}
+
+/// Gives the host its store, on any engine, and says where everything is kept.
+async fn keep(host: HostBuilder, options: &Options) -> anyhow::Result<(HostBuilder, String)> {
+    match options.keeping() {
+        Keeping::Nothing => Ok((host, without_store(&options.parts()))),
+        Keeping::Database(url) => {
+            let store = PostgresStore::connect(&url).await?;
+            let place = store.place();
+            tell_unread(&store).await?;
+            Ok((host.store(store), place))
+        }
+        Keeping::File(file) => {
+            let store = SqliteStore::open(&file)?;
+            tell_unread(&store).await?;
+            Ok((host.store(store), file.display().to_string()))
+        }
+    }
+}
+
+/// What it means that this process keeps nothing.
+fn without_store(parts: &Parts) -> String {
+    let mut means = Vec::new();
+    if parts.run(Part::User) {
+        means.push(
+            "accounts end with this process, and an event is with the broker before its sign-up is answered",
+        );
+    }
+    if parts.run(Part::Email) {
+        means.push("what waits is with the broker, and a mail may be written twice");
+    }
+    if means.is_empty() {
+        "none, there is nothing to keep".to_owned()
+    } else {
+        format!("none: {}", means.join("; "))
+    }
+}
+
+async fn serve(host: RunningHost, parts: &Parts, places: &str) -> anyhow::Result<()> {
+    let place = host.places().first().cloned();
+    anyhow::ensure!(place.is_some() || !parts.run(Part::Http), "the gateway has no place");
+    let running = host.run(); // SIGTERM and Ctrl-C are heard from here on
+    let mut output = io::stdout();
+    // Whoever started it may have closed the output; that is no reason to stop.
+    if let Some(place) = place {
+        let _ = writeln!(
+            output,
+            "page     {place}/\n\
+             API      {place}/api/v1/sign-up\n\
+             OpenAPI  {place}{DOCUMENT_PATH}\n\
+             health   {place}/healthz {place}/readyz"
+        );
+    }
+    let _ = writeln!(output, "{places}runs     {parts}");
+    running.await?;
+    Ok(())
+}
+
+/// Says what is stored and no code reads. Only what reads such an event stands still; the rest serves.
+async fn tell_unread(store: &impl EventStore) -> Result<(), StoreError> {
+    for unread in unread(store).await? {
         tracing::error!("{unread}");
     }
-    let gateway = page::add_to(Gateway::listen(listen).title("Sign-up"));
-    let host = Host::builder()
-        .store(store)
-        .service(user_service())
-        .service(email_service(mailer))
-        .door(gateway)
-        .start()
-        .await?;
-    let place = host.places().first().context("the gateway has no place")?.clone();
-    let running = host.run(); // SIGTERM and Ctrl-C are heard from here on
-    // Whoever started it may have closed the output; that is no reason to stop.
-    let _ = writeln!(
-        io::stdout(),
-        "page     {place}/\n\
-         API      {place}/api/v1/sign-up\n\
-         OpenAPI  {place}{DOCUMENT_PATH}\n\
-         health   {place}/healthz {place}/readyz\n\
-         store    {kept_in}\n\
-         mails    {mails}"
-    );
-    running.await?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Service `User`: who has an account.
 
-use purista::{Facts, HandlerError, Service, View, decide_with, view};
+use purista::{Context, Facts, HandlerError, Service, View, command, decide_with, view};
 
 use crate::contracts::{NewUserRegistered, SignUp, USER};
 
@@ -8,6 +8,33 @@ use crate::contracts::{NewUserRegistered, SignUp, USER};
 pub(crate) fn user_service() -> Service {
     let sign_up = decide_with(has_account, user_sign_up).success_event();
     Service::builder(USER, "Accounts and sign-up", ()).command(sign_up).build()
+}
+
+/// The same for a host without a store. Which addresses are taken is state then, which ends with the process.
+///
+/// The event is emitted, not the answer marked with it: it is with the broker before anybody is told of the account.
+pub(crate) fn user_service_without_store() -> Service {
+    let sign_up = command(user_sign_up_unrecorded).emits::<NewUserRegistered>();
+    Service::builder(USER, "Accounts and sign-up", ()).command(sign_up).build()
+}
+
+async fn user_sign_up_unrecorded(
+    ctx: Context<()>,
+    command: SignUp,
+) -> Result<NewUserRegistered, HandlerError> {
+    let address = command.email.to_lowercase();
+    if ctx.state().get::<bool>(&address).await?.is_some() {
+        return Err(taken());
+    }
+    ctx.state().set(&address, &true)?;
+    let registered =
+        NewUserRegistered { user_id: ctx.new_id().to_string(), email: command.email, name: command.name };
+    ctx.emit(registered.clone())?;
+    Ok(registered)
+}
+
+fn taken() -> HandlerError {
+    HandlerError::conflict("this e-mail address is taken")
 }
 
 /// What the decision depends on: whether anybody has signed up with this address before. Of two at the same time, one is
@@ -25,7 +52,7 @@ fn user_sign_up(
     facts: &Facts,
 ) -> Result<NewUserRegistered, HandlerError> {
     if has_account {
-        return Err(HandlerError::conflict("this e-mail address is taken"));
+        return Err(taken());
     }
     Ok(NewUserRegistered { user_id: facts.id.to_string(), email: command.email, name: command.name })
 }

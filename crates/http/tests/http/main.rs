@@ -10,6 +10,7 @@ mod access;
 mod contracts;
 mod cross_origin;
 mod document;
+mod elsewhere;
 mod errors;
 mod few_files;
 mod http2;

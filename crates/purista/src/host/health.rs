@@ -65,7 +65,9 @@ impl HostHealth {
 
 impl Inner {
     fn report(&self) -> HealthReport {
-        let mut parts = vec![self.bridge()];
+        let bridge = &self.runtime.bridge;
+        let bridge_state = *bridge.state().borrow();
+        let mut parts = vec![PartHealth::of_bridge(bridge.capabilities().name, bridge_state)];
         parts.extend(self.store());
         let store = self.runtime.store.as_deref();
         let head = store.map_or(Position::START, |store| *store.head().borrow());
@@ -114,7 +116,8 @@ impl Inner {
             ),
         );
         drop(projections);
-        HealthReport { is_ready: self.is_ready.load(Ordering::Acquire), parts }
+        let is_ready = self.is_ready.load(Ordering::Acquire) && bridge_state == BridgeState::Connected;
+        HealthReport { is_ready, parts }
     }
 
     /// How long something that has work to do has stood at this place, when that is too long. It is told from one report to
@@ -137,18 +140,6 @@ impl Inner {
         let since = self.stands(one.id.as_str(), one.is_at_work().then(|| one.ended()))?;
         let what = format!("no attempt of the subscription {} has ended for {} s", one.id, since.as_secs());
         Some((Condition::Degraded, what))
-    }
-
-    fn bridge(&self) -> PartHealth {
-        let (condition, detail) = match *self.runtime.bridge.state().borrow() {
-            BridgeState::Connected => (Condition::Up, None),
-            BridgeState::Reconnecting => {
-                (Condition::Down, Some("the connection is lost and tried again".to_owned()))
-            }
-            BridgeState::Closed => (Condition::Down, Some("it is closed".to_owned())),
-        };
-        let name = format!("bridge {}", self.runtime.bridge.capabilities().name);
-        PartHealth { name, condition, detail, events_behind: None }
     }
 
     fn store(&self) -> Option<PartHealth> {

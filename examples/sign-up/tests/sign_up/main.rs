@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+mod apart;
 mod browser;
 mod crash;
 mod devtools;
@@ -26,6 +27,7 @@ mod server;
 mod smtp;
 mod smtp_server;
 mod start;
+mod traces;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,5 +1,6 @@
-//! One running sign-up, and the folder that it keeps everything in.
+//! A running sign-up, whole or in part, and the folder that it keeps everything in.
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +18,8 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// The database that is used instead of it.
     store: Option<String>,
+    /// Variables of the programs that use it.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Folder {
@@ -25,7 +28,7 @@ impl Folder {
         let name = format!("sign-up-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&path).unwrap();
-        Self { path, store: None }
+        Self { path, store: None, environment: Vec::new() }
     }
 
     /// The same with a database for everything but mails.
@@ -33,6 +36,12 @@ impl Folder {
         let mut folder = Self::new();
         folder.store = Some(postgres::database().await);
         folder
+    }
+
+    /// The same with variables for the programs that use it.
+    pub(crate) fn with_environment(mut self, environment: &[(&'static str, &str)]) -> Self {
+        self.environment.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        self
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -72,51 +81,37 @@ pub(crate) fn program(folder: &Folder, arguments: &[&str]) -> Command {
         .env_remove("RUST_LOG")
         .env_remove("PURISTA_LOG_FORMAT")
         .env_remove("PURISTA_STORE")
-        .env_remove("SIGN_UP_SMTP");
+        .env_remove("PURISTA_BRIDGE")
+        .env_remove("SIGN_UP_SMTP")
+        .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
+        .envs(folder.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
-pub(crate) struct Server {
+/// One running process, whatever parts it runs.
+pub(crate) struct Process {
     child: Child,
-    /// Address and port.
-    pub(crate) place: String,
     /// What it said when it was ready.
     pub(crate) said: Vec<String>,
     log: PathBuf,
 }
 
-impl Server {
-    pub(crate) async fn start(folder: &Folder) -> Self {
-        Self::start_with(folder, &[]).await
-    }
-
-    /// Starts, and returns when it has said where it serves.
-    pub(crate) async fn start_with(folder: &Folder, arguments: &[&str]) -> Self {
+impl Process {
+    /// Starts, and returns when it has said what it runs.
+    pub(crate) async fn start(folder: &Folder, arguments: &[&str]) -> Self {
         let log = folder.path().join("log");
         let errors = std::fs::File::options().append(true).create(true).open(&log).unwrap();
         let mut child = program(folder, arguments).stdout(Stdio::piped()).stderr(errors).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut said = Vec::new();
-        while let Some(line) = soon("the next line at the start", lines.next_line()).await.unwrap() {
-            let is_last = line.starts_with("mails ");
-            said.push(line);
-            if is_last {
-                break;
+        let mut said: Vec<String> = Vec::new();
+        while !said.last().is_some_and(|line| line.starts_with("runs ")) {
+            match soon("the next line at the start", lines.next_line()).await.unwrap() {
+                Some(line) => said.push(line),
+                None => panic!("it has ended: {}", std::fs::read_to_string(log).unwrap()),
             }
         }
-        let page = said.first().and_then(|line| line.split_once("http://"));
-        let Some((_, place)) = page else { panic!("{}", std::fs::read_to_string(log).unwrap()) };
-        let place = place.trim_end_matches('/').to_owned();
-        Self { child, place, said, log }
-    }
-
-    pub(crate) async fn ask(&self, request: &[u8]) -> Answer {
-        soon("an answer", http::ask(&self.place, request)).await.unwrap()
-    }
-
-    pub(crate) async fn sign_up(&self, email: &str, name: &str) -> Answer {
-        self.ask(&http::sign_up(email, name, None)).await
+        Self { child, said, log }
     }
 
     /// Says at once that it shall end in order.
@@ -152,5 +147,57 @@ impl Server {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+/// One that serves the page and the API.
+pub(crate) struct Server {
+    process: Process,
+    /// Address and port.
+    pub(crate) place: String,
+}
+
+impl Server {
+    pub(crate) async fn start(folder: &Folder) -> Self {
+        Self::start_with(folder, &[]).await
+    }
+
+    /// Starts, and returns when it has said where it serves.
+    pub(crate) async fn start_with(folder: &Folder, arguments: &[&str]) -> Self {
+        let process = Process::start(folder, arguments).await;
+        let page = process.said.first().and_then(|line| line.split_once("http://"));
+        let Some((_, place)) = page else { panic!("{:?}: {}", process.said, process.log()) };
+        let place = place.trim_end_matches('/').to_owned();
+        Self { process, place }
+    }
+
+    pub(crate) async fn ask(&self, request: &[u8]) -> Answer {
+        soon("an answer", http::ask(&self.place, request)).await.unwrap()
+    }
+
+    pub(crate) async fn sign_up(&self, email: &str, name: &str) -> Answer {
+        self.ask(&http::sign_up(email, name, None)).await
+    }
+
+    pub(crate) async fn stop(self) {
+        self.process.stop().await;
+    }
+
+    pub(crate) async fn kill(self) {
+        self.process.kill().await;
+    }
+}
+
+impl Deref for Server {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
