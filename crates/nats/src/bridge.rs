@@ -317,6 +317,7 @@ impl EventBridge for NatsBridge {
             name: "nats",
             is_local: false,
             durable: self.0.streams.is_some(),
+            from_start: self.0.streams.is_some(),
             delayed_retry: true,
             dead_letters: self.0.streams.is_some(),
             pause: true,

@@ -7,5 +7,6 @@ mod duties;
 mod key_value;
 mod overflow;
 mod server;
+mod soak;
 mod streams;
 mod wire;
