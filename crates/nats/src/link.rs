@@ -95,7 +95,6 @@ impl Watch {
         }
     }
 
-<<<<<<< HEAD
     fn attempts(&self) -> MutexGuard<'_, Attempts> {
         // Nothing in here can panic half-way, so what is poisoned is whole.
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
@@ -112,18 +111,6 @@ impl Watch {
         next
     }
 
-    fn change(&self, to: BridgeState) {
-        self.state.send_if_modified(|state| {
-            let is_change = *state != BridgeState::Closed && *state != to;
-            if is_change {
-                *state = to;
-            }
-            is_change
-        });
-    }
-
-=======
->>>>>>> main
     /// Waits for a connection after the `last`.
     pub(crate) async fn next_connection(&self, last: Option<u64>) -> Option<u64> {
         let mut up = self.up.subscribe();
