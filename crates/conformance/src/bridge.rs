@@ -34,6 +34,7 @@ use futures_util::future::BoxFuture;
 use purista_core::bridge::EventBridge;
 use purista_core::subscription::Subscription;
 
+pub mod backlog;
 pub mod commands;
 pub mod consumers;
 pub mod content;
@@ -81,10 +82,27 @@ pub trait BridgeSystem: Send + Sync + 'static {
         self.outages()
     }
 
+    /// Takes the next dead letter of a subscription, puts it back to be handled once more as an operator would, and says what it
+    /// bore. `None` where the bridge keeps none.
+    fn replay<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, DeadLetter>> {
+        None
+    }
+
     /// Sends bytes that are no message to whoever is fed by `subscription`. `None` where nothing but messages can be sent.
     fn send_rubbish<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
         None
     }
+}
+
+/// What a dead letter bears at a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Why it was given up.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The message as it came.
+    pub body: Vec<u8>,
 }
 
 /// A server that a duty stands in front of with a [`crate::proxy::Proxy`], or kills.
@@ -194,8 +212,10 @@ macro_rules! bridge_suite {
             durable_subscription_gets_what_it_missed_in_order
             durable_subscriptions_have_places_of_their_own
             durable_message_that_fails_comes_back_until_it_is_given_up
+            durable_message_that_is_given_up_is_kept_with_its_past_and_can_be_replayed
             durable_message_in_hand_of_a_lost_process_comes_again
             durable_subscription_on_every_instance_is_refused
+            durable_subscription_from_the_start_gets_what_was_kept_or_is_refused
         );
         $crate::bridge_suite!(@tests $attributes $system endings:
             state_is_connected

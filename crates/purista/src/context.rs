@@ -280,6 +280,7 @@ impl<S> Context<S> {
     }
 
     /// The place in the trace from which those continue who hear the event.
+    #[inline(never)]
     fn trace_of_event(&self, name: &str) -> Option<TraceContext> {
         let message = &self.inner.message;
         if span::is_on() {
