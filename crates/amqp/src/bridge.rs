@@ -85,6 +85,12 @@ impl AmqpBridge {
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.watch.dropped()
     }
+
+    /// How many replies came for which nobody waited any more: after the deadline of their call, twice, or forged. They were
+    /// dropped.
+    pub fn replies_unclaimed(&self) -> u64 {
+        self.0.link.watch.replies.unclaimed()
+    }
 }
 
 impl Inner {
@@ -102,7 +108,7 @@ impl Inner {
         self.link.send_confirmed(&session, self.link.everybody(false), body, properties, deadline).await
     }
 
-    async fn request(&self, mut command: Box<Message>) -> Answer {
+    async fn request(&self, command: Box<Message>) -> Answer {
         let _caller = self.enter()?;
         if command.hops > HOPS_MAX {
             return Err(rejected(format!("more than {HOPS_MAX} messages cause one another")));
@@ -110,8 +116,12 @@ impl Inner {
         if command.receiver.is_none() {
             return Err(BridgeError::new(BridgeErrorKind::Unroutable, "nobody is asked"));
         }
-        let correlation_id = command.correlation_id.get_or_insert_with(|| self.link.clock.id()).clone();
         let deadline = command.deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        self.link.watch.standing.asked(command, deadline, |command| self.ask(command, deadline)).await
+    }
+
+    async fn ask(&self, mut command: Box<Message>, deadline: Instant) -> Answer {
+        let correlation_id = command.correlation_id.get_or_insert_with(|| self.link.clock.id()).clone();
         let session = self.link.watch.up_until(deadline).await?;
         let pending = self.link.watch.replies.expect(correlation_id)?;
         let properties = wire::properties(&command, Some(session.reply_queue.as_str()))?;
@@ -136,6 +146,13 @@ impl Inner {
         if subscription.durable && subscription.sharing == Sharing::EveryInstance {
             let why = "its progress is one, its instances are many";
             return Err(rejected(format!("{subscription} cannot be durable and on every instance: {why}")));
+        }
+        if subscription.from_start {
+            let why =
+                "a queue holds what came since it was declared; publish it again, or leave out `from_start`";
+            return Err(rejected(format!(
+                "{subscription} cannot begin with what was published before it: {why}"
+            )));
         }
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         self.link.watch.up_until(deadline).await?;
@@ -199,6 +216,7 @@ impl EventBridge for AmqpBridge {
             name: "amqp",
             is_local: false,
             durable: true,
+            from_start: false,
             delayed_retry: true,
             dead_letters: true,
             pause: true,

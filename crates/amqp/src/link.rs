@@ -16,6 +16,7 @@ use purista_core::detaching::Detaching;
 use purista_core::id::Id;
 use purista_core::message::{Message, Party};
 use purista_core::replies::Replies;
+use purista_core::standing::Standing;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,7 @@ const UNCONFIRMED_MAX: usize = 4096;
 /// Whether there is a connection, and what follows from it.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    state: watch::Sender<BridgeState>,
+    pub(crate) standing: Standing,
     session: watch::Sender<Option<Arc<Session>>>,
     /// The calls that wait for a reply; they end with the connection.
     pub(crate) replies: Replies,
@@ -44,7 +45,7 @@ pub(crate) struct Watch {
 impl Default for Watch {
     fn default() -> Self {
         Self {
-            state: watch::channel(BridgeState::Reconnecting).0,
+            standing: Standing::default(),
             session: watch::channel(None).0,
             replies: Replies::default(),
             dropped: AtomicU64::new(0),
@@ -55,16 +56,6 @@ impl Default for Watch {
 }
 
 impl Watch {
-    fn change(&self, to: BridgeState) {
-        self.state.send_if_modified(|state| {
-            let is_change = *state != BridgeState::Closed && *state != to;
-            if is_change {
-                *state = to;
-            }
-            is_change
-        });
-    }
-
     /// There is a connection; subscriptions may not be fed yet.
     pub(crate) fn up(&self, session: Arc<Session>) {
         self.session.send_replace(Some(session));
@@ -74,22 +65,22 @@ impl Watch {
     pub(crate) fn down(&self) {
         self.session.send_replace(None);
         self.replies.abandon();
-        self.change(BridgeState::Reconnecting);
+        self.standing.lost();
     }
 
     /// Says that the bridge is connected, and all its subscriptions are fed.
     pub(crate) fn welcome(&self) {
-        self.change(BridgeState::Connected);
+        self.standing.connected();
     }
 
     /// Says that the bridge is closed, for good.
     pub(crate) fn close(&self) {
-        self.state.send_replace(BridgeState::Closed);
+        self.standing.close();
         self.closing.cancel();
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<BridgeState> {
-        self.state.subscribe()
+        self.standing.state()
     }
 
     /// Waits until there is a connection, for a caller. What waits here never happened, whether its deadline passes or the

@@ -23,7 +23,8 @@ pub use carried::Carried;
 /// Duties, each tested by name in `purista-conformance`:
 ///
 /// * `request` ends with the reply, or with an error at the message's deadline at the latest; nobody to serve the command
-///   is `Unroutable`, at once where the capabilities say so.
+///   is `Unroutable`, at once where the capabilities say so; for [`SETTLING_TIME`](crate::standing::SETTLING_TIME) after a
+///   broker's return who serves is waited for.
 /// * Consumers of one command share its calls. Consumers of one shared subscription share its messages; every instance of
 ///   an every-instance subscription gets each.
 /// * A filter is asked again on the decoded message.
@@ -118,6 +119,8 @@ pub struct Capabilities {
     pub is_local: bool,
     /// Whether messages wait for a durable subscription that is not running.
     pub durable: bool,
+    /// Whether a new durable subscription may begin with what was published before it was first run.
+    pub from_start: bool,
     /// Whether a message can come back after a time.
     pub delayed_retry: bool,
     /// Whether it keeps messages that cannot be handled.

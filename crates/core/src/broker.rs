@@ -6,7 +6,7 @@ use std::time::Duration;
 /// How long the second attempt to connect waits, at most.
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
 /// How long any attempt waits, at most.
-const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
+pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(4);
 
 /// How long to wait before an attempt to connect again, counted from 0. The first is made at once, later ones after a doubling
 /// time of up to 4 s, of which half is left to chance, a `fraction` of 0 to 1, so that a broker that comes back is not met by

@@ -40,6 +40,7 @@ pub mod route;
 pub mod schema;
 pub mod sharded;
 pub mod span;
+pub mod standing;
 pub mod status;
 pub mod store;
 pub mod subscription;

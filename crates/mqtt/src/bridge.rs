@@ -19,7 +19,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::{all_filters_of, filters_of, replies_filter, session_of, unserved_topic};
 use crate::dial::{CONNECT_TIMEOUT, Dial, Keeping, PACKET_HEAD_MAX, Place};
-use crate::durable::Keeper;
+use crate::durable::{Keeper, waiting_max};
 use crate::feed::{Handle, MqttFeed, Origin};
 use crate::hub::Hub;
 use crate::in_hand::InHand;
@@ -120,6 +120,12 @@ impl MqttBridge {
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.dropped()
     }
+
+    /// How many replies came for which nobody waited any more: after the deadline of their call, twice, or forged. They were
+    /// dropped.
+    pub fn replies_unclaimed(&self) -> u64 {
+        self.0.link.replies.unclaimed()
+    }
 }
 
 impl Inner {
@@ -172,17 +178,21 @@ impl Inner {
         line.publish(self.publication(&message)?, deadline).await.map(|_| ())
     }
 
-    async fn request(&self, mut command: Box<Message>) -> Answer {
+    async fn request(&self, command: Box<Message>) -> Answer {
         let _caller = self.enter()?;
         if command.hops > HOPS_MAX {
             return Err(rejected(format!("more than {HOPS_MAX} messages cause one another")));
         }
-        let unroutable = |what: &str| Err(BridgeError::new(BridgeErrorKind::Unroutable, what));
         if command.receiver.is_none() {
             return unroutable("nobody is asked");
         }
-        let correlation_id = command.correlation_id.get_or_insert_with(|| self.link.clock.id()).clone();
         let deadline = command.deadline.unwrap_or_else(|| Instant::now() + COMMAND_TIMEOUT);
+        let standing = &self.link.standing.of_all;
+        standing.asked(command, deadline, |command| self.ask(command, deadline)).await
+    }
+
+    async fn ask(&self, mut command: Box<Message>, deadline: Instant) -> Answer {
+        let correlation_id = command.correlation_id.get_or_insert_with(|| self.link.clock.id()).clone();
         let line = self.unless_closing(self.session.line(deadline)).await?;
         // The reply goes to the sender, so that there has to be one that hears it.
         let sender = command.sender.instance.get_or_insert_with(|| self.link.instance.clone());
@@ -215,6 +225,12 @@ impl Inner {
         if subscription.durable && subscription.sharing == Sharing::EveryInstance {
             let why = "its progress is one, its instances are many";
             return Err(rejected(format!("{subscription} cannot be durable and on every instance: {why}")));
+        }
+        if subscription.from_start {
+            let why = "a session holds what came since it began; publish it again, or leave out `from_start`";
+            return Err(rejected(format!(
+                "{subscription} cannot begin with what was published before it: {why}"
+            )));
         }
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         let (origin, queue) = if subscription.durable {
@@ -271,7 +287,7 @@ impl Inner {
         let in_flight = u16::try_from(subscription.in_flight.max(1)).unwrap_or(u16::MAX);
         let keeping = Keeping::Durable { expiry_s: self.sessions.expiry_s, in_flight };
         let dial = Dial::new(self.place.clone(), session_of(client_id, subscription), keeping);
-        let queue = Queue::new(in_flight.into());
+        let queue = Queue::new(waiting_max(in_flight));
         let mut at_broker = subscription.clone();
         if self.sessions.are_alone {
             at_broker.sharing = Sharing::EveryInstance;
@@ -319,6 +335,10 @@ impl Inner {
     }
 }
 
+fn unroutable<T>(what: &str) -> Result<T, BridgeError> {
+    Err(BridgeError::new(BridgeErrorKind::Unroutable, what))
+}
+
 /// Takes back what was begun for a subscription, when it fails or its caller goes away.
 struct Undo<F: FnOnce()>(Option<F>);
 
@@ -346,6 +366,7 @@ impl EventBridge for MqttBridge {
             name: "mqtt",
             is_local: false,
             durable: self.0.sessions.client_id.is_some(),
+            from_start: false,
             delayed_retry: true,
             dead_letters: false,
             pause: true,

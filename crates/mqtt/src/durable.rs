@@ -18,6 +18,15 @@ use crate::line::Line;
 use crate::queue::{Arrival, Queue};
 use crate::session::Role;
 
+/// How much of a durable subscription waits in this process at most, when so many are in flight. The broker may send no more
+/// than these before it hears of them; mosquitto 2.0 does when it was restarted: it counts what it sends again as nothing.
+pub(crate) fn waiting_max(in_flight: u16) -> usize {
+    usize::from(in_flight).saturating_mul(2).saturating_add(WAITING_BEYOND)
+}
+
+/// More than the broker may send, so that it does not cost a connection each time.
+const WAITING_BEYOND: usize = 64;
+
 /// Fills the queue of one durable subscription.
 pub(crate) struct Keeper {
     subscription: Subscription,
@@ -67,14 +76,16 @@ impl Role for Keeper {
         })
     }
 
-    fn take(&self, line: &Arc<Line>, raw: Publish) {
+    fn take(&self, line: &Arc<Line>, raw: Publish) -> bool {
         let arrival = Arrival { raw: Arc::new(raw), line: Arc::clone(line) };
-        if !self.queue.offer(arrival) {
+        let is_taken = self.queue.offer(arrival);
+        if !is_taken {
             tracing::error!(
                 subscription = %self.subscription,
-                "the MQTT broker sends more than it may; it has to send it again"
+                "the MQTT broker sends more than it may; it has to send it again, over another connection"
             );
         }
+        is_taken
     }
 
     fn lost(&self) {

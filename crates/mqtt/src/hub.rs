@@ -196,7 +196,7 @@ impl Role for Hub {
         })
     }
 
-    fn take(&self, line: &Arc<Line>, raw: Publish) {
+    fn take(&self, line: &Arc<Line>, raw: Publish) -> bool {
         let raw = Arc::new(raw);
         let ids = raw.properties.as_ref().map_or(&[][..], |found| &found.subscription_identifiers);
         let mut is_reply = false;
@@ -216,6 +216,7 @@ impl Role for Hub {
         if is_reply {
             self.reply(&raw);
         }
+        true
     }
 
     fn lost(&self) {

@@ -9,6 +9,7 @@ use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_core::message::Party;
 use purista_core::replies::Replies;
+use purista_core::standing;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -67,27 +68,27 @@ impl Link {
 
     /// Says that the bridge is closed, for good.
     pub(crate) fn close(&self) {
-        self.standing.state.send_replace(BridgeState::Closed);
+        self.standing.of_all.close();
         self.closing.cancel();
     }
 }
 
 /// The state of a bridge with several connections: connected while none of them is away.
 pub(crate) struct Standing {
-    state: watch::Sender<BridgeState>,
+    pub(crate) of_all: standing::Standing,
     away: Mutex<usize>,
 }
 
 impl Default for Standing {
     /// The first connection is not there yet.
     fn default() -> Self {
-        Self { state: watch::channel(BridgeState::Reconnecting).0, away: Mutex::new(1) }
+        Self { of_all: standing::Standing::default(), away: Mutex::new(1) }
     }
 }
 
 impl Standing {
     pub(crate) fn state(&self) -> watch::Receiver<BridgeState> {
-        self.state.subscribe()
+        self.of_all.state()
     }
 
     /// One more connection is away.
@@ -103,14 +104,11 @@ impl Standing {
     fn change(&self, change: impl FnOnce(usize) -> usize) {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         *away = change(*away);
-        let to = if *away == 0 { BridgeState::Connected } else { BridgeState::Reconnecting };
-        self.state.send_if_modified(|state| {
-            let is_change = *state != BridgeState::Closed && *state != to;
-            if is_change {
-                *state = to;
-            }
-            is_change
-        });
+        if *away == 0 {
+            self.of_all.connected();
+        } else {
+            self.of_all.lost();
+        }
     }
 }
 
@@ -140,7 +138,7 @@ mod tests {
         assert_eq!(*state.borrow(), BridgeState::Reconnecting, "one is still away");
         standing.back();
         assert_eq!(*state.borrow(), BridgeState::Connected);
-        standing.state.send_replace(BridgeState::Closed);
+        standing.of_all.close();
         standing.lost();
         assert_eq!(*state.borrow(), BridgeState::Closed, "for good");
     }

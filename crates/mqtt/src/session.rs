@@ -37,8 +37,9 @@ pub(crate) trait Role: Send + Sync + 'static {
         is_resumed: bool,
     ) -> BoxFuture<'static, Result<(), BridgeError>>;
 
-    /// Takes what the broker sent, in its order. It must not wait: everything behind it would wait too.
-    fn take(&self, line: &Arc<Line>, raw: Publish);
+    /// Takes what the broker sent, in its order. It must not wait: everything behind it would wait too. `false` gives up the
+    /// connection, so that what could not be taken and was not acknowledged comes again.
+    fn take(&self, line: &Arc<Line>, raw: Publish) -> bool;
 
     /// The connection is lost.
     fn lost(&self);
@@ -207,7 +208,11 @@ impl Session {
                 event = events.next() => event,
             };
             match event {
-                Some(Ok(Event::Incoming(Packet::Publish(raw)))) => role.take(&line, raw),
+                Some(Ok(Event::Incoming(Packet::Publish(raw)))) => {
+                    if !role.take(&line, raw) {
+                        return is_greeted;
+                    }
+                }
                 Some(Ok(Event::Incoming(Packet::UnsubAck(_)))) => {
                     line.unsubscribed.send_modify(|count| *count = count.saturating_add(1));
                 }

@@ -1,7 +1,7 @@
 //! The one connection, as the rest of the bridge sees it: whether it is up, how often it was lost, and how to write to it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, Event, HeaderMap, PublishError};
@@ -11,6 +11,7 @@ use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_core::message::{Message, Party};
 use purista_core::replies::Replies;
+use purista_core::standing::Standing;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +22,24 @@ use crate::wire;
 /// How long the first connection, and each later attempt, may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A connection that lived this long was a good one: the next loss is a new one.
+const GOOD_AFTER: Duration = Duration::from_secs(1);
+
+/// The attempts to connect since there was a good connection.
+#[derive(Debug, Default)]
+struct Attempts {
+    made: u32,
+    up_since: Option<Instant>,
+}
+
 /// What follows the events of the connection; made before it, since the first event comes with it.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    state: watch::Sender<BridgeState>,
+    pub(crate) standing: Standing,
     /// The number of the connection that is there.
     up: watch::Sender<Option<u64>>,
     connections: AtomicU64,
+    attempts: Mutex<Attempts>,
     /// The calls that wait for a reply; they end with the connection.
     pub(crate) replies: Replies,
     dropped: AtomicU64,
@@ -38,9 +50,10 @@ pub(crate) struct Watch {
 impl Default for Watch {
     fn default() -> Self {
         Self {
-            state: watch::channel(BridgeState::Reconnecting).0,
+            standing: Standing::default(),
             up: watch::channel(None).0,
             connections: AtomicU64::new(0),
+            attempts: Mutex::default(),
             replies: Replies::default(),
             dropped: AtomicU64::new(0),
             closing: CancellationToken::new(),
@@ -55,19 +68,20 @@ impl Watch {
             Event::Connected => {
                 // The client may have dropped the news of the loss: what was asked before is lost in any case.
                 self.replies.abandon();
+                self.attempts().up_since = Some(Instant::now());
                 self.up.send_replace(Some(self.connections.fetch_add(1, Ordering::Relaxed)));
                 tracing::info!("connected to NATS");
             }
             Event::Disconnected | Event::Closed => {
                 self.up.send_replace(None);
                 self.replies.abandon();
-                self.change(BridgeState::Reconnecting);
+                self.standing.lost();
                 if !self.closing.is_cancelled() {
                     tracing::warn!("the connection to NATS is lost; it is tried again until it is back");
                 }
             }
             Event::SlowConsumer(subscription) => {
-                let dropped = self.dropped.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                let dropped = self.count_dropped();
                 tracing::error!(
                     subscription,
                     dropped,
@@ -81,14 +95,20 @@ impl Watch {
         }
     }
 
-    fn change(&self, to: BridgeState) {
-        self.state.send_if_modified(|state| {
-            let is_change = *state != BridgeState::Closed && *state != to;
-            if is_change {
-                *state = to;
-            }
-            is_change
-        });
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        // Nothing in here can panic half-way, so what is poisoned is whole.
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the next attempt to connect, from 0, since the last connection that lived.
+    pub(crate) fn next_attempt(&self) -> u32 {
+        let mut attempts = self.attempts();
+        if attempts.up_since.take().is_some_and(|since| since.elapsed() >= GOOD_AFTER) {
+            attempts.made = 0;
+        }
+        let next = attempts.made;
+        attempts.made = next.saturating_add(1);
+        next
     }
 
     /// Waits for a connection after the `last`.
@@ -103,7 +123,7 @@ impl Watch {
         self.up.send_if_modified(|up| {
             // Under the lock of the connection's number, so that the news of its loss come after.
             if *up == Some(connection) {
-                self.change(BridgeState::Connected);
+                self.standing.connected();
             }
             false
         });
@@ -111,12 +131,12 @@ impl Watch {
 
     /// Says that the bridge is closed, for good.
     pub(crate) fn close(&self) {
-        self.state.send_replace(BridgeState::Closed);
+        self.standing.close();
         self.closing.cancel();
     }
 
     pub(crate) fn state(&self) -> watch::Receiver<BridgeState> {
-        self.state.subscribe()
+        self.standing.state()
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -147,7 +167,13 @@ impl Watch {
         }
     }
 
-    /// How many messages were lost because a subscription's queue was full; at least that many, under a flood of them.
+    /// Counts a message that is lost; how many are so far.
+    pub(crate) fn count_dropped(&self) -> u64 {
+        self.dropped.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// How many messages were lost because a subscription's queue was full, at least that many under a flood of them, or
+    /// because they were no messages.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -224,4 +250,23 @@ pub(crate) fn encode(message: &Message) -> Result<Bytes, BridgeError> {
     message
         .encode(Instant::now())
         .map_err(|error| rejected("the message cannot be encoded").with_source(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_are_counted_until_a_connection_has_lived() {
+        let watch = Watch::default();
+        assert_eq!([0; 3].map(|_: u32| watch.next_attempt()), [0, 1, 2]);
+        watch.follow(&Event::Connected);
+        tokio::time::advance(GOOD_AFTER / 2).await;
+        watch.follow(&Event::Disconnected);
+        assert_eq!([0; 2].map(|_: u32| watch.next_attempt()), [3, 4]);
+        watch.follow(&Event::Connected);
+        tokio::time::advance(GOOD_AFTER).await;
+        watch.follow(&Event::Disconnected);
+        assert_eq!([0; 2].map(|_: u32| watch.next_attempt()), [0, 1]);
+    }
 }

@@ -25,14 +25,19 @@ pub(crate) const COLUMNS: &str = "e.position, e.name, e.version, e.tenant, e.rec
 pub(crate) fn decode_all(rows: &[Row], first: usize) -> Result<Vec<Recorded>, StoreError> {
     let mut events: Vec<Recorded> = Vec::with_capacity(rows.len());
     for row in rows {
-        let Some(position) = row.try_get::<_, Option<i64>>(first).map_err(|error| unreadable(0, error))?
-        else {
-            continue;
-        };
-        let event = decode(row, first, position, events.last());
-        events.push(event.map_err(|error| unreadable(position, error))?);
+        decode_next(row, first, &mut events)?;
     }
     Ok(events)
+}
+
+/// Takes in one more row.
+pub(crate) fn decode_next(row: &Row, first: usize, events: &mut Vec<Recorded>) -> Result<(), StoreError> {
+    let Some(position) = row.try_get::<_, Option<i64>>(first).map_err(|error| unreadable(0, error))? else {
+        return Ok(());
+    };
+    let event = decode(row, first, position, events.last());
+    events.push(event.map_err(|error| unreadable(position, error))?);
+    Ok(())
 }
 
 fn unreadable(position: i64, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {

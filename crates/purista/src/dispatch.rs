@@ -304,7 +304,9 @@ fn decoded<S, C: Command, F>(
         if payload.is_typed() {
             return payload.take().map_err(|_| refuse(&serving.inspector, None, Vec::new()));
         }
-        let json = payload.into_bytes()?.unwrap_or_else(|| Bytes::from_static(b"null"));
+        let Some(json) = payload.into_bytes()? else {
+            return Payload::empty().take().map_err(|_| refuse(&serving.inspector, None, Vec::new()));
+        };
         return C::decode(&json).map_err(|_| refuse(&serving.inspector, Some(&json), Vec::new()));
     };
     let json = payload.bytes()?.unwrap_or_else(|| Bytes::from_static(b"null"));

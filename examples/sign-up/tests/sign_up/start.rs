@@ -89,6 +89,62 @@ async fn a_mail_server_that_cannot_be_meant_is_refused_without_its_password() {
 }
 
 #[tokio::test]
+async fn parts_that_would_be_alone_are_refused_with_what_leads_to_the_others() {
+    let _cores = beside_others().await;
+    for (arguments, part) in [
+        (&["--run", "email"][..], "without it nobody could sign up"),
+        (&["--run", "http"], "without it nobody would answer a sign-up"),
+        (&["--run", "http,user"], "without it nobody would write the mails"),
+        (&["--run", "user", "--no-store"], "needs --bridge"),
+        (&["--no-store"], "--no-store needs --bridge"),
+    ] {
+        let said = refusal(&Folder::new(), arguments, 1).await;
+        assert!(said.starts_with("error: --") && said.contains(part), "{arguments:?}: {said}");
+    }
+    let output = program(&Folder::new(), &["--run", "mail"]).output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("http, user, email"), "{said}");
+}
+
+#[tokio::test]
+async fn a_broker_that_cannot_be_used_is_named_without_its_password() {
+    let _cores = beside_others().await;
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (scheme, remedy) in
+        [("nats", "`nats-server --jetstream`"), ("amqp", "`rabbitmq-server`"), ("mqtt", "`mosquitto`")]
+    {
+        let url = format!("{scheme}://ada:geheim@{nobody}");
+        let folder = Folder::new();
+        let said = refusal(&folder, &["--run", "user", "--bridge", &url], 1).await;
+        assert!(said.contains(&format!("{scheme}://{nobody} cannot be used")), "{said}");
+        assert!(said.contains(remedy) && said.contains("Connection refused"), "{said}");
+        assert!(!said.contains("geheim") && !said.contains("ada"), "{said}");
+
+        // A name that is never resolved, so that nothing leaves this machine.
+        let url = format!("{scheme}://ada:geheim@broker.invalid");
+        let said = refusal(&folder, &["--run", "user", "--bridge", &url], 1).await;
+        assert!(said.contains("unencrypted_to_other_machines") && !said.contains("geheim"), "{said}");
+        let anyway = ["--run", "user", "--bridge", &url, "--unencrypted-to-other-machines"];
+        let said = refusal(&folder, &anyway, 1).await;
+        assert!(said.contains(remedy) && !said.contains("geheim"), "{said}");
+    }
+    for url in ["redis://ada:geheim@host", "geheim"] {
+        let said = refusal(&Folder::new(), &["--bridge", url], 1).await;
+        let names_all = ["nats://", "amqp://", "mqtt://"].iter().all(|scheme| said.contains(scheme));
+        assert!(names_all && !said.contains("geheim"), "{said}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs nats-server: cargo xtask test"]
+async fn a_nats_server_that_keeps_nothing_is_refused_with_the_remedy() {
+    let _cores = beside_others().await;
+    let server = purista_servers::nats::NatsServer::start().await;
+    let said = refusal(&Folder::new(), &["--run", "email", "--bridge", &server.url()], 1).await;
+    assert!(said.contains("no JetStream: start it with `--jetstream`"), "{said}");
+}
+
+#[tokio::test]
 async fn a_data_folder_that_cannot_be_is_refused() {
     let _cores = beside_others().await;
     let folder = Folder::new();
@@ -108,6 +164,10 @@ async fn help_tells_every_option() {
         "--data <FOLDER>",
         "--store <URL>",
         "--smtp <URL>",
+        "--run <PARTS>",
+        "--bridge <URL>",
+        "--name <NAME>",
+        "--no-store",
         "--check",
         "RUST_LOG",
         "SIGTERM",

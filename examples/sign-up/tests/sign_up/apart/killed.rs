@@ -65,14 +65,16 @@ async fn on_mqtt_mails_are_written_that_fell_due_while_nobody_wrote_any() {
     away(Kind::Mosquitto).await;
 }
 
-/// The process that writes mails is killed, people sign up, and each time the process of their accounts is killed as soon as
-/// the last of them was answered.
+/// The process that writes mails is killed, and then the broker, which comes back alone. People sign up, and each time the
+/// process of their accounts is killed as soon as the last of them was answered.
 async fn away(kind: Kind) {
     let _cores = beside_others().await;
     for store in [&[][..], &["--no-store"]] {
-        let (broker, folders) = (Broker::start(kind).await, Folders::new());
+        let (mut broker, folders) = (Broker::start(kind).await, Folders::new());
         let Apart { http, mut user, mut email } = Apart::start(&broker, &folders, store).await;
         email.kill().await;
+        broker.kill();
+        broker.restart().await;
         let mut to = Vec::new();
         for round in 0..3 {
             for nth in 0..10 {

@@ -1,3 +1,0 @@
--- Migration 3: the technical trace of an event, as `otp` has it on the wire. NULL for an event without one.
-
-ALTER TABLE events ADD COLUMN trace text COLLATE "C";
