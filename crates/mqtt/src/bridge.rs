@@ -275,7 +275,10 @@ impl Inner {
         let in_flight = u16::try_from(subscription.in_flight.max(1)).unwrap_or(u16::MAX);
         let keeping = Keeping::Durable { expiry_s: self.sessions.expiry_s, in_flight };
         let dial = Dial::new(self.place.clone(), session_of(client_id, subscription), keeping);
-        let queue = Queue::new(in_flight.into());
+        // mosquitto 2.0 sends several for each that is acknowledged, once some wait at it. And over a new connection those that
+        // are in hand come first, so that each has to bring as many more.
+        let in_hand = usize::from(in_flight);
+        let queue = Queue::new(self.subscription_capacity.max(in_hand).saturating_add(in_hand));
         let mut at_broker = subscription.clone();
         if self.sessions.are_alone {
             at_broker.sharing = Sharing::EveryInstance;

@@ -40,6 +40,9 @@ pub(crate) trait Role: Send + Sync + 'static {
     /// Takes what the broker sent, in its order. It must not wait: everything behind it would wait too.
     fn take(&self, line: &Arc<Line>, raw: Publish);
 
+    /// Waits until the connection has to be made anew. Cancel safe.
+    fn interrupted(&self) -> BoxFuture<'_, ()>;
+
     /// The connection is lost.
     fn lost(&self);
 }
@@ -180,6 +183,7 @@ impl Session {
         }));
         let mut greeted = pin!(Arc::clone(role).greet(Arc::clone(&line), greeting.session_present));
         let (mut is_greeted, mut is_stopping) = (false, false);
+        let mut interrupted = role.interrupted();
         let mut farewell = pin!(async {
             // A connection that is gone already takes none.
             let _ = line.client.disconnect_with_timeout(FAREWELL_TIMEOUT).await;
@@ -193,6 +197,7 @@ impl Session {
                     continue;
                 }
                 () = &mut farewell, if is_stopping => return is_greeted,
+                () = &mut interrupted, if is_greeted && !is_stopping => return true,
                 done = &mut greeted, if !is_greeted => {
                     if let Err(error) = done {
                         let session = self.dial.client_id();
