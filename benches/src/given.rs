@@ -21,6 +21,7 @@ pub async fn recorded<E: Event>(
             sender: Party::anywhere(Address::known(sender)),
             principal_id: None,
             trace_id: clock.id(),
+            trace: None,
             correlation_id: None,
             causation_id: None,
             hops: 0,

@@ -23,6 +23,7 @@
 
 pub mod mosquitto;
 pub mod nats;
+pub mod otlp;
 pub mod postgres;
 pub mod rabbitmq;
 

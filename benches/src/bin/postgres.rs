@@ -84,7 +84,8 @@ impl Bench {
         if callers == CALLERS {
             together(caller).await?;
         } else {
-            caller().await?;
+            // A task like those of the other side: what waits in `block_on` is woken from another thread each time.
+            self.tasks.spawn(caller()).await??;
         }
         let rate = amount(commits) / start.elapsed().as_secs_f64();
         Ok((rate, amount(commits) / amount(self.transactions(commits).await?)))
@@ -155,6 +156,7 @@ fn opened(clock: &Clock, nth: u64, token: &ReadToken, body: &Bytes) -> Batch {
         sender: Party::anywhere(Address::known(&SENDER)),
         principal_id: None,
         trace_id: clock.id(),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,

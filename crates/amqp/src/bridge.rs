@@ -85,6 +85,12 @@ impl AmqpBridge {
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.watch.dropped()
     }
+
+    /// How many replies came for which nobody waited any more: after the deadline of their call, twice, or forged. They were
+    /// dropped.
+    pub fn replies_unclaimed(&self) -> u64 {
+        self.0.link.watch.replies.unclaimed()
+    }
 }
 
 impl Inner {
@@ -140,6 +146,13 @@ impl Inner {
         if subscription.durable && subscription.sharing == Sharing::EveryInstance {
             let why = "its progress is one, its instances are many";
             return Err(rejected(format!("{subscription} cannot be durable and on every instance: {why}")));
+        }
+        if subscription.from_start {
+            let why =
+                "a queue holds what came since it was declared; publish it again, or leave out `from_start`";
+            return Err(rejected(format!(
+                "{subscription} cannot begin with what was published before it: {why}"
+            )));
         }
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         self.link.watch.up_until(deadline).await?;
@@ -203,6 +216,7 @@ impl EventBridge for AmqpBridge {
             name: "amqp",
             is_local: false,
             durable: true,
+            from_start: false,
             delayed_retry: true,
             dead_letters: true,
             pause: true,

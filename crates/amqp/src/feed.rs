@@ -223,19 +223,26 @@ impl Shared {
     }
 
     async fn close_channel(&self) {
-        let channel = std::mem::take(&mut *locked(&self.fed)).channel;
-        let Some(channel) = channel.filter(|channel| channel.status().connected()) else { return };
-        let closing = channel.close(200, "OK".into());
-        // An error says that it has ended before.
-        let _ = tokio::time::timeout(ASK_TIMEOUT, closing).await;
+        if let Some(channel) = self.give_up_channel() {
+            // An error says that it has ended before.
+            let _ = tokio::time::timeout(ASK_TIMEOUT, channel.close(200, "OK".into())).await;
+        }
     }
 
+    /// Takes away what nobody needs any more at the broker, and the channel: within one time, since a broker that does not
+    /// answer the first will not answer the second.
     async fn leave(&self) {
-        let channel = locked(&self.fed).channel.clone();
-        if let Some(channel) = channel.filter(|channel| channel.status().connected()) {
-            let _ = tokio::time::timeout(ASK_TIMEOUT, self.topology.leave(&channel)).await;
-        }
-        self.close_channel().await;
+        let Some(channel) = self.give_up_channel() else { return };
+        let leaving = async {
+            self.topology.leave(&channel).await;
+            channel.close(200, "OK".into()).await
+        };
+        let _ = tokio::time::timeout(ASK_TIMEOUT, leaving).await;
+    }
+
+    fn give_up_channel(&self) -> Option<Channel> {
+        let channel = std::mem::take(&mut *locked(&self.fed)).channel;
+        channel.filter(|channel| channel.status().connected())
     }
 }
 
@@ -323,8 +330,9 @@ impl Source {
             attached.channel.basic_cancel(attached.consumer.tag(), BasicCancelOptions::default());
         let cancelled = tokio::time::timeout(ASK_TIMEOUT, cancelling).await;
         if !matches!(cancelled, Ok(Ok(()))) {
-            // The connection is gone, or hangs: what it brought comes again.
+            // The connection is gone, or hangs: what it brought comes again, and nothing more is asked of it.
             self.attached = None;
+            *locked(&self.shared.fed) = Fed::default();
         }
     }
 }

@@ -34,20 +34,25 @@ use futures_util::future::BoxFuture;
 use purista_core::bridge::EventBridge;
 use purista_core::subscription::Subscription;
 
+pub mod backlog;
 pub mod commands;
 pub mod consumers;
 pub mod content;
 pub mod durable;
 pub mod endings;
 pub mod events;
+pub mod faults;
 pub mod filters;
 pub mod flow;
+pub mod kills;
+pub mod network;
+pub mod remains;
 pub mod world;
 
 use world::World;
 
-/// How long one duty may take before it counts as failed.
-const DUTY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one duty may take before it counts as failed: some of them wait for a broker to start, several times.
+const DUTY_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// One system of bridges that reach one another, fresh for each duty. What it started ends when it is dropped.
 pub trait BridgeSystem: Send + Sync + 'static {
@@ -66,9 +71,68 @@ pub trait BridgeSystem: Send + Sync + 'static {
         Box::pin(std::future::ready(Some(bridge)))
     }
 
+    /// What a duty needs to come between the processes of this system and their server. `None` says that there is no server,
+    /// and so nothing to lose: all peers are in one process.
+    fn outages(&self) -> BoxFuture<'_, Option<Arc<dyn Outages>>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    /// The same with a server that nobody else uses: it is killed.
+    fn outages_alone(&self) -> BoxFuture<'_, Option<Arc<dyn Outages>>> {
+        self.outages()
+    }
+
+    /// Takes the next dead letter of a subscription, puts it back to be handled once more as an operator would, and says what it
+    /// bore. `None` where the bridge keeps none.
+    fn replay<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, DeadLetter>> {
+        None
+    }
+
     /// Sends bytes that are no message to whoever is fed by `subscription`. `None` where nothing but messages can be sent.
     fn send_rubbish<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
         None
+    }
+}
+
+/// What a dead letter bears at a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Why it was given up.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The message as it came.
+    pub body: Vec<u8>,
+}
+
+/// A server that a duty stands in front of with a [`crate::proxy::Proxy`], or kills.
+pub trait Outages: Send + Sync + 'static {
+    /// Where it listens on this machine.
+    fn port(&self) -> u16;
+
+    /// One more process of the system, of this name, that speaks to the server through this port. It lives in the runtime of
+    /// its caller.
+    fn bridge(&self, port: u16, name: &str) -> BoxFuture<'_, Arc<dyn EventBridge>>;
+
+    /// The same, which may have durable subscriptions that lose nothing when the server is killed.
+    fn durable_bridge(&self, port: u16, name: &str) -> BoxFuture<'_, Arc<dyn EventBridge>> {
+        self.bridge(port, name)
+    }
+
+    /// Ends the server as a power cut would, and returns when it is gone.
+    fn kill(&self) -> BoxFuture<'_, ()>;
+
+    /// Starts it again, with what it has kept, and returns when it takes connections.
+    fn restart(&self) -> BoxFuture<'_, ()>;
+
+    /// Whether a restart takes seconds, so that twenty of them in a row are too many for a test.
+    fn starts_slowly(&self) -> bool {
+        false
+    }
+
+    /// Whether the server confirms before it keeps, so that what it confirmed last may be lost with it.
+    fn confirms_before_it_keeps(&self) -> bool {
+        false
     }
 }
 
@@ -148,8 +212,10 @@ macro_rules! bridge_suite {
             durable_subscription_gets_what_it_missed_in_order
             durable_subscriptions_have_places_of_their_own
             durable_message_that_fails_comes_back_until_it_is_given_up
+            durable_message_that_is_given_up_is_kept_with_its_past_and_can_be_replayed
             durable_message_in_hand_of_a_lost_process_comes_again
             durable_subscription_on_every_instance_is_refused
+            durable_subscription_from_the_start_gets_what_was_kept_or_is_refused
         );
         $crate::bridge_suite!(@tests $attributes $system endings:
             state_is_connected
@@ -159,6 +225,27 @@ macro_rules! bridge_suite {
             close_waits_for_commands_in_flight
             close_ends_a_paused_subscription
             closed_bridge_rejects
+        );
+        $crate::bridge_suite!(@tests $attributes $system remains:
+            close_leaves_no_task_behind
+            close_while_the_server_is_away_leaves_no_task_behind
+            close_on_a_silent_connection_leaves_no_task_behind
+            dropped_bridge_leaves_no_task_behind
+        );
+        $crate::bridge_suite!(@tests $attributes $system faults:
+            lost_connection_comes_back_by_itself_and_subscriptions_with_it
+            request_in_flight_at_a_cut_ends_as_unknown
+            what_is_asked_while_the_server_is_away_waits_for_it_or_never_happened
+            publish_tells_the_truth_when_the_connection_is_cut
+            silent_connection_is_noticed_and_healed
+            flapping_connection_makes_no_storm
+            connection_that_is_cut_as_soon_as_it_is_made_makes_no_storm
+            delay_only_delays
+        );
+        $crate::bridge_suite!(@tests $attributes $system kills:
+            everything_goes_on_by_itself_after_the_server_was_killed
+            no_confirmed_event_is_lost_when_the_server_is_killed
+            twenty_losses_leave_neither_tasks_nor_connections_behind
         );
     };
     (@tests $attributes:tt $system:tt $module:ident: $($duty:ident)+) => {

@@ -10,5 +10,6 @@
 )]
 
 pub mod bridge;
+pub mod proxy;
 pub mod read_models;
 pub mod store;

@@ -126,6 +126,7 @@ fn event(thing: &str, body: &str) -> NewEvent {
             sender: Party::anywhere(Address::of(ServiceId::new("Test", "1"), "count")),
             principal_id: None,
             trace_id: clock.id(),
+            trace: None,
             correlation_id: None,
             causation_id: None,
             hops: 0,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::address::{Address, ServiceId};
 use crate::checker::Checker;
@@ -69,11 +69,21 @@ impl CommandEntry {
 
     /// PURISTA's metadata of a command, the payload of `infoServiceFunctionAdded`.
     pub fn metadata(&self) -> Value {
-        let mut expose = json!({
-            "contentTypeRequest": "application/json", "contentEncodingRequest": "utf-8",
-            "contentTypeResponse": "application/json", "contentEncodingResponse": "utf-8",
-            "inputPayload": self.input(), "outputPayload": self.output(), "deprecated": false,
-        });
+        let mut expose = Map::new();
+        let mut put = |name: &str, value: Value| expose.insert(name.to_owned(), value);
+        for direction in ["Request", "Response"] {
+            put(&format!("contentType{direction}"), "application/json".into());
+            put(&format!("contentEncoding{direction}"), "utf-8".into());
+        }
+        let (input, parameter) = split(self.input(), self.parameters);
+        put("inputPayload", input);
+        if let Some(parameter) = parameter {
+            put("parameter", parameter);
+        }
+        if !self.answers_nothing() {
+            put("outputPayload", self.output());
+        }
+        put("deprecated", false.into());
         if let Some(route) = self.route {
             let query = self
                 .query_parameters()
@@ -88,9 +98,7 @@ impl CommandEntry {
                     "additionalStatusCodes": self.errors.iter().map(|(status, _)| status).collect::<Vec<_>>(),
                 },
             });
-            if let Some(fields) = expose.as_object_mut() {
-                fields.insert("http".to_owned(), http);
-            }
+            put("http", http);
         }
         json!({ "expose": expose })
     }
@@ -102,6 +110,24 @@ impl CommandEntry {
             !route.is_some_and(|route| route.path_parameters().any(|in_path| in_path == *name))
         })
     }
+}
+
+/// The schema of a command as PURISTA shows it: that of the payload, and that of the fields that travel apart, if any do.
+fn split(mut input: Value, parameters: &[&str]) -> (Value, Option<Value>) {
+    if parameters.is_empty() {
+        return (input, None);
+    }
+    let is_apart = |name: &str| parameters.contains(&name);
+    let mut parameter = input.clone();
+    for (schema, stays) in [(&mut input, false), (&mut parameter, true)] {
+        if let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            fields.retain(|name, _| is_apart(name) == stays);
+        }
+        if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+            required.retain(|name| name.as_str().is_some_and(is_apart) == stays);
+        }
+    }
+    (input, Some(parameter))
 }
 
 impl fmt::Debug for CommandEntry {
@@ -178,5 +204,42 @@ impl Catalogue {
     /// The commands of all services.
     pub fn commands(&self) -> impl Iterator<Item = &CommandEntry> {
         self.services.iter().flat_map(|service| &service.commands)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use garde::Validate;
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+    #[serde(rename_all = "camelCase")]
+    #[garde(allow_unvalidated)]
+    struct Rename {
+        user_id: String,
+        name: String,
+    }
+    impl Command for Rename {
+        const SERVICE: ServiceId = ServiceId::new("User", "1");
+        const NAME: &'static str = "rename";
+        const PARAMETERS: &'static [&'static str] = &["userId"];
+        const HTTP: Option<Route> = Some(Route::patch("users/{userId}"));
+        type Output = ();
+    }
+
+    #[test]
+    fn metadata_shows_apart_what_travels_apart_and_no_output_where_there_is_none() {
+        let expose = CommandEntry::of::<Rename>().metadata()["expose"].take();
+        let named = |schema: &Value| {
+            let fields = schema["properties"].as_object().unwrap();
+            (fields.keys().cloned().collect::<Vec<_>>(), schema["required"].clone())
+        };
+        assert_eq!(named(&expose["inputPayload"]), (vec!["name".to_owned()], json!(["name"])));
+        assert_eq!(named(&expose["parameter"]), (vec!["userId".to_owned()], json!(["userId"])));
+        assert_eq!(expose.get("outputPayload"), None);
+        assert_eq!(expose["http"]["openApi"]["query"], json!([]), "it is part of the path");
     }
 }

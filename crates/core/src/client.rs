@@ -21,6 +21,7 @@ use crate::invoke_error::{InvokeError, InvokeErrorKind};
 use crate::message::{HOPS_MAX, Message, MessageType, Party, Record};
 use crate::payload::Payload;
 use crate::sharded::{Sharded, shards};
+use crate::span;
 use crate::status::Status;
 use crate::text::Text;
 use crate::trace::TraceContext;
@@ -117,7 +118,7 @@ impl Client {
         };
         let (receiver, payload) = (Address::known(C::ADDRESS), Payload::command(command));
         let sender = entrance.sender.clone();
-        let asking = self.bridge.request(self.entering(sender, receiver, payload, None, deadline));
+        let asking = self.ask(self.entering(sender, receiver, payload, None, deadline));
         let output = decoded(asking).await;
         drop(place);
         output
@@ -137,7 +138,7 @@ impl Client {
             Ok(place) => place,
             Err(_) => self.wait_for_place(deadline).await?,
         };
-        let response = self.bridge.request(self.command(request, deadline)).await;
+        let response = self.ask(self.command(request, deadline)).await;
         drop(place);
         response
     }
@@ -213,7 +214,7 @@ impl Client {
             idempotency_key,
             ..cause.causes(self.clock.id(), MessageType::Command, self.clock.now_ms(), sender)
         };
-        decoded(self.bridge.request(Box::new(message))).await
+        decoded(self.ask(Box::new(message))).await
     }
 
     /// Publishes an event from outside of any handler. It is not recorded: the first that knows of it is who listens.
@@ -238,7 +239,12 @@ impl Client {
                 trace_id,
             )
         };
-        Ok(self.bridge.publish(message).await?)
+        Ok(span::publish(&*self.bridge, message).await?)
+    }
+
+    #[inline]
+    fn ask(&self, command: Box<Message>) -> Asking<'_> {
+        if span::is_on() { span::request(&*self.bridge, command) } else { self.bridge.request(command) }
     }
 
     /// The bridge that it speaks over.

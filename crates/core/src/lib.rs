@@ -39,6 +39,7 @@ pub mod replies;
 pub mod route;
 pub mod schema;
 pub mod sharded;
+pub mod span;
 pub mod standing;
 pub mod status;
 pub mod store;

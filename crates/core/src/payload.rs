@@ -142,10 +142,11 @@ impl Payload {
     }
 
     /// A copy of the value, decoded when there are only bytes. For who shares the payload with others: it counts nobody in
-    /// or out, which between threads costs more than the copy. An absent payload reads as JSON `null`.
+    /// or out, which between threads costs more than the copy. An absent payload reads as JSON `null`, or as `{}` where the
+    /// type is an object.
     pub fn value<T: Contract>(&self) -> Result<T, ContractError> {
         match &self.0 {
-            Repr::Empty => T::decode(b"null"),
+            Repr::Empty => absent(),
             Repr::Encoded(bytes) => T::decode(bytes),
             Repr::Typed(typed) => {
                 let mut value: Option<T> = None;
@@ -157,10 +158,10 @@ impl Payload {
     }
 
     /// The value: moved out when nobody shares it, copied when somebody does, decoded when there are only bytes.
-    /// An absent payload reads as JSON `null`.
+    /// An absent payload reads as JSON `null`, or as `{}` where the type is an object.
     pub fn take<T: Contract>(self) -> Result<T, ContractError> {
         match self.0 {
-            Repr::Empty => T::decode(b"null"),
+            Repr::Empty => absent(),
             Repr::Encoded(bytes) => T::decode(&bytes),
             Repr::Typed(typed) => {
                 let mut value: Option<T> = None;
@@ -168,11 +169,17 @@ impl Payload {
                     (None, Some(value)) => Ok(value),
                     // Another Rust type of the same contract, as in two versions of one crate.
                     (Some(other), _) => T::decode(&other.encoded()?),
-                    (None, None) => T::decode(b"null"),
+                    (None, None) => absent(),
                 }
             }
         }
     }
+}
+
+/// What a peer means who has nothing to say: PURISTA leaves the key out, also where a type without a required field waits.
+#[cold]
+fn absent<T: Contract>() -> Result<T, ContractError> {
+    T::decode(b"null").or_else(|_| T::decode(b"{}"))
 }
 
 impl fmt::Debug for Payload {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -22,12 +23,13 @@ type Ended = Result<Message, BridgeError>;
 pub struct Replies {
     pending: Arc<Mutex<HashMap<Id, oneshot::Sender<Ended>>>>,
     pending_max: usize,
+    unclaimed: Arc<AtomicU64>,
 }
 
 impl Replies {
     /// A table for at most `pending_max` calls.
     pub fn new(pending_max: usize) -> Self {
-        Self { pending: Arc::default(), pending_max }
+        Self { pending: Arc::default(), pending_max, unclaimed: Arc::default() }
     }
 
     /// Announces a call, before it is sent: its reply may be faster than the sender.
@@ -48,10 +50,20 @@ impl Replies {
         Ok(PendingReply { replies: self.clone(), correlation_id, receiver })
     }
 
-    /// Hands a reply to its call. `false` when nobody waits: it came after the deadline, twice, or was forged.
+    /// Hands a reply to its call. `false` when nobody waits, which is counted: it came after the deadline, twice, or was
+    /// forged.
     pub fn complete(&self, reply: Message) -> bool {
         let waiting = reply.correlation_id.as_ref().and_then(|id| self.lock().remove(id));
-        waiting.is_some_and(|call| call.send(Ok(reply)).is_ok())
+        let is_claimed = waiting.is_some_and(|call| call.send(Ok(reply)).is_ok());
+        if !is_claimed {
+            self.unclaimed.fetch_add(1, Ordering::Relaxed);
+        }
+        is_claimed
+    }
+
+    /// How many replies came for which nobody waited.
+    pub fn unclaimed(&self) -> u64 {
+        self.unclaimed.load(Ordering::Relaxed)
     }
 
     /// Ends one call without a reply, as when the carrier says that nobody serves it. `false` when nobody waits.
@@ -148,6 +160,7 @@ mod tests {
         assert!(!replies.complete(reply(2)), "a forged reply finds nobody");
         assert!(replies.complete(reply(1)));
         assert!(!replies.complete(reply(1)), "a second one neither");
+        assert_eq!(replies.unclaimed(), 2);
         assert!(call.until(later()).await.is_ok());
         assert_eq!(replies.pending(), 0);
     }

@@ -37,6 +37,8 @@ impl Inspector {
         let Some(validator) = self.validator() else { return found };
         let mut faults: Vec<Fault> =
             validator.iter_errors(&value).take(FAULTS_MAX).map(|e| fault_of(&e)).collect();
+        // In the order of the fields and not in that of a schema's rules, so that people find theirs.
+        faults.sort_by(|one, other| one.path.cmp(&other.path));
         if faults.is_empty() {
             faults = found;
         }

@@ -30,13 +30,17 @@ impl TraceContext {
         let trace = unhex::<16>(parts.next()?)?;
         let span = unhex::<8>(parts.next()?)?;
         let [flags] = unhex::<1>(parts.next()?)?;
-        let zeros = trace == [0; 16] || span == [0; 8];
         // A later version may append parts; version 0 may not, and version 255 is forbidden.
-        if zeros || version == [0xff] || (version == [0] && parts.next().is_some()) {
+        if version == [0xff] || (version == [0] && parts.next().is_some()) {
             return None;
         }
-        let state = tracestate.filter(|s| !s.is_empty() && s.len() <= TRACE_STATE_BYTES_MAX && s.is_ascii());
-        Some(Self { trace, span, flags, state: state.map(Into::into) })
+        Self::of_parts(trace, span, flags, tracestate)
+    }
+
+    /// The context of these ids; zeros are no ids.
+    pub fn of_parts(trace: [u8; 16], span: [u8; 8], flags: u8, tracestate: Option<&str>) -> Option<Self> {
+        let is_good = trace != [0; 16] && span != [0; 8];
+        is_good.then(|| Self { trace, span, flags, state: carried(tracestate) })
     }
 
     /// The context of a message that carries none: its own ids, where they have the form of a trace's. So a trace needs
@@ -58,6 +62,11 @@ impl TraceContext {
         Id::from_random(u128::from_be_bytes(self.trace))
     }
 
+    /// The ids of trace and span as bytes, and the flags.
+    pub const fn parts(&self) -> ([u8; 16], [u8; 8], u8) {
+        (self.trace, self.span, self.flags)
+    }
+
     /// The header `tracestate`.
     pub fn state(&self) -> Option<&str> {
         self.state.as_deref()
@@ -77,6 +86,13 @@ impl TraceContext {
         let carrier: Carrier = serde_json::from_str(otp).ok()?;
         Self::parse(&carrier.traceparent?, carrier.tracestate.as_deref())
     }
+}
+
+/// A `tracestate` that may be carried on.
+fn carried(tracestate: Option<&str>) -> Option<Arc<str>> {
+    let is_good =
+        |state: &&str| !state.is_empty() && state.len() <= TRACE_STATE_BYTES_MAX && state.is_ascii();
+    tracestate.filter(is_good).map(Into::into)
 }
 
 #[derive(Serialize, Deserialize)]

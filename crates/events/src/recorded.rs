@@ -10,6 +10,7 @@ use purista_core::id::Id;
 use purista_core::message::{Message, MessageType, Party, Record};
 use purista_core::payload::Payload;
 use purista_core::text::Text;
+use purista_core::trace::TraceContext;
 
 use crate::position::Position;
 
@@ -39,6 +40,8 @@ pub struct Cause {
     pub principal_id: Option<Arc<str>>,
     /// The flow.
     pub trace_id: Id,
+    /// The technical trace, from which whoever hears of the event continues. Most events have none, so they lie on the heap.
+    pub trace: Option<Box<TraceContext>>,
     /// The correlation of the command that caused it.
     pub correlation_id: Option<Id>,
     /// The message that caused it.
@@ -98,9 +101,11 @@ impl Recorded {
     /// `origin` names the store, so that it is known where it comes back.
     pub fn to_message(&self, origin: &Arc<str>) -> Message {
         let timestamp_ms = u64::try_from(self.recorded_at.as_millisecond()).unwrap_or(0);
-        let Cause { sender, principal_id, trace_id, correlation_id, causation_id, hops } = self.cause.clone();
+        let Cause { sender, principal_id, trace_id, trace, correlation_id, causation_id, hops } =
+            self.cause.clone();
         Message {
             correlation_id,
+            trace: trace.map(|trace| *trace),
             principal_id,
             tenant_id: self.tenant_id.clone(),
             event_name: Some(self.name.clone()),

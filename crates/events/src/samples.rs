@@ -62,6 +62,7 @@ pub(crate) fn new_event<E: Event>(event: &E) -> NewEvent {
         sender: Party::anywhere(Address::of(TESTS, "test")),
         principal_id: None,
         trace_id: Id::from_random(1),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,

@@ -45,3 +45,4 @@ mod route;
 mod served;
 mod service;
 mod site;
+mod traced;

@@ -33,6 +33,7 @@ use crate::response::{self, Answer, Flow, Problem, TRACE_ID, Whole};
 use crate::route::Place;
 use crate::served::{Page, Served};
 use crate::site::Site;
+use crate::traced;
 
 /// What separates name and value of a header field, and it from the next.
 const FIELD_SEPARATORS: usize = 4;
@@ -103,9 +104,15 @@ struct Command {
 fn run(command: Command, flow: Flow, last_touch: LastTouch) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
         let Command { exchange, permit } = command;
-        let answered = AssertUnwindSafe(exchange.answer(&flow)).catch_unwind().await;
+        let span = traced::span_of(&exchange.endpoint, exchange.trace.as_ref(), &flow);
+        let answering = async {
+            let answered = AssertUnwindSafe(exchange.answer(&flow)).catch_unwind().await;
+            answered.unwrap_or_else(|panic| panicked(&*panic, &flow))
+        };
+        let answer =
+            if span.is_none() { answering.await } else { Box::pin(traced::answering(span, answering)).await };
         drop(permit);
-        last_touch.to(answered.unwrap_or_else(|panic| panicked(&*panic, &flow)))
+        last_touch.to(answer)
     })
 }
 

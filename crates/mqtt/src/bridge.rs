@@ -120,6 +120,12 @@ impl MqttBridge {
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.dropped()
     }
+
+    /// How many replies came for which nobody waited any more: after the deadline of their call, twice, or forged. They were
+    /// dropped.
+    pub fn replies_unclaimed(&self) -> u64 {
+        self.0.link.replies.unclaimed()
+    }
 }
 
 impl Inner {
@@ -219,6 +225,12 @@ impl Inner {
         if subscription.durable && subscription.sharing == Sharing::EveryInstance {
             let why = "its progress is one, its instances are many";
             return Err(rejected(format!("{subscription} cannot be durable and on every instance: {why}")));
+        }
+        if subscription.from_start {
+            let why = "a session holds what came since it began; publish it again, or leave out `from_start`";
+            return Err(rejected(format!(
+                "{subscription} cannot begin with what was published before it: {why}"
+            )));
         }
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         let (origin, queue) = if subscription.durable {
@@ -357,6 +369,7 @@ impl EventBridge for MqttBridge {
             name: "mqtt",
             is_local: false,
             durable: self.0.sessions.client_id.is_some(),
+            from_start: false,
             delayed_retry: true,
             dead_letters: false,
             pause: true,

@@ -3,6 +3,7 @@
 //! A stream holds events only, never commands: one over the subjects of commands would answer requests itself, before any
 //! handler did.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_ID;
@@ -19,7 +20,7 @@ use purista_core::subscription::{Filter, Subscription};
 use tokio::time::Instant;
 
 use crate::address::{durable_name, event_subjects, subject_of, subjects_of};
-use crate::link::{Link, encode, rejected};
+use crate::link::{Link, closed, encode, rejected};
 use crate::wire;
 
 /// How long events are kept, unless told otherwise.
@@ -83,7 +84,8 @@ impl JetStream {
 /// The streams of a bridge.
 #[derive(Clone)]
 pub(crate) struct Streams {
-    context: Context,
+    /// The client's own; it has a task, which ends when nobody holds it any more.
+    context: Arc<RwLock<Option<Arc<Context>>>>,
     /// The stream of events.
     name: String,
     dead_letters: String,
@@ -103,13 +105,11 @@ impl Streams {
             ));
         }
         let stem = link.prefix.replace('.', "_").to_uppercase();
-        let streams =
-            Self { context, name: format!("{stem}_EVENTS"), dead_letters: format!("{stem}_DEAD_LETTERS") };
-        streams.refuse_commands(link).await?;
-        let subjects = event_subjects(&link.prefix);
-        streams.provide(&streams.name, &subjects, options).await?;
+        let (name, dead_letters) = (format!("{stem}_EVENTS"), format!("{stem}_DEAD_LETTERS"));
+        refuse_commands(&context, link).await?;
+        provide(&context, &name, &event_subjects(&link.prefix), options).await?;
         let subjects = [format!("{}.dead_letter.>", link.prefix)];
-        streams.provide(&streams.dead_letters, &subjects, options).await?;
+        provide(&context, &dead_letters, &subjects, options).await?;
         if !link.client.is_server_compatible(MANY_SUBJECTS.0, MANY_SUBJECTS.1, MANY_SUBJECTS.2) {
             tracing::warn!(
                 version = link.client.server_info().version,
@@ -117,51 +117,16 @@ impl Streams {
                  the server, and not one of its machine"
             );
         }
-        Ok(streams)
+        Ok(Self { context: Arc::new(RwLock::new(Some(Arc::new(context)))), name, dead_letters })
     }
 
-    /// A stream over commands answers them before their handlers do.
-    async fn refuse_commands(&self, link: &Link) -> Result<(), BridgeError> {
-        let commands = format!("{}.command.>", link.prefix);
-        match self.context.stream_by_subject(commands.as_str()).await {
-            Ok(stream) => Err(rejected(format!(
-                "the stream `{stream}` on the NATS server holds `{commands}`: it would answer commands before their handlers \
-                 do; take these subjects out of it"
-            ))),
-            Err(_) => Ok(()),
-        }
+    fn context(&self) -> Result<Arc<Context>, BridgeError> {
+        self.context.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)
     }
 
-    async fn provide(&self, name: &str, subjects: &[String], options: &JetStream) -> Result<(), BridgeError> {
-        let wanted = Config {
-            name: name.to_owned(),
-            subjects: subjects.to_vec(),
-            storage: StorageType::File,
-            num_replicas: options.replicas,
-            max_age: options.max_age,
-            max_bytes: i64::try_from(options.max_bytes).unwrap_or(i64::MAX),
-            discard: DiscardPolicy::New,
-            duplicate_window: DUPLICATE_WINDOW.min(options.max_age),
-            ..Config::default()
-        };
-        let made = self.context.get_or_create_stream(wanted).await;
-        let stream = made.map_err(|error| {
-            rejected(format!("the stream `{name}` cannot be made on the NATS server")).with_source(error)
-        })?;
-        let config = &stream.cached_info().config;
-        let missing: Vec<_> = subjects.iter().filter(|subject| !config.subjects.contains(subject)).collect();
-        if !missing.is_empty() {
-            return Err(rejected(format!(
-                "the stream `{name}` on the NATS server does not hold {missing:?}: add them to it, or remove it"
-            )));
-        }
-        if config.storage != StorageType::File || config.num_replicas < options.replicas {
-            return Err(rejected(format!(
-                "the stream `{name}` on the NATS server keeps less than was asked for: {:?} on {} of its servers; change it there",
-                config.storage, config.num_replicas
-            )));
-        }
-        Ok(())
+    /// Lets go of what the client keeps for streams; whoever asks for more hears that the bridge is closed.
+    pub(crate) fn end(&self) {
+        *self.context.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether a stream keeps this message when it is routed.
@@ -205,14 +170,14 @@ impl Streams {
         body: Bytes,
         deadline: Instant,
     ) -> Result<(), BridgeError> {
-        let mut was_sent = false;
+        let (context, mut was_sent) = (self.context()?, false);
         loop {
             if let Err(error) = link.watch.up_until(deadline).await {
                 return Err(if was_sent { unknown() } else { error });
             }
             let publishing = async {
                 let publish = PublishMessage::build().headers(headers.clone()).payload(body.clone());
-                self.context.send_publish(subject.clone(), publish).await?.await
+                context.send_publish(subject.clone(), publish).await?.await
             };
             let said = tokio::select! {
                 said = tokio::time::timeout_at(deadline, publishing) => said,
@@ -239,7 +204,7 @@ impl Streams {
         }
     }
 
-    /// The server's record of how far a subscription is. It is made at the end of the stream when it is not there.
+    /// The server's record of how far a subscription is. It is made where the subscription begins when it is not there.
     pub(crate) async fn consumer(
         &self,
         link: &Link,
@@ -250,7 +215,7 @@ impl Streams {
             rejected(format!("the place of {subscription} in the stream cannot be kept")).with_source(error)
         };
         let stream =
-            self.context.get_stream_no_info(&self.name).await.map_err(|error| failed(error.into()))?;
+            self.context()?.get_stream_no_info(&self.name).await.map_err(|error| failed(error.into()))?;
         let wanted = consumer_config(link, subscription, &name);
         let Ok(found) = stream.consumer_info(&name).await else {
             return stream.create_consumer(wanted).await.map_err(|error| failed(error.into()));
@@ -271,6 +236,55 @@ impl Streams {
     }
 }
 
+/// A stream over commands answers them before their handlers do.
+async fn refuse_commands(context: &Context, link: &Link) -> Result<(), BridgeError> {
+    let commands = format!("{}.command.>", link.prefix);
+    match context.stream_by_subject(commands.as_str()).await {
+        Ok(stream) => Err(rejected(format!(
+            "the stream `{stream}` on the NATS server holds `{commands}`: it would answer commands before their handlers \
+             do; take these subjects out of it"
+        ))),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn provide(
+    context: &Context,
+    name: &str,
+    subjects: &[String],
+    options: &JetStream,
+) -> Result<(), BridgeError> {
+    let wanted = Config {
+        name: name.to_owned(),
+        subjects: subjects.to_vec(),
+        storage: StorageType::File,
+        num_replicas: options.replicas,
+        max_age: options.max_age,
+        max_bytes: i64::try_from(options.max_bytes).unwrap_or(i64::MAX),
+        discard: DiscardPolicy::New,
+        duplicate_window: DUPLICATE_WINDOW.min(options.max_age),
+        ..Config::default()
+    };
+    let made = context.get_or_create_stream(wanted).await;
+    let stream = made.map_err(|error| {
+        rejected(format!("the stream `{name}` cannot be made on the NATS server")).with_source(error)
+    })?;
+    let config = &stream.cached_info().config;
+    let missing: Vec<_> = subjects.iter().filter(|subject| !config.subjects.contains(subject)).collect();
+    if !missing.is_empty() {
+        return Err(rejected(format!(
+            "the stream `{name}` on the NATS server does not hold {missing:?}: add them to it, or remove it"
+        )));
+    }
+    if config.storage != StorageType::File || config.num_replicas < options.replicas {
+        return Err(rejected(format!(
+            "the stream `{name}` on the NATS server keeps less than was asked for: {:?} on {} of its servers; change it there",
+            config.storage, config.num_replicas
+        )));
+    }
+    Ok(())
+}
+
 /// One consumer a subscription, so that one order and one bound hold for all its events. A server that knows only one subject
 /// a consumer hands over all events where several are asked for, and the filter is asked here.
 fn consumer_config(link: &Link, subscription: &Subscription, name: &str) -> ConsumerConfig {
@@ -283,7 +297,7 @@ fn consumer_config(link: &Link, subscription: &Subscription, name: &str) -> Cons
     };
     ConsumerConfig {
         durable_name: Some(name.to_owned()),
-        deliver_policy: DeliverPolicy::New,
+        deliver_policy: if subscription.from_start { DeliverPolicy::All } else { DeliverPolicy::New },
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
         max_deliver: -1,

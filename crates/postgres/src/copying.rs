@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use purista_core::id::Id;
+use purista_core::trace::TraceContext;
 use purista_events::kept::Kept;
 use purista_events::position::Position;
 use purista_events::query::Query;
@@ -248,7 +249,7 @@ const TABLES: [&str; 11] = [
 ];
 
 const EVENTS: &str = "COPY events (position, name, version, tenant, recorded_at, id, stream_version, tags, sender_service, \
-     sender_version, sender_target, sender_instance, principal, trace_id, correlation_id, causation_id, hops, body) \
+     sender_version, sender_target, sender_instance, principal, trace_id, correlation_id, causation_id, hops, body, trace) \
      FROM STDIN (FORMAT binary)";
 const TAGS: &str = "COPY tags (name, value, tenant, position) FROM STDIN (FORMAT binary)";
 const STREAMS: &str = "INSERT INTO streams (tenant, name, value, count) \
@@ -275,13 +276,14 @@ async fn add_events(transaction: &Transaction<'_>, events: &[Recorded]) -> Resul
         Type::BYTEA,
         Type::INT2,
         Type::BYTEA,
+        Type::TEXT,
     ];
     let id = |id: &Id| Blob::from(codec::id(id));
     let mut writer = pin!(BinaryCopyInWriter::new(transaction.copy_in(EVENTS).await?, &types));
     for event in events {
         let cause = &event.cause;
         let address = &cause.sender.address;
-        let row: [&(dyn ToSql + Sync); 18] = [
+        let row: [&(dyn ToSql + Sync); 19] = [
             &codec::signed(event.position.number()),
             &codec::text(&event.name),
             &i64::from(event.version),
@@ -300,6 +302,7 @@ async fn add_events(transaction: &Transaction<'_>, events: &[Recorded]) -> Resul
             &cause.causation_id.as_ref().map(id),
             &i16::from(cause.hops),
             &Blob(event.body.clone()),
+            &cause.trace.as_deref().map(TraceContext::to_otp),
         ];
         writer.as_mut().write(&row).await?;
     }

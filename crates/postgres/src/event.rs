@@ -8,6 +8,7 @@ use purista_core::event::Tags;
 use purista_core::id::Id;
 use purista_core::message::Party;
 use purista_core::text::Text;
+use purista_core::trace::TraceContext;
 use purista_events::recorded::{Cause, Recorded};
 use purista_events::store::StoreError;
 use tokio_postgres::Row;
@@ -18,20 +19,25 @@ use crate::error::corrupt;
 /// The columns in the order in which [`decode`] reads them, of the table of events `e`.
 pub(crate) const COLUMNS: &str = "e.position, e.name, e.version, e.tenant, e.recorded_at, e.id, e.stream_version, e.tags, \
      e.sender_service, e.sender_version, e.sender_target, e.sender_instance, e.principal, e.trace_id, e.correlation_id, \
-     e.causation_id, e.hops, e.body";
+     e.causation_id, e.hops, e.body, e.trace";
 
 /// The events of a statement's rows, whose columns begin at `first`. A row without an event gives none.
 pub(crate) fn decode_all(rows: &[Row], first: usize) -> Result<Vec<Recorded>, StoreError> {
     let mut events: Vec<Recorded> = Vec::with_capacity(rows.len());
     for row in rows {
-        let Some(position) = row.try_get::<_, Option<i64>>(first).map_err(|error| unreadable(0, error))?
-        else {
-            continue;
-        };
-        let event = decode(row, first, position, events.last());
-        events.push(event.map_err(|error| unreadable(position, error))?);
+        decode_next(row, first, &mut events)?;
     }
     Ok(events)
+}
+
+/// Takes in one more row.
+pub(crate) fn decode_next(row: &Row, first: usize, events: &mut Vec<Recorded>) -> Result<(), StoreError> {
+    let Some(position) = row.try_get::<_, Option<i64>>(first).map_err(|error| unreadable(0, error))? else {
+        return Ok(());
+    };
+    let event = decode(row, first, position, events.last());
+    events.push(event.map_err(|error| unreadable(position, error))?);
+    Ok(())
 }
 
 fn unreadable(position: i64, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
@@ -75,6 +81,7 @@ fn decode(row: &Row, first: usize, position: i64, before: Option<&Recorded>) -> 
             },
             principal_id: principal.map(|name| shared(&codec::text_of(name), principal_before)),
             trace_id: required(13)?,
+            trace: row.try_get::<_, Option<&str>>(at(18))?.and_then(TraceContext::from_otp).map(Box::new),
             correlation_id: id(14)?,
             causation_id: id(15)?,
             hops: u8::try_from(hops)?,

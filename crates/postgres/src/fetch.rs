@@ -1,19 +1,22 @@
-//! Reading events: pages, views, and what can be followed. Each is one statement, and so of one moment.
+//! Reading events: pages, views, and what can be followed. What has to be of one moment is one statement.
+
+use std::pin::pin;
 
 use deadpool_postgres::Client;
+use futures_util::{StreamExt as _, TryFutureExt as _};
 use jiff::Timestamp;
 use purista_events::form::{Counted, Form};
 use purista_events::position::{Position, ReadToken};
 use purista_events::query::Query;
 use purista_events::recorded::Recorded;
 use purista_events::store::{Direction, FollowPage, PAGE_MAX, StoreError};
-use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, RowStream};
 
 use crate::error::{corrupt, read_failed};
 use crate::event::{self, COLUMNS};
 use crate::place::Moment;
-use crate::selection::{Range, Select, UpTo};
+use crate::selection::{Range, Select, UpTo, limit};
 use crate::{codec, forms};
 
 /// Runs a statement that is prepared once a connection.
@@ -27,12 +30,24 @@ pub(crate) async fn rows(
     client.query(&statement, values).await.map_err(read_failed(what))
 }
 
-fn limit(events: usize) -> i64 {
-    i64::try_from(events).unwrap_or(i64::MAX)
+/// The rows of a statement, as the server sends them.
+pub(crate) async fn stream(
+    client: &Client,
+    select: &Select,
+    what: &'static str,
+) -> Result<RowStream, StoreError> {
+    let statement = client.prepare_cached(&select.sql).await.map_err(read_failed(what))?;
+    client.query_raw(&statement, select.parameters()).await.map_err(read_failed(what))
 }
 
-fn ordered(direction: Direction) -> &'static str {
-    if direction == Direction::Forwards { "ASC" } else { "DESC" }
+/// The events of a statement, taken apart while the server still sends the next.
+async fn selected(client: &Client, select: &Select, what: &'static str) -> Result<Vec<Recorded>, StoreError> {
+    let mut rows = pin!(stream(client, select, what).await?);
+    let mut events = Vec::new();
+    while let Some(row) = rows.next().await {
+        event::decode_next(&row.map_err(read_failed(what))?, 0, &mut events)?;
+    }
+    Ok(events)
 }
 
 /// One page in either direction.
@@ -45,13 +60,7 @@ pub(crate) async fn page(
 ) -> Result<Vec<Recorded>, StoreError> {
     let from = codec::signed(from.number());
     let range = Range { from, up_to: UpTo::End, direction, limit: limit(events) };
-    let select = Select::positions(query, range);
-    let order = ordered(direction);
-    let sql = format!(
-        "SELECT {COLUMNS} FROM ({}) s JOIN events e ON e.position = s.position ORDER BY e.position {order}",
-        select.sql
-    );
-    event::decode_all(&rows(client, &sql, &select.parameters(), "read of a page").await?, 0)
+    selected(client, &Select::events(query, range, COLUMNS), "read of a page").await
 }
 
 /// The first page of what a query selects after a position, and what a decision on it has seen.
@@ -62,11 +71,11 @@ pub(crate) async fn view(
 ) -> Result<(Vec<Recorded>, ReadToken), StoreError> {
     let from = codec::signed(after.number());
     let range = Range { from, up_to: UpTo::End, direction: Direction::Forwards, limit: limit(PAGE_MAX) };
-    let select = Select::positions(query, range);
+    let select = Select::events(query, range, COLUMNS);
     let sql = format!(
         "SELECT m.snapshot, m.era, m.head, {COLUMNS} FROM (SELECT pg_current_snapshot()::text AS snapshot, era, \
          (SELECT coalesce(max(position), 0) FROM events) AS head FROM log) m \
-         LEFT JOIN ({}) s ON true LEFT JOIN events e ON e.position = s.position ORDER BY e.position",
+         LEFT JOIN ({}) e ON true ORDER BY e.position",
         select.sql
     );
     let rows = rows(client, &sql, &select.parameters(), "read of a view").await?;
@@ -94,6 +103,9 @@ pub(crate) async fn rest(
     Ok(last.filter(|last| *last <= token.position() || !events.is_empty()).map(|last| (events, last)))
 }
 
+/// The last event that can no longer be overtaken.
+const END: &str = "SELECT coalesce(max(position), 0) FROM events WHERE position < (SELECT horizon())";
+
 /// The next page of what is followed.
 pub(crate) async fn follow(
     client: &Client,
@@ -101,25 +113,19 @@ pub(crate) async fn follow(
     from: Position,
     events_max: usize,
 ) -> Result<FollowPage, StoreError> {
-    let start = codec::signed(from.number());
-    let range =
-        Range { from: start, up_to: UpTo::Horizon, direction: Direction::Forwards, limit: limit(events_max) };
-    let select = Select::positions(query, range);
-    let sql = format!(
-        "SELECT m.head, {COLUMNS} FROM (SELECT coalesce(max(position), 0) AS head FROM events \
-         WHERE position < (SELECT horizon())) m LEFT JOIN ({}) s ON true \
-         LEFT JOIN events e ON e.position = s.position ORDER BY e.position",
-        select.sql
-    );
-    let rows = rows(client, &sql, &select.parameters(), "read of what follows").await?;
-    let head = rows.first().map_or(Ok(0), |row| row.try_get(0)).map_err(read_failed("read of the head"))?;
-    let head = codec::position(head);
-    let events = event::decode_all(&rows, 1)?;
+    let select = Select::events(query, Range::followed(from, events_max), COLUMNS);
+    let what = "read of what follows";
+    let end = client.prepare_cached(END).await.map_err(read_failed(what))?;
+    // Both are on their way at once. The end is asked for first: the moment of the rows is later, so that they are all that is
+    // selected up to there.
+    let end = client.query_one(&end, &[]).map_err(read_failed(what));
+    let (end, events) = futures_util::try_join!(end, selected(client, &select, what))?;
+    let head = codec::position(end.try_get(0).map_err(read_failed(what))?);
     let looked_up_to = match events.last() {
         // The page is full: what comes after its last event was not looked at.
         Some(last) if events.len() == events_max => last.position,
         None if events_max == 0 => from,
-        _ => from.max(head),
+        last => from.max(head).max(last.map_or(from, |last| last.position)),
     };
     Ok(FollowPage { events, looked_up_to, is_caught_up: looked_up_to >= head })
 }

@@ -63,44 +63,32 @@ pub(crate) async fn run(client: &Client, orders: &[Order]) -> Result<Vec<Vec<Row
 
 /// How a group ended whose writes were sent together with `COMMIT`.
 pub(crate) enum End {
-    /// It is durable; and what the statement behind it says.
-    Committed(Result<Vec<Row>, Error>),
+    /// It is durable.
+    Committed,
     /// It was not committed.
     Failed(Error),
     /// The answer to `COMMIT` was lost.
     Unknown(Error),
 }
 
-/// Sends all of these in order, then `COMMIT`, then one more that sees what is committed.
-pub(crate) async fn commit(client: &Client, orders: &[Order], after: &Order) -> End {
+/// Sends all of these in order, and then `COMMIT`.
+pub(crate) async fn commit(client: &Client, orders: &[Order]) -> End {
     let sent = send(orders.iter().map(|order| query(client, order)).collect()).await;
     if let Some(error) = sent.failed {
         // Something was not even sent: without it nothing may be committed.
         return End::Failed(error);
     }
-    let mut last = send(vec![simple(client, "COMMIT"), query(client, after)]).await;
+    let last = send(vec![simple(client, "COMMIT")]).await;
     if let Err(error) = sent.land().await {
         // The transaction failed before its COMMIT, which the server took for a ROLLBACK: unless the connection was lost,
         // and nobody knows how far the server came.
         return if error.code().is_some() { End::Failed(error) } else { End::Unknown(error) };
     }
-    if let Some(error) = last.failed.take() {
-        return End::Unknown(error);
+    match last.land().await {
+        Ok(_) => End::Committed,
+        Err(error) if is_refusal(&error) => End::Failed(error),
+        Err(error) => End::Unknown(error),
     }
-    let mut last = last.rest.into_iter();
-    let committed = match last.next() {
-        Some(Waiting::Here(rows)) => Ok(rows),
-        Some(Waiting::Flying(answer)) => answer.await,
-        None => Ok(Vec::new()),
-    };
-    if let Err(error) = committed {
-        return if is_refusal(&error) { End::Failed(error) } else { End::Unknown(error) };
-    }
-    End::Committed(match last.next() {
-        Some(Waiting::Flying(answer)) => answer.await,
-        Some(Waiting::Here(rows)) => Ok(rows),
-        None => Ok(Vec::new()),
-    })
 }
 
 /// Whether the server says that a COMMIT did not happen: it could not be serialised, or a constraint did not hold at its end.

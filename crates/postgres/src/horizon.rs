@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_postgres::{Client, Error, Statement};
 use tokio_util::sync::CancellationToken;
 
@@ -63,25 +64,36 @@ impl<'s> Watch<'s> {
 
     async fn run(&mut self) -> Result<(), Error> {
         let mut wait = AGAIN[0];
+        // When others are told of what was committed here.
+        let mut due = None;
         loop {
             let is_caught_up = self.look().await?;
             let pause = if is_caught_up { POLL } else { wait };
             wait = if is_caught_up { AGAIN[0] } else { (wait * 2).min(AGAIN[1]) };
-            tokio::select! {
-                () = self.shared.written.notified() => {
-                    self.look().await?;
-                    // What is committed meanwhile is told with it.
-                    tokio::time::sleep(GATHERED_FOR).await;
-                    self.client.batch_execute(&self.tell).await?;
-                }
-                word = self.words.recv() => {
-                    if word.is_none() {
-                        // The connection has ended: the next look says why.
-                        wait = AGAIN[0];
-                        tokio::time::sleep(AGAIN[1]).await;
+            let (looked_at, look_at) = (Instant::now(), Instant::now() + pause);
+            loop {
+                let tell_at = due.unwrap_or(look_at + POLL);
+                tokio::select! {
+                    () = self.shared.written.notified() => {
+                        due.get_or_insert_with(|| Instant::now() + GATHERED_FOR);
+                        // Under load one look stands for all commits of a moment.
+                        tokio::time::sleep_until(looked_at + AGAIN[0]).await;
+                        break;
                     }
+                    word = self.words.recv() => {
+                        if word.is_none() {
+                            // The connection has ended: the next look says why.
+                            wait = AGAIN[0];
+                            tokio::time::sleep(AGAIN[1]).await;
+                        }
+                        break;
+                    }
+                    () = tokio::time::sleep_until(tell_at), if due.is_some() => {
+                        self.client.batch_execute(&self.tell).await?;
+                        due = None;
+                    }
+                    () = tokio::time::sleep_until(look_at) => break,
                 }
-                () = tokio::time::sleep(pause) => {}
             }
         }
     }

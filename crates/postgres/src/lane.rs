@@ -16,7 +16,6 @@ use crate::connect::Server;
 use crate::error::{Severity, closed, severity};
 use crate::flight::{self, End};
 use crate::group::{Member, Outcome, Session, Statements, Transaction};
-use crate::horizon::HEAD;
 use crate::queue::{Answer, Job};
 use crate::shared::Shared;
 
@@ -185,19 +184,18 @@ impl Connection {
             group.iter().map(|job| (&job.batch, job.state_texts.as_slice())).collect();
         let mut session = self.session(schema);
         let decided = session.decide(shared, &members, Transaction::Begins).await;
-        let after = session.order(HEAD, Vec::new()).await;
-        let (Outcome { answers, orders, head, forms }, after) = match (decided, after) {
-            (Ok(outcome), Ok(after)) => (outcome, after),
-            (Err(error), _) | (_, Err(error)) => return Err(self.taken_back(error).await),
+        let Outcome { answers, orders, head, forms } = match decided {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(self.taken_back(error).await),
         };
         if orders.is_empty() {
             self.client.batch_execute("ROLLBACK").await.map_err(Failure::Refused)?;
             return Ok(answers);
         }
-        match flight::commit(&self.client, &orders, &after).await {
-            End::Committed(found) => {
+        match flight::commit(&self.client, &orders).await {
+            End::Committed => {
                 shared.forms.add(forms);
-                shared.committed(head, found.ok().as_deref());
+                shared.committed(head);
                 Ok(answers)
             }
             End::Failed(error) => Err(self.taken_back(error).await),

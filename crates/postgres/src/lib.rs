@@ -30,6 +30,7 @@
 //! Look first at `place`, which says how the log is ordered, then at `lane`, which writes: `known` is what a group asks,
 //! `decision` what becomes of each batch, `write` what is written. `sql/1-log.sql` says where everything lies.
 
+mod ahead;
 mod check;
 mod codec;
 mod connect;

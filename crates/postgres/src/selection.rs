@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use purista_core::event::TAGS_MAX;
 use purista_core::text::Text;
+use purista_events::position::Position;
 use purista_events::query::{Query, QueryItem, TenantScope};
 use purista_events::store::Direction;
 use tokio_postgres::types::ToSql;
@@ -31,6 +32,23 @@ pub(crate) struct Range {
     pub(crate) direction: Direction,
     /// The most that is looked for.
     pub(crate) limit: i64,
+}
+
+impl Range {
+    /// What follows a position, as far as it can no longer be overtaken.
+    pub(crate) fn followed(from: Position, events_max: usize) -> Self {
+        Self {
+            from: codec::signed(from.number()),
+            up_to: UpTo::Horizon,
+            direction: Direction::Forwards,
+            limit: limit(events_max),
+        }
+    }
+}
+
+/// A number of events as a parameter.
+pub(crate) fn limit(events: usize) -> i64 {
+    i64::try_from(events).unwrap_or(i64::MAX)
 }
 
 /// A value of a parameter.
@@ -79,6 +97,26 @@ impl Select {
             }
         };
         Self { sql, values: writing.values }
+    }
+
+    /// The events that a query selects in a range, in its order, with these columns of the table `e`. Where everything is
+    /// selected their own table is read in order; else an index says where they are.
+    pub(crate) fn events(query: &Query, range: Range, columns: &str) -> Self {
+        let is_everything = |item: &QueryItem| item.tags.is_empty() && item.types.is_empty();
+        if query.items.iter().any(is_everything) || query.items.is_empty() {
+            let whole = Query { items: Vec::new(), ..query.clone() };
+            let mut select = Self::positions(&whole, range);
+            // It reads the table already.
+            select.sql = select.sql.replacen("e.position", columns, 1);
+            return select;
+        }
+        let mut select = Self::positions(query, range);
+        let order = if range.direction == Direction::Forwards { "ASC" } else { "DESC" };
+        select.sql = format!(
+            "SELECT {columns} FROM ({}) s JOIN events e ON e.position = s.position ORDER BY s.position {order}",
+            select.sql
+        );
+        select
     }
 
     /// The values as the client takes them.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use purista_core::clock::Clock;
 use purista_events::position::Position;
 use tokio::sync::{Notify, watch};
-use tokio_postgres::Row;
 
 use crate::codec;
 use crate::forms::KnownForms;
@@ -49,13 +48,8 @@ impl Shared {
         });
     }
 
-    /// A group was committed whose last position is this; `head` is what the look behind the commit found.
-    pub(crate) fn committed(&self, last: i64, head: Option<&[Row]>) {
-        let head = head.and_then(|rows| rows.first()).and_then(|row| row.try_get::<_, i64>(0).ok());
-        if let Some(head) = head {
-            self.reached(head);
-        }
-        // Also where the head is there already: other processes follow as well.
+    /// A group was committed whose last position is this.
+    pub(crate) fn committed(&self, last: i64) {
         if codec::position(last) > Position::START {
             self.written.notify_one();
         }

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ahead::{Place, ReadAhead};
 use crate::connect::{self, Server};
 use crate::error::{closed, unconnected};
 use crate::lane::Lane;
@@ -35,7 +36,7 @@ use crate::leases::Leases;
 use crate::opening::{OpenSchema, Opening};
 use crate::queue::{Job, Queue, units};
 use crate::shared::Shared;
-use crate::{fetch, horizon, receipts, snapshot, state, subscriptions, upkeep};
+use crate::{ahead, fetch, horizon, receipts, snapshot, state, subscriptions, upkeep};
 
 pub use crate::queue::QUEUE_MAX;
 
@@ -65,6 +66,7 @@ pub(crate) struct Handle {
     pub(crate) shared: Arc<Shared>,
     pub(crate) server: Server,
     leases: Leases,
+    ahead: ReadAhead,
     stop: CancellationToken,
     /// The lanes.
     writers: TaskTracker,
@@ -96,7 +98,8 @@ impl PostgresStore {
         let room = Arc::new(Semaphore::new(QUEUE_MAX));
         let leases = Leases::new(server.clone(), stop.clone());
         let (origin, writers) = (opened.origin.into(), lanes);
-        let handle = Handle { origin, jobs, room, pool, shared, server, leases, stop, writers };
+        let ahead = ReadAhead::new(readers);
+        let handle = Handle { origin, jobs, room, pool, shared, server, leases, ahead, stop, writers };
         Ok(Self { handle: Arc::new(handle) })
     }
 }
@@ -172,6 +175,26 @@ impl Handle {
                 Err(StoreError::new(StoreErrorKind::Overloaded, what))
             }
         }
+    }
+
+    /// The next page; while it is handled, those behind it are read.
+    async fn follow(&self, query: &Query, from: Position, limit: usize) -> Result<FollowPage, StoreError> {
+        if self.is_closed() {
+            return Err(closed());
+        }
+        if let Some(page) = self.ahead.page(query, from, limit).await {
+            return Ok(page);
+        }
+        let client = self.client("read of what follows").await?;
+        let page = fetch::follow(&client, query, from, limit).await?;
+        if limit > 0 && page.events.len() == limit {
+            let place = Place { query: query.clone(), from: page.looked_up_to, limit };
+            if let Some(pages) = self.ahead.reader(place.clone()) {
+                let reading = ahead::read(client, place, pages);
+                self.server.tasks.spawn(self.stop.clone().run_until_cancelled_owned(reading));
+            }
+        }
+        Ok(page)
     }
 
     async fn close(&self) {
@@ -260,10 +283,7 @@ impl EventStore for PostgresStore {
         from: Position,
         limit: usize,
     ) -> BoxFuture<'a, Result<FollowPage, StoreError>> {
-        Box::pin(async move {
-            let client = self.handle.client("read of what follows").await?;
-            fetch::follow(&client, query, from, limit.min(PAGE_MAX)).await
-        })
+        Box::pin(self.handle.follow(query, from, limit.min(PAGE_MAX)))
     }
 
     fn head(&self) -> watch::Receiver<Position> {

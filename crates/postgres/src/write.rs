@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use purista_core::trace::TraceContext;
 use purista_events::batch::{Receipt, StoredReply};
 use purista_events::recorded::Recorded;
 use purista_events::subscriptions::{DeadLetter, DeadLetterSource, Parked};
@@ -17,9 +18,9 @@ pub(crate) type Writing = (&'static str, Vec<Column>);
 
 const EVENTS: &str = "INSERT INTO events (position, name, version, tenant, recorded_at, id, stream_version, tags, \
      sender_service, sender_version, sender_target, sender_instance, principal, trace_id, correlation_id, causation_id, \
-     hops, body) SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bytea[], \
+     hops, body, trace) SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bytea[], \
      $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::bytea[], $13::text[], $14::bytea[], \
-     $15::bytea[], $16::bytea[], $17::smallint[], $18::bytea[])";
+     $15::bytea[], $16::bytea[], $17::smallint[], $18::bytea[], $19::text[])";
 const TAGS: &str = "INSERT INTO tags (name, value, tenant, position) \
      SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])";
 const STREAMS: &str = "INSERT INTO streams (tenant, name, value, count) \
@@ -173,6 +174,7 @@ fn log(decided: &Decided<'_>, known: &Known, writings: &mut Vec<Writing>) {
             column(each().map(|event| event.cause.causation_id.as_ref().map(id))),
             column(each().map(|event| i16::from(event.cause.hops))),
             column(each().map(|event| Blob(event.body.clone()))),
+            column(each().map(|event| event.cause.trace.as_deref().map(TraceContext::to_otp))),
         ],
     ));
     let tags = || {

@@ -11,6 +11,7 @@ use purista_core::subscription::Sharing;
 use purista_events::batch::Batch;
 use purista_events::subscriptions::{DeadLetter, DeadLetterSource, Failure, SubscriptionId};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::commit::{Beside, CommitError, commit, settled};
 use crate::hearing::{Heard, Hears};
@@ -104,7 +105,8 @@ impl<L: Hears> Feed<L> {
                 let consumed = self.is_durable().then(|| (self.id.clone(), heard.message.id.clone()));
                 let consumed = consumed.filter(|_| self.runtime.store.is_some());
                 let beside = Beside { consumed, ..Beside::default() };
-                match Box::pin(commit(&self.runtime, &heard.message, changes, beside)).await {
+                let committing = commit(&self.runtime, &heard.message, changes, beside);
+                match Box::pin(committing.instrument(heard.span.clone())).await {
                     Ok(()) | Err(CommitError::AlreadyDone) => {
                         heard.settled(Ending::Done);
                         return Outcome::Ack;

@@ -8,12 +8,15 @@ use purista_core::bridge::BridgeError;
 use purista_core::error::chain;
 use purista_core::id::Id;
 use purista_core::message::Message;
+use purista_core::span;
 use purista_core::store::{KeyValueError, KeyValueErrorKind};
 use purista_events::batch::{Append, Batch, Condition, StoredReply};
 use purista_events::recorded::NewEvent;
 use purista_events::store::{EventStore, StoreError, StoreErrorKind};
 use purista_events::subscriptions::{ParkedChange, ProgressChange, SubscriptionId};
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::runtime::Runtime;
 use crate::state::StateBackend;
@@ -94,19 +97,45 @@ pub(crate) async fn commit(
             batch.parked = beside.parked;
             batch.deadline = beside.deadline;
             if !batch.is_empty() {
-                settled(store, batch).await?;
+                let span = commit_span(&batch, message);
+                let committed = settled(store, batch).instrument(span.clone()).await;
+                committed.inspect_err(|error| span::failed(&span, kind_of(error.kind())))?;
             }
         }
         None => write_state(runtime, message, changes.state.into_values()).await?,
     }
     for event in published {
-        runtime
-            .bridge
-            .publish(event)
+        span::publish(&*runtime.bridge, event)
             .await
             .map_err(|error: BridgeError| CommitError::Unknown(chain(&error)))?;
     }
     Ok(())
+}
+
+fn commit_span(batch: &Batch, message: &Message) -> Span {
+    if !span::is_on() {
+        return Span::none();
+    }
+    let events: usize = batch.appends.iter().map(|append| append.events.len()).sum();
+    tracing::info_span!(
+        "purista.eventStore.commit",
+        otel.kind = "internal",
+        otel.status_code = Empty,
+        error.type = Empty,
+        purista.traceId = %message.trace_id,
+        purista.store.events = i64::try_from(events).unwrap_or(i64::MAX),
+        purista.store.states = i64::try_from(batch.state.len()).unwrap_or(i64::MAX),
+    )
+}
+
+fn kind_of(kind: StoreErrorKind) -> &'static str {
+    match kind {
+        StoreErrorKind::Conflict | StoreErrorKind::StateConflict => "conflict",
+        StoreErrorKind::KeyTaken => "key_taken",
+        StoreErrorKind::AlreadyDone => "already_done",
+        StoreErrorKind::Unknown => "unknown",
+        _ => "rejected",
+    }
 }
 
 /// The events under the first condition; the others guard the batch by themselves.

@@ -15,12 +15,13 @@ use purista_core::invoke_error::{InvokeError, InvokeErrorKind};
 use purista_core::message::{Message, MessageType, Party, Record};
 use purista_core::payload::Payload;
 use purista_core::recording::{CheckedEvent, RecordError, Recording};
+use purista_core::span;
 use purista_core::status::Status;
 use purista_core::text::Text;
+use purista_core::trace::TraceContext;
 use purista_events::batch::Condition;
 use purista_events::recorded::{Cause, NewEvent};
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use crate::gated::{GatedConfig, GatedSecrets};
 use crate::idempotency;
@@ -188,10 +189,10 @@ impl<S> Context<S> {
 
     /// Adds a checked event; says whether it goes into the log.
     pub(crate) fn record<E: Event>(&self, event: E) -> Result<bool, EmitError> {
-        let _span = tracing::debug_span!("purista.emitEvent", event = E::NAME).entered();
         let id = self.runtime().clock.id();
         if E::RECORDED && self.runtime().store.is_some() {
-            let recorded = NewEvent::of(&event, id, self.cause()).map_err(RecordError::not_encodable::<E>)?;
+            let recorded =
+                NewEvent::of(&event, id, self.cause(E::NAME)).map_err(RecordError::not_encodable::<E>)?;
             RecordError::check_bounds(E::NAME, recorded.body.len(), recorded.tags.len())?;
             self.change(|changes| changes.recorded.push(recorded))?;
             return Ok(true);
@@ -210,6 +211,7 @@ impl<S> Context<S> {
         Message {
             event_name: Some(Text::known(name)),
             correlation_id: self.inner.message.correlation_id.clone(),
+            trace: self.trace_of_event(name),
             record: Some(Box::new(record)),
             payload,
             ..self.inner.message.causes(
@@ -234,14 +236,13 @@ impl<S> Context<S> {
             guarded.has_decided = true;
             for CheckedEvent { name, version, tags, body, is_recorded } in recording.into_events() {
                 if is_recorded {
-                    let name = Text::known(name);
                     changes.recorded.push(NewEvent {
                         id: clock.id(),
-                        name,
+                        name: Text::known(name),
                         version,
                         tags,
                         body,
-                        cause: self.cause(),
+                        cause: self.cause(name),
                     });
                 } else {
                     let payload = Payload::encoded(body);
@@ -278,12 +279,23 @@ impl<S> Context<S> {
         self.inner.unit.change(change).map_err(|closed| EmitError(EmitErrorKind::Closed(closed)))
     }
 
-    fn cause(&self) -> Cause {
+    /// The place in the trace from which those continue who hear the event.
+    #[inline(never)]
+    fn trace_of_event(&self, name: &str) -> Option<TraceContext> {
+        let message = &self.inner.message;
+        if span::is_on() {
+            return span::emitting(name, message.trace.as_ref(), &message.trace_id);
+        }
+        message.trace.clone()
+    }
+
+    fn cause(&self, event: &str) -> Cause {
         let message = &self.inner.message;
         Cause {
             sender: self.inner.place.sender.clone(),
             principal_id: message.principal_id.clone(),
             trace_id: message.trace_id.clone(),
+            trace: self.trace_of_event(event).map(Box::new),
             correlation_id: message.correlation_id.clone(),
             causation_id: Some(message.id.clone()),
             hops: message.hops.saturating_add(1),
@@ -332,12 +344,9 @@ impl<S> Context<S> {
         let deadline = self.deadline().min(own);
         let derived = || idempotency::derived_key(&self.inner.message, C::ADDRESS, input, nth);
         let key = self.runtime().derives_keys.then(derived);
-        let span = tracing::debug_span!("invoke", otel.name = %format_args!("{}.invoke", place.sender.address),
-            receiver = %Address::known(C::ADDRESS));
         self.runtime()
             .client
             .invoke_for(&self.inner.message, place.sender.clone(), command, deadline, key)
-            .instrument(span)
             .await
     }
 

@@ -18,10 +18,12 @@ use purista_core::parameter::Parameters;
 use purista_core::payload::Payload;
 use purista_core::schema::Inspector;
 use purista_core::sharded::Sharded;
+use purista_core::span;
 use purista_core::status::Status;
 use purista_core::text::Text;
 use purista_events::batch::StoredReply;
-use tracing::Instrument;
+use tracing::level_filters::LevelFilter;
+use tracing::{Instrument, Span};
 
 use crate::commit::{Beside, CommitError, commit};
 use crate::context::{Context, Place};
@@ -35,6 +37,7 @@ use crate::steps::Steps;
 use crate::unit_of_work::Changes;
 
 mod redeciding;
+mod seen;
 
 /// One command of a running host.
 struct Serving<S, C: Command, F> {
@@ -84,24 +87,15 @@ where
         let given =
             Given { payload: message.take_payload(), parameter: message.take_parameter().map(Box::new) };
         let context = Context::new(Arc::clone(self.places.mine()), message, attempt);
-        // A disabled span costs nothing, an entered one a look-up at every poll.
-        if !tracing::enabled!(tracing::Level::INFO) {
-            return if DECIDES {
-                Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given))
-            } else {
-                Box::pin(dispatch::<S, C, F, Fut>(context, given))
-            };
+        // A disabled span costs nothing, an entered one a look-up at every poll. `tracing::enabled!` would be remembered by
+        // filters for the next span of this thread.
+        if LevelFilter::current() >= LevelFilter::INFO {
+            return seen::dispatch::<S, C, F, Fut, DECIDES>(context, given);
         }
-        let message = context.message();
-        let span = tracing::info_span!(
-            "purista.command.received", otel.name = C::NAME, command = %context.place().sender.address,
-            trace_id = %message.trace_id, message_id = %message.id, principal_id = message.principal_id.as_deref(),
-            tenant_id = message.tenant_id.as_deref()
-        );
         if DECIDES {
-            Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given).instrument(span))
+            Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given))
         } else {
-            Box::pin(dispatch::<S, C, F, Fut>(context, given).instrument(span))
+            Box::pin(dispatch::<S, C, F, Fut>(context, given))
         }
     }
 }
@@ -310,7 +304,9 @@ fn decoded<S, C: Command, F>(
         if payload.is_typed() {
             return payload.take().map_err(|_| refuse(&serving.inspector, None, Vec::new()));
         }
-        let json = payload.into_bytes()?.unwrap_or_else(|| Bytes::from_static(b"null"));
+        let Some(json) = payload.into_bytes()? else {
+            return Payload::empty().take().map_err(|_| refuse(&serving.inspector, None, Vec::new()));
+        };
         return C::decode(&json).map_err(|_| refuse(&serving.inspector, Some(&json), Vec::new()));
     };
     let json = payload.bytes()?.unwrap_or_else(|| Bytes::from_static(b"null"));
@@ -466,7 +462,7 @@ fn answered_before<S>(context: &Context<S>, reply: StoredReply) -> Box<Message> 
 
 #[cold]
 fn refused<S>(context: &Context<S>, failure: &Failure) -> Box<Message> {
-    let _span = tracing::debug_span!("sendErrorResponse").entered();
+    span::failed(&Span::current(), &failure.status().code().to_string());
     let (message, place) = (context.message(), context.place());
     if failure.is_handled() {
         tracing::debug!(command = %place.sender.address, trace_id = %message.trace_id, error = failure.report(), "refused");

@@ -80,6 +80,10 @@ impl Failure {
         }
     }
 
+    pub(crate) fn status(&self) -> Status {
+        self.status
+    }
+
     pub(crate) fn is_handled(&self) -> bool {
         self.is_handled
     }

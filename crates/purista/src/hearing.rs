@@ -2,6 +2,7 @@
 
 use purista_core::bridge::Carried;
 use purista_core::error::HandlerError;
+use tracing::Span;
 
 use crate::listening::Terms;
 use crate::observation::Ending;
@@ -25,13 +26,15 @@ pub(crate) struct Heard {
     pub(crate) message: Carried,
     /// What the handler did, when it succeeded; it may be nothing to commit.
     pub(crate) result: Result<Option<Box<Changes>>, HandlerError>,
+    /// In which it was handled, and its commit is, too; none where no traces are sent.
+    pub(crate) span: Span,
     report: Option<Box<dyn FnOnce(Ending) + Send + Sync>>,
 }
 
 impl Heard {
     /// An attempt that nobody watches.
     pub(crate) fn of(message: Carried, result: Result<Option<Box<Changes>>, HandlerError>) -> Self {
-        Self { message, result, report: None }
+        Self { message, result, span: Span::none(), report: None }
     }
 
     /// How it is settled is told to an observer.

@@ -13,9 +13,11 @@ use purista_core::fault::Fault;
 use purista_core::message::{Message, MessageType};
 use purista_core::parameter;
 use purista_core::schema::Inspector;
+use purista_core::span::{self, Handler};
 use purista_events::subscriptions::SubscriptionId;
 use tokio::time::Instant;
 use tracing::Instrument;
+use tracing::level_filters::LevelFilter;
 
 use crate::bridge_fed::BridgeFed;
 use crate::context::{Context, Place};
@@ -111,16 +113,25 @@ where
     }
 
     async fn hear(&self, message: Carried, attempt: u32, begun: Option<Box<Changes>>) -> Heard {
-        // A disabled span costs nothing, an entered one a look-up at every poll.
-        if !tracing::enabled!(tracing::Level::INFO) {
+        // A disabled span costs nothing, an entered one a look-up at every poll. `tracing::enabled!` would be remembered by
+        // filters for the next span of this thread.
+        if LevelFilter::current() < LevelFilter::INFO {
             return attempted(self, message, attempt, begun).await;
         }
-        // A subscription begins a trace of its own and is linked to the one that it heard of.
-        let span = tracing::info_span!(
-            "purista.subscription.eventReceived", otel.name = self.listening.terms.name,
-            subscription = %self.listening.address, trace_id = %message.trace_id, message_id = %message.id, attempt,
-            principal_id = message.principal_id.as_deref(), tenant_id = message.tenant_id.as_deref()
-        );
+        if span::is_on() {
+            let (address, name) = (&self.listening.address, self.listening.terms.name);
+            let system = self.place.runtime.bridge.capabilities().name;
+            let handler = Handler { address, name, system, is_command: false };
+            let span = span::handling(&message, handler, attempt);
+            let mut heard = Box::pin(attempted(self, message, attempt, begun).instrument(span.clone())).await;
+            if let Err(error) = &heard.result {
+                span::failed(&span, &error.status().code().to_string());
+            }
+            heard.span = span;
+            return heard;
+        }
+        let span = tracing::info_span!("purista.subscription.eventReceived", subscription = %self.listening.address,
+            trace_id = %message.trace_id, message_id = %message.id, attempt);
         Box::pin(attempted(self, message, attempt, begun).instrument(span)).await
     }
 }

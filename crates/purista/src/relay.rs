@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::join;
 use purista_core::bridge::BridgeErrorKind;
+use purista_core::span;
 use purista_events::batch::Batch;
 use purista_events::lease::{self, Lease};
 use purista_events::position::Position;
@@ -172,7 +173,7 @@ impl Relay {
         let origin = self.store.origin();
         for event in &page.events {
             let mut pause = Duration::from_millis(50);
-            while let Err(error) = self.runtime.bridge.publish(event.to_message(&origin)).await {
+            while let Err(error) = span::publish(&*self.runtime.bridge, event.to_message(&origin)).await {
                 if error.kind() == BridgeErrorKind::Rejected && self.stop.is_cancelled() {
                     return Ok(());
                 }

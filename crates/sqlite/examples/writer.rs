@@ -175,6 +175,7 @@ fn event(clock: &Clock, task: &str, batch: u64, index: u64, of: u64) -> NewEvent
             sender: Party::anywhere(Address::of(WRITER, "write")),
             principal_id: None,
             trace_id: clock.id(),
+            trace: None,
             correlation_id: None,
             causation_id: None,
             hops: 0,

@@ -10,6 +10,7 @@ use purista_core::event::Tags;
 use purista_core::id::Id;
 use purista_core::message::Party;
 use purista_core::text::Text;
+use purista_core::trace::TraceContext;
 use purista_events::recorded::{Cause, NewEvent, Recorded};
 use purista_events::store::{StoreError, StoreErrorKind};
 use rusqlite::functions::{Context, FunctionFlags};
@@ -19,27 +20,28 @@ use rusqlite::{Connection, Statement};
 use crate::checksum;
 use crate::codec::{self, Column};
 
-/// All columns but the checksums, the whole one of which covers them in this order.
+/// All columns but the checksums, the whole one of which covers them in this order: the last one, which files of earlier forms
+/// did not have, only where it holds something.
 macro_rules! columns {
     () => {
         "position, name, tenant, recorded_at, id, version, stream_version, tags, sender_service, sender_version, \
-         sender_target, sender_instance, principal, trace_id, correlation_id, causation_id, hops, body"
+         sender_target, sender_instance, principal, trace_id, correlation_id, causation_id, hops, body, trace"
     };
 }
 
-const COLUMNS: usize = 18;
+const COLUMNS: usize = 19;
 
 pub(crate) const INSERT: &str = concat!(
     "INSERT INTO events (",
     columns!(),
-    ", checksum, fold_checksum) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    ", checksum, fold_checksum) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 );
 /// Reads the event of a row, in the place of its columns, where the table of events is `e`. It is a function of ours, which
 /// SQLite hands all columns at once: asking for them one by one costs more than finding the row. It gives NULL for no row,
 /// 1 for an event that lies in [`taken`] then, and 0 for one that is not what was written.
 pub(crate) const READ_EVENT: &str = "purista_event(e.position, e.name, e.tenant, e.recorded_at, e.id, e.version, e.stream_version, \
      e.tags, e.sender_service, e.sender_version, e.sender_target, e.sender_instance, e.principal, e.trace_id, \
-     e.correlation_id, e.causation_id, e.hops, e.body, e.checksum)";
+     e.correlation_id, e.causation_id, e.hops, e.body, e.trace, e.checksum)";
 
 thread_local! {
     /// What [`READ_EVENT`] read on this thread.
@@ -124,7 +126,8 @@ pub(crate) fn insert(
     let tags: Vec<_> = event.tags.iter().collect();
     let tags_json = serde_json::to_string(&tags)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    let Cause { sender, principal_id, trace_id, correlation_id, causation_id, hops } = &event.cause;
+    let Cause { sender, principal_id, trace_id, trace, correlation_id, causation_id, hops } = &event.cause;
+    let trace = trace.as_deref().map(TraceContext::to_otp);
     let columns: [ToSqlOutput<'_>; COLUMNS] = [
         place.position.into(),
         text(&event.name),
@@ -144,6 +147,7 @@ pub(crate) fn insert(
         optional(causation_id.as_ref().map(codec::id)),
         (*hops).into(),
         ToSqlOutput::Borrowed(codec::content(&event.body)),
+        optional(trace.as_deref().map(text)),
     ];
     let values = columns.each_ref().map(|column| match column {
         ToSqlOutput::Borrowed(value) => *value,
@@ -151,15 +155,22 @@ pub(crate) fn insert(
         // No column is of any other kind.
         _ => ValueRef::Null,
     });
-    let [position, name, _, _, _, version, _, tags, .., body] = values;
+    let [position, name, _, _, _, version, _, tags, .., body, _] = values;
     let folded = checksum::Folded::of([position, name, version, body], Some([position, tags]));
-    let checksum = checksum::of_columns(values);
+    let checksum = whole_checksum(&values);
     for (index, column) in (1..).zip(&columns) {
         statement.raw_bind_parameter(index, column)?;
     }
     statement.raw_bind_parameter(COLUMNS + 1, checksum)?;
     statement.raw_bind_parameter(COLUMNS + 2, folded.stored())?;
     statement.raw_execute().map(drop)
+}
+
+fn whole_checksum(columns: &[ValueRef<'_>; COLUMNS]) -> u32 {
+    match columns.split_last() {
+        Some((ValueRef::Null, before)) => checksum::of_columns(before.iter().copied()),
+        _ => checksum::of_columns(columns.iter().copied()),
+    }
 }
 
 fn text(text: &str) -> ToSqlOutput<'_> {
@@ -180,7 +191,7 @@ fn decode(row: &Context<'_>, reading: &mut Reading) -> Result<Recorded, StoreErr
         let what = format!("the event at {position} is not what was written there");
         StoreError::new(StoreErrorKind::Corrupt, what)
     };
-    if row.get_raw(COLUMNS) != ValueRef::Integer(checksum::of_columns(columns).into()) {
+    if row.get_raw(COLUMNS) != ValueRef::Integer(whole_checksum(&columns).into()) {
         return Err(corrupt());
     }
     decoded(&columns, reading).map_err(|error| corrupt().with_source(error))
@@ -206,6 +217,7 @@ fn decoded(columns: &[ValueRef<'_>; COLUMNS], reading: &mut Reading) -> FromSqlR
         causation_id,
         hops,
         body,
+        trace,
     ] = columns;
     let (tags, body) = (reading.copied(tags.as_bytes()?), reading.copied(body.as_bytes()?));
     let before = reading.events.last();
@@ -238,6 +250,7 @@ fn decoded(columns: &[ValueRef<'_>; COLUMNS], reading: &mut Reading) -> FromSqlR
             sender: Party { address, instance: absent_or(instance)? },
             principal_id: shared(principal, cause_before.and_then(|cause| cause.principal_id.as_ref()))?,
             trace_id: required::<Id>(trace_id)?,
+            trace: trace.as_str_or_null()?.and_then(TraceContext::from_otp).map(Box::new),
             correlation_id: absent_or(correlation_id)?,
             causation_id: absent_or(causation_id)?,
             hops: FromSql::column_result(hops)?,

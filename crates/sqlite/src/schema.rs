@@ -8,11 +8,15 @@ use rusqlite::Connection;
 const APPLICATION_ID: i32 = 0x5055_5253;
 
 /// The form that this version writes.
-pub(crate) const VERSION: i32 = 3;
+pub(crate) const VERSION: i32 = 4;
 
 /// What leads from one form to the next: the first makes a file of version 1 out of an empty one.
-const STEPS: [&str; VERSION as usize] =
-    [include_str!("sql/schema.sql"), include_str!("sql/form-2.sql"), include_str!("sql/form-3.sql")];
+const STEPS: [&str; VERSION as usize] = [
+    include_str!("sql/schema.sql"),
+    include_str!("sql/form-2.sql"),
+    include_str!("sql/form-3.sql"),
+    include_str!("sql/form-4.sql"),
+];
 
 /// Refuses a file that is none of ours, or of a newer form. Returns the version of its form, 0 for an empty file.
 pub(crate) fn check(connection: &Connection, path: &str) -> Result<i32, StoreError> {

@@ -9,10 +9,11 @@ use purista_core::clock::Clock;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
+use crate::error::InitError;
 use crate::line::{Line, LineFields};
 use crate::outlet::Outlet;
 
@@ -23,7 +24,8 @@ pub const FORMAT_VARIABLE: &str = "PURISTA_LOG_FORMAT";
 /// What is logged unless told otherwise.
 pub const FILTER_DEFAULT: &str = "info";
 
-const TRACE_ID: &str = "trace_id";
+/// What the fields of a span are called that name the flow: for logs, and as an attribute of a trace's span.
+const TRACE_ID: [&str; 2] = ["trace_id", "purista.traceId"];
 
 /// What a line looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,30 +82,6 @@ impl Logging {
     }
 }
 
-/// Logs cannot be written as asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InitError {
-    /// The filter has another form.
-    #[error("`{text}` is no filter of logs: write {FILTER_VARIABLE} as `info` or `info,purista=debug`")]
-    NoFilter {
-        /// What it was.
-        text: String,
-        /// What is wrong with it.
-        #[source]
-        source: ParseError,
-    },
-    /// There is no such form of lines.
-    #[error("`{0}` is no format of logs: {FORMAT_VARIABLE} is `text` or `json`")]
-    UnknownFormat(String),
-    /// The program has a subscriber of `tracing` already.
-    #[error("logs are set up twice")]
-    Twice,
-    /// No thread could be started.
-    #[error("the thread that writes logs cannot be started")]
-    Thread(#[source] io::Error),
-}
-
 /// Keeps logs flowing. Dropped, it waits a moment for the last lines to be written.
 #[derive(Debug)]
 #[must_use = "dropped at once, it would not wait for the last lines"]
@@ -122,12 +100,19 @@ impl Drop for Logs {
     }
 }
 
-/// Begins to log to the error output, for the whole program; panics become lines of the log, too.
+/// Begins to log to the error output, for the whole program; panics become lines of the log, too. For programs that send no
+/// traces; [`crate::telemetry::init`] does both.
 pub fn init(logging: Logging) -> Result<Logs, InitError> {
     let (logs, subscriber) = into_writer(logging, io::stderr())?;
+    install(subscriber)?;
+    Ok(logs)
+}
+
+/// Makes it the program's subscriber.
+pub(crate) fn install(subscriber: impl Subscriber + Send + Sync) -> Result<(), InitError> {
     tracing::subscriber::set_global_default(subscriber).map_err(|_| InitError::Twice)?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(logs)
+    Ok(())
 }
 
 /// Rust's own hook writes the text as it is, line breaks included, and waits for whoever reads it.
@@ -139,10 +124,10 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(place, backtrace, "a thread panicked: {text}");
 }
 
-fn into_writer(
+pub(crate) fn into_writer(
     logging: Logging,
     writer: impl Write + Send + 'static,
-) -> Result<(Logs, impl Subscriber + Send + Sync), InitError> {
+) -> Result<(Logs, impl Subscriber + Send + Sync + for<'l> LookupSpan<'l>), InitError> {
     let outlet = Outlet::into_writer(writer).map_err(InitError::Thread)?;
     let lines = Lines {
         format: logging.format,
@@ -195,13 +180,13 @@ struct FindTraceId(Option<String>);
 
 impl Visit for FindTraceId {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == TRACE_ID {
+        if TRACE_ID.contains(&field.name()) {
             self.0 = Some(value.to_owned());
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == TRACE_ID {
+        if TRACE_ID.contains(&field.name()) {
             self.0 = Some(format!("{value:?}"));
         }
     }

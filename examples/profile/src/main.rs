@@ -14,7 +14,7 @@ use purista_events::store::{EventStore, StoreError};
 use purista_http::gateway::{DOCUMENT_PATH, Gateway};
 use purista_postgres::store::PostgresStore;
 use purista_sqlite::store::SqliteStore;
-use purista_telemetry::logging::{self, Logging};
+use purista_telemetry::telemetry::{self, Telemetry};
 
 mod contracts;
 mod history;
@@ -67,7 +67,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
-    let _logs = logging::init(Logging::from_env()?)?;
+    let _telemetry = telemetry::init(Telemetry::from_env()?.service("profile"))?;
     let file = options.data.join("profile.db");
     if options.check {
         return match &options.store {

@@ -13,7 +13,7 @@ use purista_events::store::{EventStore, StoreError};
 use purista_http::gateway::{DOCUMENT_PATH, Gateway};
 use purista_postgres::store::PostgresStore;
 use purista_sqlite::store::SqliteStore;
-use purista_telemetry::logging::{self, Logging};
+use purista_telemetry::telemetry::{self, Telemetry};
 
 mod broker;
 mod contracts;
@@ -44,7 +44,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
-    let _logs = logging::init(Logging::from_env()?)?;
+    let _telemetry = telemetry::init(Telemetry::from_env()?.service("sign-up"))?;
     let (parts, broker) = (options.parts(), options.broker()?);
     if options.check {
         return match options.keeping() {

@@ -56,7 +56,7 @@ const fn to(to: &'static str, because: &'static str) -> Arrow {
 const CORE: Arrow = to("purista-core", "messages and contracts are its language");
 const JIFF: Arrow = to("jiff", "times in messages and records are jiff's, as in core");
 
-pub(crate) const ROOMS: [Room; 19] = [
+pub(crate) const ROOMS: [Room; 20] = [
     Room {
         name: "purista-core",
         floor: Floor::Ground,
@@ -101,6 +101,8 @@ pub(crate) const ROOMS: [Room; 19] = [
             to("tracing-subscriber", "spans and logs go to a place"),
             to("tracing-opentelemetry", "spans become OpenTelemetry's"),
             to("opentelemetry*", "the protocol that collectors speak"),
+            to("reqwest", "the way to a collector: HTTP, TLS, proxies"),
+            to("tokio-rustls", "the one provider of ciphers is made the process's, as reqwest asks"),
             to("metrics*", "counters and histograms for Prometheus"),
         ]),
     },
@@ -186,6 +188,8 @@ pub(crate) const ROOMS: [Room; 19] = [
         own: &HOUSE,
         guests: Guests::Any,
     },
+    // The one place where whole hosts are seen from outside: adapters' tests may not use the host, nor another adapter.
+    Room { name: "purista-wire", floor: Floor::Upper, is_adapter: false, own: &HOUSE, guests: Guests::Any },
     Room {
         name: "purista-cli",
         floor: Floor::Upper,

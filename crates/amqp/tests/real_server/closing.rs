@@ -1,15 +1,9 @@
-//! What is left of a bridge after its end: nothing.
+//! What is left of a bridge after its end, beside what the suite of all bridges asks: nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use purista_amqp::bridge::AmqpBridge;
-use purista_conformance::bridge::consumers::Recorder;
-use purista_conformance::bridge::world::{address, listening};
-use purista_core::bridge::{BridgeErrorKind, BridgeState, EventBridge};
-use purista_core::subscription::Subscription;
-
-use crate::server::{Server, System};
+use purista_core::bridge::BridgeErrorKind;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -27,50 +21,6 @@ async fn until_tasks(before: usize) {
     tokio::time::timeout(PATIENCE, gone)
         .await
         .unwrap_or_else(|_| panic!("{} tasks are left", tasks() - before));
-}
-
-async fn serving(system: &System) -> Arc<dyn EventBridge> {
-    let bridge = system.bridge("user").await;
-    let recorder = Recorder::default();
-    bridge
-        .subscribe(Subscription::command(address("User", "signUp"), 64), recorder.consumer())
-        .await
-        .unwrap();
-    bridge.subscribe(listening("mail", "userRegistered"), recorder.consumer()).await.unwrap();
-    bridge
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs rabbitmq-server: cargo xtask test"]
-async fn close_leaves_no_task_behind() {
-    let system = Server::shared().await.system();
-    let before = tasks();
-    let bridge = serving(&system).await;
-    assert!(tasks() > before);
-    tokio::time::timeout(PATIENCE, bridge.close()).await.expect("close ends").unwrap();
-    until_tasks(before).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs rabbitmq-server: cargo xtask test"]
-async fn close_while_the_broker_is_away_leaves_no_task_behind() {
-    let mut server = Server::start().await;
-    let before = tasks();
-    let bridge = serving(&server.system()).await;
-    server.kill();
-    let mut state = bridge.state();
-    state.wait_for(|state| *state == BridgeState::Reconnecting).await.unwrap();
-    tokio::time::timeout(PATIENCE, bridge.close()).await.expect("close ends").unwrap();
-    until_tasks(before).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs rabbitmq-server: cargo xtask test"]
-async fn a_dropped_bridge_leaves_no_task_behind() {
-    let system = Server::shared().await.system();
-    let before = tasks();
-    drop(serving(&system).await);
-    until_tasks(before).await;
 }
 
 #[tokio::test]

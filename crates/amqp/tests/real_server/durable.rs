@@ -38,6 +38,7 @@ fn mail(in_flight: usize) -> Subscription {
         sharing: Sharing::Shared,
         durable: true,
         in_flight,
+        from_start: false,
         answers: false,
     }
 }
@@ -49,7 +50,7 @@ async fn waiting(client: &Channel, queue: &str) -> u32 {
 }
 
 /// The next dead letter, taken out.
-async fn dead_letter(system: &System, client: &Channel) -> BasicGetMessage {
+pub(crate) async fn dead_letter(system: &System, client: &Channel) -> BasicGetMessage {
     let queue = format!("{}.sub.Listener.1.mail.dead-letter", system.name);
     client
         .queue_declare(
@@ -70,7 +71,7 @@ async fn dead_letter(system: &System, client: &Channel) -> BasicGetMessage {
     }
 }
 
-fn header(found: &BasicGetMessage, name: &str) -> Option<String> {
+pub(crate) fn header(found: &BasicGetMessage, name: &str) -> Option<String> {
     Some(match found.properties.headers().as_ref()?.inner().get(name)? {
         AMQPValue::LongString(text) => text.to_string(),
         AMQPValue::LongLongInt(number) => number.to_string(),

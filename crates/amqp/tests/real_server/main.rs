@@ -5,7 +5,7 @@ mod closing;
 mod credentials;
 mod durable;
 mod duties;
-mod outages;
 mod peers;
 mod server;
+mod soak;
 mod wire;

@@ -124,6 +124,7 @@ pub(crate) fn happened(
             sender: Party::anywhere(Address::of(ServiceId::new("User", "1"), target)),
             principal_id: principal.map(Into::into),
             trace_id: id(0x77),
+            trace: None,
             correlation_id: caused.clone(),
             causation_id: caused,
             hops: 1,

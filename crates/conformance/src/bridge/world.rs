@@ -15,7 +15,8 @@ use purista_core::text::Text;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::BridgeSystem;
+use super::network::Network;
+use super::{BridgeSystem, Outages};
 
 /// How long a command of a duty may take, and so how long a duty waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,27 +25,31 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub struct World {
     system: Box<dyn BridgeSystem>,
     bridges: Mutex<Vec<Arc<dyn EventBridge>>>,
+    /// They end after the bridges.
+    networks: Mutex<Vec<Network>>,
     clock: Clock,
     tasks: TaskTracker,
 }
 
 impl World {
     pub(super) fn new(system: Box<dyn BridgeSystem>) -> Self {
-        Self { system, bridges: Mutex::default(), clock: Clock::system(), tasks: TaskTracker::new() }
+        Self {
+            system,
+            bridges: Mutex::default(),
+            networks: Mutex::default(),
+            clock: Clock::system(),
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// One more process of the system; it is closed when the duty ends.
     pub async fn bridge(&self) -> Arc<dyn EventBridge> {
-        let bridge = self.system.bridge().await;
-        self.lock().push(Arc::clone(&bridge));
-        bridge
+        self.keep(self.system.bridge().await)
     }
 
     /// One more process that may have durable subscriptions, of this name; it is closed when the duty ends.
     pub async fn durable_bridge(&self, name: &str) -> Arc<dyn EventBridge> {
-        let bridge = self.system.durable_bridge(name).await;
-        self.lock().push(Arc::clone(&bridge));
-        bridge
+        self.keep(self.system.durable_bridge(name).await)
     }
 
     /// Takes a process away without a word. `false` where that cannot be done.
@@ -53,6 +58,34 @@ impl World {
         let Some(kept) = self.system.lose(bridge).await else { return true };
         self.lock().push(kept);
         false
+    }
+
+    /// The system's server, and the way to it. `None` where there is none, which only a bridge may say whose peers are all in
+    /// one process.
+    pub async fn network(&self) -> Option<Network> {
+        self.reached(self.system.outages().await).await
+    }
+
+    /// The same with a server that nobody else uses.
+    pub async fn network_alone(&self) -> Option<Network> {
+        self.reached(self.system.outages_alone().await).await
+    }
+
+    async fn reached(&self, outages: Option<Arc<dyn Outages>>) -> Option<Network> {
+        let Some(outages) = outages else {
+            let promised = self.capabilities().await;
+            assert!(promised.is_local, "{} has a server: let its system say `outages`", promised.name);
+            return None;
+        };
+        let network = Network::new(outages).await;
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner).push(network.clone());
+        Some(network)
+    }
+
+    /// Closes this bridge, too, when the duty ends.
+    pub fn keep(&self, bridge: Arc<dyn EventBridge>) -> Arc<dyn EventBridge> {
+        self.lock().push(Arc::clone(&bridge));
+        bridge
     }
 
     /// What the system's bridges promise.
@@ -144,6 +177,7 @@ pub fn subscription(name: &str, filter: Filter) -> Subscription {
         sharing: Sharing::Shared,
         durable: false,
         in_flight: 1,
+        from_start: false,
         answers: false,
     }
 }

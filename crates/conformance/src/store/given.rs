@@ -79,6 +79,7 @@ pub(super) fn event(name: &str, tags: &[(&str, &str)]) -> NewEvent {
         sender: Party::anywhere(Address::of(ServiceId::new("User", "1"), "signUp")),
         principal_id: None,
         trace_id: id(),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,

@@ -6,6 +6,7 @@ use purista_core::address::{Address, AddressParts};
 use purista_core::id::Id;
 use purista_core::message::{HOPS_MAX, Party};
 use purista_core::payload::EVENT_BYTES_MAX;
+use purista_core::trace::TraceContext;
 use purista_events::batch::{Append, Batch};
 use purista_events::query::Query;
 use purista_events::recorded::{Cause, NewEvent, Recorded};
@@ -139,6 +140,11 @@ fn with_everything() -> NewEvent {
         sender: party,
         principal_id: Some("ada@example.com".into()),
         trace_id: foreign("0AF7651916CD43DD8448EB211C80319C"),
+        trace: TraceContext::parse(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            Some("vendor=1"),
+        )
+        .map(Box::new),
         correlation_id: Some(foreign(&"x".repeat(128))),
         causation_id: Some(given::id()),
         hops: HOPS_MAX,

@@ -40,6 +40,7 @@ async fn record(store: &dyn EventStore, events: u64) {
         sender: Party::anywhere(Address::of(ServiceId::new("Test", "1"), "count")),
         principal_id: None,
         trace_id: clock.id(),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,

@@ -63,9 +63,11 @@ struct Wire<'a> {
     content_encoding: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     is_handled_error: Option<bool>,
-    // PURISTA's AMQP responses misspell it.
-    #[serde(default, borrow, alias = "sennder", skip_serializing_if = "Option::is_none")]
+    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     sender: Option<WireParty<'a>>,
+    // PURISTA's AMQP responses bear it twice, once misspelled.
+    #[serde(default, borrow, skip_serializing)]
+    sennder: Option<WireParty<'a>>,
     #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     receiver: Option<WireParty<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,7 +128,8 @@ impl Message {
         let (payload, split_off) =
             if is_command { self.payload.split() } else { self.payload.bytes().map(|bytes| (bytes, None)) }
                 .map_err(|source| EncodeError { source })?;
-        let raw = payload.as_deref().map(as_raw).transpose()?;
+        // Who answers with nothing has no payload, as at PURISTA, and none that is `null`.
+        let raw = payload.as_deref().filter(|json| *json != b"null").map(as_raw).transpose()?;
         let parameter =
             self.parameter.as_ref().or(split_off.as_ref()).map(|bytes| as_raw(bytes)).transpose()?;
         let nested = is_command
@@ -155,6 +158,7 @@ impl Message {
             is_handled_error: (self.kind == MessageType::CommandErrorResponse)
                 .then_some(self.is_handled_error),
             sender: Some(wire_party(&self.sender)),
+            sennder: None,
             receiver: self.receiver.as_ref().map(wire_party),
             otp: Some(self.trace_context().map_or("{}".into(), |context| context.to_otp().into())),
             ttl: ttl.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
@@ -223,7 +227,7 @@ impl Message {
                 id,
                 wire.message_type,
                 timestamp_ms,
-                party(wire.sender.unwrap_or_else(nobody)),
+                party(wire.sender.or(wire.sennder).unwrap_or_else(nobody)),
                 trace_id,
             )
         })

@@ -11,11 +11,11 @@ const TRACESTATE: &str = "tracestate";
 
 impl Message {
     /// Hands out the headers that PURISTA writes, in its order and under its names. They repeat the body for who looks at
-    /// the broker; what is absent is left out, and so is a text with control characters, which no header can hold.
+    /// the broker; what is absent is left out, and so is a text with control characters, which no header can hold. The target
+    /// of who speaks for a whole service is there, and empty.
     pub fn headers(&self, mut put: impl FnMut(&'static str, &str)) {
         let mut put = |name: &'static str, value: Option<&str>| {
-            if let Some(value) = value.filter(|value| !value.is_empty() && !value.contains(char::is_control))
-            {
+            if let Some(value) = value.filter(|value| !value.contains(char::is_control)) {
                 put(name, value);
             }
         };
@@ -36,9 +36,10 @@ impl Message {
             put(TRACESTATE, trace.state());
         }
         put("eventName", self.routed_event());
-        put("principalId", self.principal_id.as_deref());
-        put("tenantId", self.tenant_id.as_deref());
+        put("principalId", named(self.principal_id.as_deref()));
+        put("tenantId", named(self.tenant_id.as_deref()));
     }
+
     /// Takes the technical trace context of the headers, where there is one: it goes before the body's, as at PURISTA.
     pub fn trace_by_headers<'h>(&mut self, header: impl Fn(&str) -> Option<&'h str>) {
         let trace = header(TRACEPARENT).and_then(|parent| TraceContext::parse(parent, header(TRACESTATE)));
@@ -46,4 +47,8 @@ impl Message {
             self.trace = Some(trace);
         }
     }
+}
+
+fn named(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
 }

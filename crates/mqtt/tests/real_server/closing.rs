@@ -1,14 +1,10 @@
-//! What is left of a bridge after its end: nothing.
-
-use std::sync::Arc;
+//! What is left of a bridge after its end, beside what the suite of all bridges asks: nothing.
 
 use purista_conformance::bridge::consumers::{Recorder, echo};
-use purista_conformance::bridge::world::address;
-use purista_core::bridge::{BridgeErrorKind, BridgeState, EventBridge};
-use purista_core::subscription::Subscription;
+use purista_core::bridge::{BridgeErrorKind, BridgeState};
 use purista_mqtt::bridge::MqttBridge;
 
-use crate::messages::{PATIENCE, durable, event, listening, until};
+use crate::messages::{PATIENCE, durable, event};
 use crate::server::Server;
 
 fn tasks() -> usize {
@@ -25,49 +21,6 @@ async fn until_tasks(before: usize) {
     tokio::time::timeout(PATIENCE, gone)
         .await
         .unwrap_or_else(|_| panic!("{} tasks are left", tasks() - before));
-}
-
-/// A bridge with a command, a subscription and a durable one.
-async fn serving(server: &Server) -> Arc<dyn EventBridge> {
-    let bridge = server.durable("user").await;
-    let recorder = Recorder::default();
-    let sign_up = Subscription::command(address("User", "signUp"), 64);
-    for subscription in [sign_up, listening("mail"), durable("audit")] {
-        bridge.subscribe(subscription, recorder.consumer()).await.unwrap();
-    }
-    bridge
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs mosquitto: cargo xtask test"]
-async fn close_leaves_no_task_behind() {
-    let before = tasks();
-    let server = Server::start().await;
-    let bridge = serving(&server).await;
-    assert!(tasks() > before);
-    bridge.close().await.unwrap();
-    until_tasks(before).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs mosquitto: cargo xtask test"]
-async fn close_while_the_broker_is_away_leaves_no_task_behind() {
-    let before = tasks();
-    let mut server = Server::start().await;
-    let bridge = serving(&server).await;
-    server.kill();
-    until(&bridge, BridgeState::Reconnecting).await;
-    tokio::time::timeout(PATIENCE, bridge.close()).await.expect("close ends").unwrap();
-    until_tasks(before).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs mosquitto: cargo xtask test"]
-async fn a_dropped_bridge_leaves_no_task_behind() {
-    let before = tasks();
-    let server = Server::start().await;
-    drop(serving(&server).await);
-    until_tasks(before).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use purista_conformance::bridge::BridgeSystem;
+use purista_conformance::bridge::{BridgeSystem, Outages};
 use purista_core::bridge::EventBridge;
 use purista_core::subscription::Subscription;
 use purista_mqtt::bridge::MqttBridge;
+use purista_mqtt::connect::Builder;
+use tokio::sync::Mutex;
 
 use crate::server::Server;
 
 /// Each bridge is a process of its own, with a connection of its own.
-struct System(Server);
+pub(crate) struct System(pub(crate) Server);
 
 impl BridgeSystem for System {
     fn bridge(&self) -> BoxFuture<'_, Arc<dyn EventBridge>> {
@@ -24,6 +26,15 @@ impl BridgeSystem for System {
     fn durable_bridge(&self, name: &str) -> BoxFuture<'_, Arc<dyn EventBridge>> {
         let client_id = name.to_owned();
         Box::pin(async move { self.0.durable(&client_id).await })
+    }
+
+    fn outages(&self) -> BoxFuture<'_, Option<Arc<dyn Outages>>> {
+        Box::pin(async {
+            let server = Server::start().await;
+            let outages: Arc<dyn Outages> =
+                Arc::new(OneServer { port: server.port(), server: Mutex::new(server) });
+            Some(outages)
+        })
     }
 
     fn send_rubbish<'s>(&'s self, subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
@@ -50,6 +61,50 @@ impl BridgeSystem for System {
                 client.publish(topic, body).await;
             }
         }))
+    }
+}
+
+/// A broker that nobody else uses.
+struct OneServer {
+    server: Mutex<Server>,
+    port: u16,
+}
+
+fn at(port: u16) -> Builder {
+    MqttBridge::builder(format!("mqtt://127.0.0.1:{port}"))
+}
+
+fn connecting(builder: Builder) -> BoxFuture<'static, Arc<dyn EventBridge>> {
+    Box::pin(async {
+        let bridge: Arc<dyn EventBridge> = Arc::new(builder.connect().await.unwrap());
+        bridge
+    })
+}
+
+impl Outages for OneServer {
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn bridge(&self, port: u16, name: &str) -> BoxFuture<'_, Arc<dyn EventBridge>> {
+        connecting(at(port).instance(name))
+    }
+
+    /// mosquitto forgets shared subscriptions when it ends.
+    fn durable_bridge(&self, port: u16, name: &str) -> BoxFuture<'_, Arc<dyn EventBridge>> {
+        connecting(at(port).client_id(name).durable_in_one_process())
+    }
+
+    fn kill(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.server.lock().await.kill() })
+    }
+
+    fn restart(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.server.lock().await.restart().await })
+    }
+
+    fn confirms_before_it_keeps(&self) -> bool {
+        true
     }
 }
 

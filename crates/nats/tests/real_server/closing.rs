@@ -1,15 +1,9 @@
-//! What is left of a bridge after its end: nothing.
+//! What is left of a bridge after its end, beside what the suite of all bridges asks: nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use purista_conformance::bridge::consumers::Recorder;
-use purista_conformance::bridge::world::address;
-use purista_core::bridge::{BridgeErrorKind, BridgeState, EventBridge};
-use purista_core::subscription::Subscription;
+use purista_core::bridge::BridgeErrorKind;
 use purista_nats::bridge::NatsBridge;
-
-use crate::server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -27,49 +21,6 @@ async fn until_tasks(before: usize) {
     tokio::time::timeout(PATIENCE, gone)
         .await
         .unwrap_or_else(|_| panic!("{} tasks are left", tasks() - before));
-}
-
-async fn serving(server: &Server) -> Arc<dyn EventBridge> {
-    let bridge = server.bridge("user").await;
-    let recorder = Recorder::default();
-    bridge
-        .subscribe(Subscription::command(address("User", "signUp"), 64), recorder.consumer())
-        .await
-        .unwrap();
-    bridge
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs nats-server: cargo xtask test"]
-async fn close_leaves_no_task_behind() {
-    let before = tasks();
-    let server = Server::start().await;
-    let bridge = serving(&server).await;
-    assert!(tasks() > before);
-    bridge.close().await.unwrap();
-    until_tasks(before).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs nats-server: cargo xtask test"]
-async fn close_while_the_server_is_away_leaves_no_task_behind() {
-    let before = tasks();
-    let mut server = Server::start().await;
-    let bridge = serving(&server).await;
-    server.kill();
-    let mut state = bridge.state();
-    state.wait_for(|state| *state == BridgeState::Reconnecting).await.unwrap();
-    tokio::time::timeout(PATIENCE, bridge.close()).await.expect("close ends").unwrap();
-    until_tasks(before).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs nats-server: cargo xtask test"]
-async fn a_dropped_bridge_leaves_no_task_behind() {
-    let before = tasks();
-    let server = Server::start().await;
-    drop(serving(&server).await);
-    until_tasks(before).await;
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use purista_conformance::bridge::BridgeSystem;
+use purista_conformance::bridge::{BridgeSystem, Outages};
 use purista_core::bridge::EventBridge;
 use purista_core::subscription::Subscription;
 use purista_nats::bridge::NatsBridge;
+use purista_nats::jetstream::JetStream;
+use tokio::sync::Mutex;
 
 use crate::server::Server;
 
@@ -19,6 +21,10 @@ impl BridgeSystem for System {
             let bridge: Arc<dyn EventBridge> = Arc::new(NatsBridge::connect(self.0.url()).await.unwrap());
             bridge
         })
+    }
+
+    fn outages(&self) -> BoxFuture<'_, Option<Arc<dyn Outages>>> {
+        Box::pin(async { Some(OneServer::outages(Server::start().await, None)) })
     }
 
     fn send_rubbish<'s>(&'s self, subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
@@ -46,6 +52,45 @@ impl BridgeSystem for System {
             }
             client.flush().await.unwrap();
         }))
+    }
+}
+
+/// A server that nobody else uses.
+pub(crate) struct OneServer {
+    server: Mutex<Server>,
+    port: u16,
+    keeping: Option<JetStream>,
+}
+
+impl OneServer {
+    /// On this server; with JetStream, if it is to keep events.
+    pub(crate) fn outages(server: Server, keeping: Option<JetStream>) -> Arc<dyn Outages> {
+        Arc::new(Self { port: server.port(), server: Mutex::new(server), keeping })
+    }
+}
+
+impl Outages for OneServer {
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn bridge(&self, port: u16, name: &str) -> BoxFuture<'_, Arc<dyn EventBridge>> {
+        let mut builder = NatsBridge::builder(format!("nats://127.0.0.1:{port}")).instance(name);
+        if let Some(options) = &self.keeping {
+            builder = builder.jetstream(options.clone());
+        }
+        Box::pin(async {
+            let bridge: Arc<dyn EventBridge> = Arc::new(builder.connect().await.unwrap());
+            bridge
+        })
+    }
+
+    fn kill(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.server.lock().await.kill() })
+    }
+
+    fn restart(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.server.lock().await.restart().await })
     }
 }
 

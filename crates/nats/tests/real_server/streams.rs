@@ -1,12 +1,14 @@
 //! The bridge with JetStream: the suite of all bridges once more, and what is kept when processes and servers go away.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_nats::jetstream::message::StreamMessage;
 use futures_util::future::BoxFuture;
-use purista_conformance::bridge::BridgeSystem;
 use purista_conformance::bridge::consumers::{Recorder, consumer};
 use purista_conformance::bridge::world::{address, listening};
+use purista_conformance::bridge::{BridgeSystem, DeadLetter, Outages};
 use purista_core::bridge::{BridgeErrorKind, Delivery, EventBridge, Outcome};
 use purista_core::clock::Clock;
 use purista_core::message::{Message, MessageType, Party};
@@ -19,16 +21,42 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::duties::OneServer;
 use crate::server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn kept() -> JetStream {
-    JetStream::default().max_bytes(64 << 20)
+    JetStream::default().max_bytes(512 << 20)
 }
 
+/// Which server a test runs on.
+#[derive(Clone, Copy)]
+pub(crate) enum Version {
+    /// The one that Debian brings, which is of 2.9.
+    Debian,
+    /// The one that `cargo xtask test` installs beside it.
+    Newest,
+}
+use Version::{Debian, Newest};
+
+impl Version {
+    async fn start(self) -> Server {
+        match self {
+            Debian => Server::start_with(&["--jetstream"]).await,
+            Newest => {
+                let program = std::env::var_os("PURISTA_NATS_SERVER").expect("run `cargo xtask test`");
+                Server::start_program(Path::new(&program), &["--config", SYNCHRONOUS]).await
+            }
+        }
+    }
+}
+
+/// JetStream that has what it acknowledges on its disk.
+const SYNCHRONOUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_server/synchronous.conf");
+
 async fn server() -> Server {
-    Server::start_with(&["--jetstream"]).await
+    Debian.start().await
 }
 
 async fn connected(url: String) -> Arc<dyn EventBridge> {
@@ -36,10 +64,18 @@ async fn connected(url: String) -> Arc<dyn EventBridge> {
 }
 
 /// Each bridge is a process of its own. One that may be lost has a runtime of its own, by which its connection lives.
-struct System {
+pub(crate) struct System {
+    version: Version,
     server: Server,
     runtimes: Mutex<Vec<(Arc<dyn EventBridge>, Runtime)>>,
     tasks: TaskTracker,
+}
+
+impl System {
+    pub(crate) async fn on(version: Version) -> Self {
+        let (runtimes, tasks) = (Mutex::default(), TaskTracker::new());
+        Self { version, server: version.start().await, runtimes, tasks }
+    }
 }
 
 impl BridgeSystem for System {
@@ -56,6 +92,22 @@ impl BridgeSystem for System {
             self.runtimes.lock().unwrap().push((Arc::clone(&bridge), runtime));
             bridge
         })
+    }
+
+    fn outages(&self) -> BoxFuture<'_, Option<Arc<dyn Outages>>> {
+        Box::pin(async { Some(OneServer::outages(self.version.start().await, Some(kept()))) })
+    }
+
+    fn replay<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, DeadLetter>> {
+        Some(Box::pin(async {
+            let client = self.server.client().await;
+            let dead = first_dead_letter(&client).await;
+            let header = |name: &str| dead.headers.get(name).unwrap().as_str().to_owned();
+            client.publish(header("subject"), dead.payload.clone()).await.unwrap();
+            client.flush().await.unwrap();
+            let attempts = header("attempts").parse().unwrap();
+            DeadLetter { reason: header("reason"), attempts, body: dead.payload.to_vec() }
+        }))
     }
 
     fn lose(&self, bridge: Arc<dyn EventBridge>) -> BoxFuture<'_, Option<Arc<dyn EventBridge>>> {
@@ -77,10 +129,28 @@ impl Drop for System {
 }
 
 async fn system() -> System {
-    System { server: server().await, runtimes: Mutex::default(), tasks: TaskTracker::new() }
+    System::on(Debian).await
 }
 
 purista_conformance::bridge_suite!(ignore = "needs nats-server: cargo xtask test", system());
+
+/// The newest server: it keeps what it acknowledges on its disk, and a consumer of it knows several subjects.
+mod on_the_newest_server {
+    use super::{Newest, System};
+
+    purista_conformance::bridge_suite!(ignore = "needs nats-server: cargo xtask test", System::on(Newest));
+}
+
+async fn first_dead_letter(client: &async_nats::Client) -> StreamMessage {
+    let context = async_nats::jetstream::new(client.clone());
+    let stream = context.get_stream("PURISTA_DEAD_LETTERS").await.unwrap();
+    let until = Instant::now() + PATIENCE;
+    while stream.get_info().await.unwrap().state.messages == 0 {
+        assert!(Instant::now() < until, "no dead letter comes");
+        tokio::time::sleep(Duration::from_millis(20)).await; // real time: the server keeps it
+    }
+    stream.get_raw_message(1).await.unwrap()
+}
 
 fn event(number: usize) -> Message {
     let clock = Clock::system();
@@ -101,57 +171,6 @@ async fn refused(bridge: &Arc<dyn EventBridge>, subscription: Subscription) -> S
         bridge.subscribe(subscription, Recorder::default().consumer()).await.expect_err("it is refused");
     assert_eq!(error.kind(), BridgeErrorKind::Rejected);
     error.to_string()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs nats-server: cargo xtask test"]
-async fn nothing_acknowledged_is_lost_when_the_server_is_killed_under_load() {
-    let mut server = server().await;
-    let (source, listener) = (connected(server.url()).await, connected(server.url()).await);
-    let recorder = Recorder::default();
-    let mail = Subscription { in_flight: 16, ..durable("mail") };
-    listener.subscribe(mail, recorder.consumer()).await.unwrap();
-    let publishing = {
-        let source = Arc::clone(&source);
-        let tasks = TaskTracker::new();
-        tasks.spawn(async move {
-            let mut acknowledged = Vec::new();
-            let until = Instant::now() + Duration::from_secs(8);
-            let mut number = 0;
-            while Instant::now() < until {
-                let event = event(number);
-                if source.publish(event.clone()).await.is_ok() {
-                    acknowledged.push(event.id);
-                }
-                number += 1;
-                tokio::time::sleep(Duration::from_millis(10)).await; // real time: 100 events a second
-            }
-            acknowledged
-        })
-    };
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_secs(1)).await; // real time: some are on their way
-        server.kill();
-        tokio::time::sleep(Duration::from_secs(1)).await; // real time: and some wait
-        server.restart().await;
-        let back = Instant::now();
-        let next = event(usize::MAX);
-        source.publish(next).await.unwrap();
-        assert!(back.elapsed() < Duration::from_secs(10), "it comes back by itself");
-    }
-    let acknowledged = publishing.await.unwrap();
-    assert!(acknowledged.len() >= 200, "{} were acknowledged", acknowledged.len());
-    let (mut missing, until) =
-        (acknowledged.into_iter().collect::<std::collections::BTreeSet<_>>(), Instant::now() + PATIENCE);
-    while !missing.is_empty() {
-        for delivery in recorder.rest().await {
-            missing.remove(&delivery.message.id);
-        }
-        assert!(Instant::now() < until, "{} acknowledged events are lost", missing.len());
-        tokio::time::sleep(Duration::from_millis(50)).await; // real time: the broker hands over what was in hand
-    }
-    source.close().await.unwrap();
-    listener.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,6 +27,7 @@ pub(crate) fn event(name: &str, value: &str) -> NewEvent {
         sender: Party::anywhere(Address::of(ServiceId::new("Test", "1"), "write")),
         principal_id: None,
         trace_id: id(),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,

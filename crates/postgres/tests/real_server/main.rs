@@ -7,7 +7,6 @@ mod copying;
 mod given;
 mod leases;
 mod outages;
-mod proxy;
 mod races;
 mod read_models;
 mod server;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use purista_conformance::proxy::Proxy;
 use purista_core::id::Id;
 use purista_events::batch::Condition;
 use purista_events::position::Position;
@@ -15,8 +16,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::given::{PATIENCE, batch, event};
-use crate::proxy::Proxy;
 use crate::server::{Server, schema};
+
+/// What the server says when a transaction was committed.
+const COMMITTED: &[u8] = b"COMMIT\0";
 
 /// The ids of all events that are recorded, each once.
 async fn recorded(store: &PostgresStore) -> BTreeSet<Id> {
@@ -120,7 +123,7 @@ async fn an_answer_that_is_cut_leaves_no_double_effect() {
         let id = new.id.clone();
         let batch = batch(vec![new], Condition::Always);
         if number % 3 == 1 {
-            proxy.cut_answer_of_next_commit();
+            proxy.cut_before_answer(COMMITTED);
         }
         let mut asked = 0;
         let receipt = loop {

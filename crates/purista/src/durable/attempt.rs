@@ -13,6 +13,7 @@ use purista_events::subscriptions::{
     SubscriptionId,
 };
 use purista_events::upcast::UnreadableEvent;
+use tracing::Instrument;
 
 use super::event_at;
 use super::ledger::Job;
@@ -164,7 +165,7 @@ impl Attempt {
         }
         let (progress, parked) = self.done(trial);
         let beside = Beside { progress, parked, ..Beside::default() };
-        commit(&self.runtime, &heard.message, changes, beside).await?;
+        commit(&self.runtime, &heard.message, changes, beside).instrument(heard.span.clone()).await?;
         Ok(true)
     }
 

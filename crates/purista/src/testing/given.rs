@@ -270,6 +270,7 @@ fn recorded(past: &Recording, facts: &Facts) -> Vec<Recorded> {
         sender: Party::anywhere(Address::of(TEST, "given")),
         principal_id: facts.principal.clone(),
         trace_id: facts.id.clone(),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,

@@ -99,6 +99,7 @@ pub(crate) async fn record(store: &MemoryStore, ctx: &Context<()>, event: impl p
         )),
         principal_id: None,
         trace_id: ctx.trace_id().clone(),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,

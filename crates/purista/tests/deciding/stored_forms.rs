@@ -82,6 +82,7 @@ fn event(name: &str, version: u32, body: Vec<u8>) -> NewEvent {
         sender: Party::anywhere(Address::of(ServiceId::new("Older", "1"), "program")),
         principal_id: None,
         trace_id: clock.id(),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,

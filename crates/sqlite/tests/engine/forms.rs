@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use purista_core::trace::TraceContext;
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::store::{EventStore as _, StoreErrorKind};
@@ -17,6 +18,9 @@ const FORM_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/form-1
 
 /// The first twelve events of a file that the version wrote that knew form 2.
 const FORM_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/form-2.db");
+
+/// Written by the version that knew form 3: six batches of two tasks.
+const FORM_3: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/form-3.db");
 
 fn form_of(file: &Path) -> i32 {
     let connection = rusqlite::Connection::open(file).unwrap();
@@ -55,7 +59,7 @@ async fn a_file_of_form_1_is_brought_up_to_date_with_everything_in_it() {
         );
         assert_eq!(store.check().await.unwrap(), [""; 0]);
         store.close().await.unwrap();
-        assert_eq!(form_of(&folder.file()), 3);
+        assert_eq!(form_of(&folder.file()), 4);
     }
 }
 
@@ -65,7 +69,7 @@ async fn what_was_recorded_before_folds_had_a_checksum_is_folded_and_guarded_by_
     fs::copy(FORM_2, folder.file()).unwrap();
     assert_eq!(form_of(&folder.file()), 2);
     let store = SqliteStore::open(folder.file()).unwrap();
-    assert_eq!(form_of(&folder.file()), 3);
+    assert_eq!(form_of(&folder.file()), 4);
     store.commit(given::batch("new")).await.unwrap();
     assert_eq!(given::folded(&store, &Query::all()).await.unwrap(), (1..=13).collect::<Vec<_>>());
     let measured = Query::types(["measured".into()]);
@@ -79,6 +83,37 @@ async fn what_was_recorded_before_folds_had_a_checksum_is_folded_and_guarded_by_
     let store = SqliteStore::open(folder.file()).unwrap();
     let error = given::folded(&store, &Query::all()).await.unwrap_err();
     assert!(error.to_string().contains("event at 7 "), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_recorded_before_events_had_a_trace_is_read_and_guarded_beside_what_has_one() {
+    let folder = Folder::new();
+    fs::copy(FORM_3, folder.file()).unwrap();
+    assert_eq!(form_of(&folder.file()), 3);
+    let store = SqliteStore::open(folder.file()).unwrap();
+    assert_eq!(form_of(&folder.file()), 4);
+    let trace = TraceContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", Some("a=1"));
+    let mut batch = given::batch("new");
+    batch.appends[0].events[0].cause.trace = trace.clone().map(Box::new);
+    store.commit(batch).await.unwrap();
+    let (events, _) = given::view(&store, &Query::all()).await.unwrap();
+    let traces: Vec<_> = events.iter().map(|event| event.cause.trace.as_deref().cloned()).collect();
+    assert_eq!((events.len(), &traces[..18]), (19, &[const { None }; 18][..]));
+    assert_eq!(traces[18], trace);
+    assert_eq!(store.check().await.unwrap(), [""; 0]);
+    store.close().await.unwrap();
+    // What is added to an event that had none is damage, and so is what is taken away.
+    for (position, damage) in [(7, "'{}'"), (19, "NULL")] {
+        let connection = rusqlite::Connection::open(folder.file()).unwrap();
+        connection
+            .execute(&format!("UPDATE events SET trace = {damage} WHERE position = {position}"), [])
+            .unwrap();
+        drop(connection);
+        let store = SqliteStore::open(folder.file()).unwrap();
+        let found = store.check().await.unwrap().join("\n");
+        assert!(found.contains(&format!("event at {position} is not what was written")), "{found}");
+        store.close().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ pub(crate) fn batch(value: &str) -> Batch {
             sender: Party::anywhere(Address::of(ServiceId::new("Test", "1"), "test")),
             principal_id: None,
             trace_id: clock.id(),
+            trace: None,
             correlation_id: None,
             causation_id: None,
             hops: 0,

@@ -96,6 +96,7 @@ fn event(name: &'static str, tags: Tags, body: &Value, clock: &Clock) -> NewEven
             sender: Party::anywhere(Address::of(ServiceId::new("Seed", "1"), "seed")),
             principal_id: None,
             trace_id: clock.id(),
+            trace: None,
             correlation_id: None,
             causation_id: None,
             hops: 0,

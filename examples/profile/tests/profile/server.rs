@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use purista_events::store::EventStore;
 use purista_sqlite::store::SqliteStore;
@@ -142,6 +143,16 @@ impl Server {
     }
 
     /// What it logged so far.
+    /// Waits until its log has this text: lines are written by a thread of their own, behind what they tell of.
+    pub(crate) async fn logs(&self, text: &str) {
+        soon(text, async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(Duration::from_millis(20)).await; // real time: a file tells nobody that it grew
+            }
+        })
+        .await;
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }

@@ -27,6 +27,7 @@ mod server;
 mod smtp;
 mod smtp_server;
 mod start;
+mod traces;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);

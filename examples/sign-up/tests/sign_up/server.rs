@@ -4,6 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -17,6 +18,8 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// The database that is used instead of it.
     store: Option<String>,
+    /// Variables of the programs that use it.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Folder {
@@ -25,7 +28,7 @@ impl Folder {
         let name = format!("sign-up-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&path).unwrap();
-        Self { path, store: None }
+        Self { path, store: None, environment: Vec::new() }
     }
 
     /// The same with a database for everything but mails.
@@ -33,6 +36,12 @@ impl Folder {
         let mut folder = Self::new();
         folder.store = Some(postgres::database().await);
         folder
+    }
+
+    /// The same with variables for the programs that use it.
+    pub(crate) fn with_environment(mut self, environment: &[(&'static str, &str)]) -> Self {
+        self.environment.extend(environment.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        self
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -73,7 +82,9 @@ pub(crate) fn program(folder: &Folder, arguments: &[&str]) -> Command {
         .env_remove("PURISTA_LOG_FORMAT")
         .env_remove("PURISTA_STORE")
         .env_remove("PURISTA_BRIDGE")
-        .env_remove("SIGN_UP_SMTP");
+        .env_remove("SIGN_UP_SMTP")
+        .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
+        .envs(folder.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
@@ -122,6 +133,16 @@ impl Process {
     /// As a power cut would, as far as the process is concerned.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// Waits until its log has this text: lines are written by a thread of their own, behind what they tell of.
+    pub(crate) async fn logs(&self, text: &str) {
+        soon(text, async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(Duration::from_millis(20)).await; // real time: a file tells nobody that it grew
+            }
+        })
+        .await;
     }
 
     pub(crate) fn log(&self) -> String {

@@ -1,7 +1,5 @@
 //! Mails by SMTP: received, tried again while the server is down, and not forgotten by a restart.
 
-use std::time::Duration;
-
 use crate::beside_others;
 use crate::server::{Folder, Server};
 use crate::smtp_server::{SmtpServer, free_port};
@@ -37,7 +35,7 @@ async fn a_mail_server_that_is_down_delays_the_mail_and_not_the_sign_up() {
     let url = format!("smtp://127.0.0.1:{port}");
     let server = Server::start_with(&folder, &["--smtp", &url]).await;
     server.sign_up("ada@example.com", "Ada").await.user_id();
-    until_logged(&server, "a message is tried again").await;
+    server.logs("a message is tried again").await;
     let mut mails = SmtpServer::start(port).await;
     assert_eq!(mails.next().await.to, ["ada@example.com"]);
     server.stop().await;
@@ -51,7 +49,7 @@ async fn a_restart_goes_on_where_it_was() {
     let url = format!("smtp://127.0.0.1:{port}");
     let server = Server::start_with(&folder, &["--smtp", &url]).await;
     server.sign_up("one@example.com", "One").await.user_id();
-    until_logged(&server, "a message is tried again").await;
+    server.logs("a message is tried again").await;
     server.stop().await;
 
     let mut mails = SmtpServer::start(port).await;
@@ -77,8 +75,8 @@ async fn a_mailbox_that_does_not_exist_is_not_tried_again() {
     let server = Server::start_with(&folder, &["--smtp", &url]).await;
     server.sign_up("nobody@example.com", "Nobody").await.user_id();
     assert_eq!(mails.next().await.to, ["nobody@example.com"]);
-    until_logged(&server, "a message became a dead letter").await;
-    assert!(server.log().contains("no such mailbox"), "{}", server.log());
+    server.logs("a message became a dead letter").await;
+    server.logs("no such mailbox").await;
     server.stop().await;
 }
 
@@ -91,13 +89,4 @@ async fn a_mail_server_that_hangs_does_not_hang_the_end() {
     server.sign_up("ada@example.com", "Ada").await.user_id();
     let _connection = crate::soon("a connection for the mail", mute.accept()).await.unwrap();
     server.stop().await;
-}
-
-async fn until_logged(server: &Server, text: &str) {
-    crate::soon(text, async {
-        while !server.log().contains(text) {
-            tokio::time::sleep(Duration::from_millis(20)).await; // real time: a file tells nobody that it grew
-        }
-    })
-    .await;
 }

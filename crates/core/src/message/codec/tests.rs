@@ -137,10 +137,26 @@ fn what_is_no_message_is_refused_with_the_field() {
 }
 
 #[test]
-fn the_misspelled_sender_of_amqp_responses_is_read() {
-    let message = json!({
-        "messageType": "commandSuccessResponse", "correlationId": "c",
-        "sennder": {"serviceName": "User", "serviceVersion": "1", "serviceTarget": "x", "instanceId": "i"}
-    });
-    assert_eq!(decode(&message).unwrap().sender.address.service(), "User");
+fn the_misspelled_sender_of_amqp_responses_is_read_alone_and_beside_the_right_one() {
+    let party =
+        json!({"serviceName": "User", "serviceVersion": "1", "serviceTarget": "x", "instanceId": "i"});
+    let alone =
+        json!({"messageType": "commandSuccessResponse", "correlationId": "c", "sennder": party.clone()});
+    assert_eq!(decode(&alone).unwrap().sender.address.service(), "User");
+    let mut beside = alone;
+    beside["sender"] = party;
+    let read = decode(&beside).unwrap();
+    assert_eq!(read.sender.address.service(), "User");
+    assert!(again(&read).get("sennder").is_none(), "ours spell it right");
+}
+
+#[test]
+fn who_has_nothing_to_say_has_no_payload() {
+    let mut response =
+        decode(&json!({"messageType": "commandSuccessResponse", "correlationId": "c"})).unwrap();
+    response.payload = Payload::typed(());
+    assert_eq!(again(&response).get("payload"), None);
+    let mut asked = decode(&command()).unwrap();
+    asked.payload = Payload::typed(());
+    assert_eq!(again(&asked)["payload"].get("payload"), None);
 }

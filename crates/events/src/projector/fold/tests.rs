@@ -31,6 +31,7 @@ async fn raise(store: &MemoryStore, by: &str) -> Position {
         sender: Party::anywhere(Address::of(ServiceId::new("Test", "1"), "raise")),
         principal_id: None,
         trace_id: clock.id(),
+        trace: None,
         correlation_id: None,
         causation_id: None,
         hops: 0,

@@ -27,6 +27,7 @@ async fn append(store: &MemoryStore, names: &[&str]) -> Position {
             sender: Party::anywhere(Address::of(ServiceId::new("Test", "1"), "append")),
             principal_id: None,
             trace_id: clock.id(),
+            trace: None,
             correlation_id: None,
             causation_id: None,
             hops: 0,

@@ -26,6 +26,7 @@ fn at(position: u64, key: &str) -> Recorded {
             sender: Party::anywhere(Address::of(ServiceId::new("User", "1"), "x")),
             principal_id: None,
             trace_id: Id::from_random(1),
+            trace: None,
             correlation_id: None,
             causation_id: None,
             hops: 1,
