@@ -19,7 +19,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::{all_filters_of, filters_of, replies_filter, session_of, unserved_topic};
 use crate::dial::{CONNECT_TIMEOUT, Dial, Keeping, PACKET_HEAD_MAX, Place};
-use crate::durable::Keeper;
+use crate::durable::{Keeper, waiting_max};
 use crate::feed::{Handle, MqttFeed, Origin};
 use crate::hub::Hub;
 use crate::in_hand::InHand;
@@ -287,10 +287,7 @@ impl Inner {
         let in_flight = u16::try_from(subscription.in_flight.max(1)).unwrap_or(u16::MAX);
         let keeping = Keeping::Durable { expiry_s: self.sessions.expiry_s, in_flight };
         let dial = Dial::new(self.place.clone(), session_of(client_id, subscription), keeping);
-        // mosquitto 2.0 sends several for each that is acknowledged, once some wait at it. And over a new connection those that
-        // are in hand come first, so that each has to bring as many more.
-        let in_hand = usize::from(in_flight);
-        let queue = Queue::new(self.subscription_capacity.max(in_hand).saturating_add(in_hand));
+        let queue = Queue::new(waiting_max(self.subscription_capacity, in_flight.into()));
         let mut at_broker = subscription.clone();
         if self.sessions.are_alone {
             at_broker.sharing = Sharing::EveryInstance;

@@ -19,7 +19,7 @@ use crate::url::BrokerUrl;
 use crate::wire::EVENT_EXPIRY_S;
 
 /// How many messages of one subscription wait in this process, unless the builder says otherwise. More are lost, and each loss
-/// is logged as an error and counted; those of a durable subscription come again when the others are done.
+/// is logged as an error and counted; of a durable subscription at most 2,048 wait, and more come again when these are done.
 pub const SUBSCRIPTION_CAPACITY_DEFAULT: usize = 8192;
 /// The largest message in bytes, unless the builder says otherwise; the broker may take less.
 pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 1 << 20;

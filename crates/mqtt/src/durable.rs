@@ -18,6 +18,17 @@ use crate::line::Line;
 use crate::queue::{Arrival, Queue};
 use crate::session::Role;
 
+/// How many messages wait for one durable subscription in this process at most, beyond those in hand: more than the broker may
+/// send. mosquitto 2.0 sends several for each that is acknowledged, once some wait at it, and it costs a connection to be
+/// sent again what has no place.
+const WAITING_MAX: usize = 2_048;
+
+/// How many messages of a durable subscription have a place, when so many are in flight. Over a new connection those in hand
+/// come first, so there is room for as many more.
+pub(crate) fn waiting_max(capacity: usize, in_flight: usize) -> usize {
+    capacity.min(WAITING_MAX).max(in_flight).saturating_add(in_flight)
+}
+
 /// Fills the queue of one durable subscription.
 pub(crate) struct Keeper {
     subscription: Subscription,
