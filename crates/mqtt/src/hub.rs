@@ -196,7 +196,7 @@ impl Role for Hub {
         })
     }
 
-    fn take(&self, line: &Arc<Line>, raw: Publish) -> bool {
+    fn take(&self, line: &Arc<Line>, raw: Publish) {
         let raw = Arc::new(raw);
         let ids = raw.properties.as_ref().map_or(&[][..], |found| &found.subscription_identifiers);
         let mut is_reply = false;
@@ -216,7 +216,10 @@ impl Role for Hub {
         if is_reply {
             self.reply(&raw);
         }
-        true
+    }
+
+    fn interrupted(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
     }
 
     fn lost(&self) {

@@ -23,7 +23,7 @@ where
     Fut: Future<Output = Result<C::Output, HandlerError>> + Send + 'static,
 {
     let is_traced = span::is_on();
-    let span = if is_traced { span_of::<S, C>(&context) } else { log_span(&context) };
+    let span = if is_traced { span_of::<S, C>(&context) } else { log_span::<S, C>(&context) };
     let handled = is_traced.then(|| span.clone());
     let dispatched: BoxFuture<'static, Outcome> = if DECIDES {
         Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given).instrument(span))
@@ -36,9 +36,9 @@ where
     }
 }
 
-fn log_span<S>(context: &Context<S>) -> Span {
+fn log_span<S, C: Command>(context: &Context<S>) -> Span {
     let (message, command) = (context.message(), &context.place().sender.address);
-    tracing::info_span!("purista.command.received", %command, trace_id = %message.trace_id, message_id = %message.id)
+    tracing::info_span!("purista.command.received", otel.name = C::NAME, %command, trace_id = %message.trace_id, message_id = %message.id)
 }
 
 /// The span of one call, for a trace.
