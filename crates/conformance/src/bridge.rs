@@ -164,6 +164,7 @@ macro_rules! bridge_suite {
             request_reaches_the_server_and_brings_its_reply
             reply_pairs_with_its_request_under_64_concurrent_calls
             several_consumers_of_one_command_share_its_calls
+            served_commands_make_room_for_the_next
             unserved_command_is_unroutable_at_once
             request_ends_at_its_deadline
             error_response_comes_back_as_it_was

@@ -10,5 +10,4 @@ mod messages;
 mod outages;
 mod server;
 mod sharing;
-mod soak;
 mod wire;
