@@ -53,6 +53,8 @@ use world::World;
 
 /// How long one duty may take before it counts as failed: some of them wait for a broker to start, several times.
 const DUTY_TIMEOUT: Duration = Duration::from_secs(180);
+/// The same of a soak test, which moves very much.
+const SOAK_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// One system of bridges that reach one another, fresh for each duty. What it started ends when it is dropped.
 pub trait BridgeSystem: Send + Sync + 'static {
@@ -142,8 +144,25 @@ where
     S: BridgeSystem,
     F: Future<Output = S>,
 {
+    run_within(DUTY_TIMEOUT, system, duty).await;
+}
+
+/// The same for a soak test, such as [`backlog::memory_stays_flat_with_100_000_waiting`], which an adapter calls by itself.
+pub async fn soak<S, F>(system: F, duty: for<'w> fn(&'w World) -> BoxFuture<'w, ()>)
+where
+    S: BridgeSystem,
+    F: Future<Output = S>,
+{
+    run_within(SOAK_TIMEOUT, system, duty).await;
+}
+
+async fn run_within<S, F>(time: Duration, system: F, duty: for<'w> fn(&'w World) -> BoxFuture<'w, ()>)
+where
+    S: BridgeSystem,
+    F: Future<Output = S>,
+{
     let world = World::new(Box::new(system.await));
-    let ended = tokio::time::timeout(DUTY_TIMEOUT, async {
+    let ended = tokio::time::timeout(time, async {
         duty(&world).await;
         world.close().await;
     });

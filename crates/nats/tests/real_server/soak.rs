@@ -1,6 +1,6 @@
 //! A slow consumer with very much waiting.
 
-use purista_conformance::bridge::{backlog, run};
+use purista_conformance::bridge::{backlog, soak};
 
 use crate::streams::{System, Version};
 
@@ -9,5 +9,5 @@ use crate::streams::{System, Version};
 #[ignore = "soak: 100,000 messages wait for a slow consumer"]
 async fn soak_memory_stays_flat_with_100_000_waiting() {
     let system = System::on(Version::Debian);
-    run(system, |world| Box::pin(backlog::memory_stays_flat_with_100_000_waiting(world))).await;
+    soak(system, |world| Box::pin(backlog::memory_stays_flat_with_100_000_waiting(world))).await;
 }
