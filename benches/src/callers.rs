@@ -19,8 +19,16 @@ pub async fn together<F>(caller: impl Fn() -> F) -> Result<()>
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
+    so_many(CALLERS, caller).await
+}
+
+/// The same with as many callers as told.
+pub async fn so_many<F>(callers: u64, caller: impl Fn() -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
     let mut tasks = JoinSet::new();
-    for _ in 0..CALLERS {
+    for _ in 0..callers {
         tasks.spawn(caller());
     }
     while let Some(done) = tasks.join_next().await {

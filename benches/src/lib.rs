@@ -5,6 +5,10 @@
 //! and what it showed.
 
 #[cfg(feature = "compare")]
+pub mod bare;
+#[cfg(feature = "compare")]
+pub mod between;
+#[cfg(feature = "compare")]
 pub mod callers;
 #[cfg(feature = "compare")]
 pub mod echo;
@@ -18,4 +22,6 @@ pub mod harness;
 pub mod postgres;
 #[cfg(feature = "compare")]
 pub mod raw;
+#[cfg(feature = "compare")]
+pub mod registered;
 pub mod sign_up;
