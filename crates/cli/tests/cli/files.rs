@@ -95,7 +95,7 @@ async fn a_file_of_another_form_is_neither_read_nor_changed() {
     is_refused(
         &file,
         &format!(
-            "error: open `{shown}` failed: it has form 99, and this program knows forms up to 3; a newer version of it \
+            "error: open `{shown}` failed: it has form 99, and this program knows forms up to 4; a newer version of it \
              wrote the file\nhelp: use the `purista` of the version that wrote it\n"
         ),
     );
@@ -104,7 +104,7 @@ async fn a_file_of_another_form_is_neither_read_nor_changed() {
         &file,
         &format!(
             "error: open `{shown}` failed: it has form 1, and is opened for reading only; open it for writing once, which \
-             brings it to form 3\nhelp: start its program once, or use the `purista` of the version that wrote it\n"
+             brings it to form 4\nhelp: start its program once, or use the `purista` of the version that wrote it\n"
         ),
     );
 }

@@ -21,7 +21,7 @@ async fn a_file_says_what_it_holds() {
             "\
 file           {}
 size           {},{:03} bytes
-form           3
+form           4
 origin         0000000000000a110000000000000001
 open in        no program
 events         5, up to position 5

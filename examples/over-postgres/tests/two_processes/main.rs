@@ -32,8 +32,9 @@ async fn when_the_process_that_works_is_killed_another_goes_on_and_nothing_is_co
     let mut waiting = Worker::start(&place).await;
     let mut mailed = Vec::new();
     for round in 1..=3 {
+        let before = working.mailed();
         let orders = place.order_beside(ORDERS);
-        working.mails(10, PATIENCE).await;
+        working.mails(before + 10, PATIENCE).await;
         assert_eq!(waiting.mailed(), 0, "one at a time mails, and not the other");
         // In the middle of its mails and of its counting.
         let since = Instant::now();

@@ -147,11 +147,10 @@ impl Worker {
         self.mailed.lock().unwrap().len()
     }
 
-    /// Waits until it has sent so many more.
-    pub(crate) async fn mails(&self, more: usize, within: Duration) {
-        let wanted = self.mailed() + more;
+    /// Waits until it has sent so many, counted from its start.
+    pub(crate) async fn mails(&self, in_all: usize, within: Duration) {
         let wait = async {
-            while self.mailed() < wanted {
+            while self.mailed() < in_all {
                 self.printed.notified().await;
             }
         };
