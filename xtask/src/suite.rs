@@ -67,6 +67,7 @@ struct Run<'a> {
     workspace: Workspace,
     packages: &'a [String],
     python: std::path::PathBuf,
+    nats_server: std::path::PathBuf,
 }
 
 impl<'a> Run<'a> {
@@ -74,7 +75,8 @@ impl<'a> Run<'a> {
         let workspace = Workspace::load(root)?;
         programs::provide(root, &programs::OF_THE_TESTS)?;
         let python = python::provide(root, &workspace.target_directory)?;
-        Ok(Self { root, workspace, packages, python })
+        let nats_server = python::nats_server(&python)?;
+        Ok(Self { root, workspace, packages, python, nats_server })
     }
 
     fn has_libraries(&self) -> bool {
@@ -111,6 +113,7 @@ impl<'a> Run<'a> {
             command.arg("--").args(of_tests);
         }
         command.env("PATH", programs::search_path()).env(python::VARIABLE, &self.python);
+        command.env(python::NATS_SERVER, &self.nats_server);
         // The output is read, so it has to look the same for everybody.
         command
             .env("CARGO_TERM_COLOR", "never")

@@ -147,6 +147,13 @@ impl Inner {
             let why = "its progress is one, its instances are many";
             return Err(rejected(format!("{subscription} cannot be durable and on every instance: {why}")));
         }
+        if subscription.from_start {
+            let why =
+                "a queue holds what came since it was declared; publish it again, or leave out `from_start`";
+            return Err(rejected(format!(
+                "{subscription} cannot begin with what was published before it: {why}"
+            )));
+        }
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         self.link.watch.up_until(deadline).await?;
         let what = subscription.to_string();
@@ -209,6 +216,7 @@ impl EventBridge for AmqpBridge {
             name: "amqp",
             is_local: false,
             durable: true,
+            from_start: false,
             delayed_retry: true,
             dead_letters: true,
             pause: true,

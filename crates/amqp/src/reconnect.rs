@@ -17,6 +17,8 @@ use crate::session::{Peer, Session};
 
 /// After which time a subscription is tried again that the broker did not feed.
 const ATTACH_PAUSE: Duration = Duration::from_secs(1);
+/// A connection that lived this long was a good one: the next loss is a new one.
+const GOOD_AFTER: Duration = Duration::from_secs(1);
 /// How long the end of the connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,8 +57,9 @@ impl Keeper {
 
     /// Feeds from the connection as long as it is there, then makes the next one, for ever.
     pub(crate) async fn run(self, first: Arc<Session>) {
-        let mut session = first;
+        let (mut session, mut attempt) = (first, 0_u32);
         loop {
+            let began = Instant::now();
             let was_stopped = tokio::select! {
                 () = self.stop.cancelled() => true,
                 () = session.lost() => false,
@@ -72,9 +75,12 @@ impl Keeper {
                     "the connection to the AMQP broker is lost; it is tried again until it is back"
                 );
             }
+            if began.elapsed() >= GOOD_AFTER {
+                attempt = 0;
+            }
             session = tokio::select! {
                 () = self.stop.cancelled() => return,
-                session = self.again() => session,
+                session = self.again(&mut attempt) => session,
             };
             tracing::info!("connected to the AMQP broker again");
         }
@@ -101,14 +107,13 @@ impl Keeper {
         }
     }
 
-    async fn again(&self) -> Arc<Session> {
-        let mut attempt = 0_u32;
+    async fn again(&self, attempt: &mut u32) -> Arc<Session> {
         loop {
-            tokio::time::sleep(reconnect_delay(attempt, self.link.clock.fraction())).await;
+            tokio::time::sleep(reconnect_delay(*attempt, self.link.clock.fraction())).await;
+            *attempt = attempt.saturating_add(1);
             match Session::open(&self.peer).await {
                 Ok(opened) => return self.taken(opened),
                 Err(error) => {
-                    attempt = attempt.saturating_add(1);
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
                         attempt,

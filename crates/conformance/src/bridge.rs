@@ -34,6 +34,7 @@ use futures_util::future::BoxFuture;
 use purista_core::bridge::EventBridge;
 use purista_core::subscription::Subscription;
 
+pub mod backlog;
 pub mod commands;
 pub mod consumers;
 pub mod content;
@@ -52,6 +53,8 @@ use world::World;
 
 /// How long one duty may take before it counts as failed: some of them wait for a broker to start, several times.
 const DUTY_TIMEOUT: Duration = Duration::from_secs(180);
+/// The same of a soak test, which moves very much.
+const SOAK_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// One system of bridges that reach one another, fresh for each duty. What it started ends when it is dropped.
 pub trait BridgeSystem: Send + Sync + 'static {
@@ -81,10 +84,27 @@ pub trait BridgeSystem: Send + Sync + 'static {
         self.outages()
     }
 
+    /// Takes the next dead letter of a subscription, puts it back to be handled once more as an operator would, and says what it
+    /// bore. `None` where the bridge keeps none.
+    fn replay<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, DeadLetter>> {
+        None
+    }
+
     /// Sends bytes that are no message to whoever is fed by `subscription`. `None` where nothing but messages can be sent.
     fn send_rubbish<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
         None
     }
+}
+
+/// What a dead letter bears at a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Why it was given up.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The message as it came.
+    pub body: Vec<u8>,
 }
 
 /// A server that a duty stands in front of with a [`crate::proxy::Proxy`], or kills.
@@ -124,8 +144,25 @@ where
     S: BridgeSystem,
     F: Future<Output = S>,
 {
+    run_within(DUTY_TIMEOUT, system, duty).await;
+}
+
+/// The same for a soak test, such as [`backlog::memory_stays_flat_with_100_000_waiting`], which an adapter calls by itself.
+pub async fn soak<S, F>(system: F, duty: for<'w> fn(&'w World) -> BoxFuture<'w, ()>)
+where
+    S: BridgeSystem,
+    F: Future<Output = S>,
+{
+    run_within(SOAK_TIMEOUT, system, duty).await;
+}
+
+async fn run_within<S, F>(time: Duration, system: F, duty: for<'w> fn(&'w World) -> BoxFuture<'w, ()>)
+where
+    S: BridgeSystem,
+    F: Future<Output = S>,
+{
     let world = World::new(Box::new(system.await));
-    let ended = tokio::time::timeout(DUTY_TIMEOUT, async {
+    let ended = tokio::time::timeout(time, async {
         duty(&world).await;
         world.close().await;
     });
@@ -146,6 +183,7 @@ macro_rules! bridge_suite {
             request_reaches_the_server_and_brings_its_reply
             reply_pairs_with_its_request_under_64_concurrent_calls
             several_consumers_of_one_command_share_its_calls
+            served_commands_make_room_for_the_next
             unserved_command_is_unroutable_at_once
             request_ends_at_its_deadline
             error_response_comes_back_as_it_was
@@ -194,8 +232,10 @@ macro_rules! bridge_suite {
             durable_subscription_gets_what_it_missed_in_order
             durable_subscriptions_have_places_of_their_own
             durable_message_that_fails_comes_back_until_it_is_given_up
+            durable_message_that_is_given_up_is_kept_with_its_past_and_can_be_replayed
             durable_message_in_hand_of_a_lost_process_comes_again
             durable_subscription_on_every_instance_is_refused
+            durable_subscription_from_the_start_gets_what_was_kept_or_is_refused
         );
         $crate::bridge_suite!(@tests $attributes $system endings:
             state_is_connected

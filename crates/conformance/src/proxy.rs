@@ -111,7 +111,7 @@ impl Proxy {
         self.shared.open.load(Ordering::SeqCst)
     }
 
-    /// Holds everything back for this time, in both directions. At most [`CHUNK_BYTES`] are on their way at a time.
+    /// Holds everything back for this time, in both directions. At most 16 KiB are on their way at a time.
     pub fn delay(&self, by: Duration) {
         self.shared.faults.send_modify(|faults| faults.delay = by);
     }

@@ -130,6 +130,7 @@ macro_rules! store_suite {
         $crate::store_suite!(@tests $attributes $system conditions:
             a_stream_has_the_version_that_was_expected
             a_query_selects_nothing_new
+            a_condition_asks_for_tag_and_type_of_each_alternative
             a_condition_sees_the_tenants_of_its_query
             a_condition_without_events_guards_the_batch
             conditions_look_at_the_log_before_the_batch

@@ -119,6 +119,8 @@ pub struct Capabilities {
     pub is_local: bool,
     /// Whether messages wait for a durable subscription that is not running.
     pub durable: bool,
+    /// Whether a new durable subscription may begin with what was published before it was first run.
+    pub from_start: bool,
     /// Whether a message can come back after a time.
     pub delayed_retry: bool,
     /// Whether it keeps messages that cannot be handled.

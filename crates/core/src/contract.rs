@@ -54,6 +54,7 @@ where
         serde_json::from_slice(json).map_err(ContractError)
     }
 
+    #[inline]
     fn check(&self) -> Result<(), Vec<Fault>> {
         self.validate().map_err(|report| Fault::of_report(&report))
     }

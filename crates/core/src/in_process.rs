@@ -207,6 +207,7 @@ impl EventBridge for InProcessBridge {
             name: "in-process",
             is_local: true,
             durable: false,
+            from_start: false,
             delayed_retry: true,
             dead_letters: false,
             pause: true,

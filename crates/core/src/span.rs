@@ -66,6 +66,7 @@ pub fn follow(span: &Span, parent: Option<&TraceContext>, flow: &Id) {
 
 /// Says that the work of a span failed, and in which way: a status, or a short word. The text of an error is for the log, which
 /// finds it under the same trace id.
+#[cold]
 pub fn failed(span: &Span, error_type: &str) {
     span.record("error.type", error_type).record("otel.status_code", "ERROR");
 }
@@ -121,6 +122,7 @@ pub fn handling(message: &Message, handler: Handler<'_>, attempt: u32) -> Span {
 
 /// Sends a command in a span of its own, which the message then tells of. Where no span is entered, it is a child of what
 /// the message tells of already.
+#[cold]
 pub(crate) fn request(bridge: &dyn EventBridge, mut command: Box<Message>) -> Asking<'_> {
     let receiver = command.receiver.as_ref().map(|party| &party.address);
     let span = info_span!(

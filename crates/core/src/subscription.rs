@@ -117,6 +117,9 @@ pub struct Subscription {
     pub sharing: Sharing,
     /// Whether messages wait for it while nobody runs it.
     pub durable: bool,
+    /// Whether a durable subscription that nobody ran before begins with the oldest message that is kept, not with the next
+    /// one. A bridge whose capabilities do not say so refuses it.
+    pub from_start: bool,
     /// How many messages it handles at a time, at least 1.
     pub in_flight: usize,
     /// Whether it serves a command, and so answers each message.
@@ -132,6 +135,7 @@ impl Subscription {
             filter,
             sharing: Sharing::Shared,
             durable: false,
+            from_start: false,
             in_flight: in_flight.max(1),
             answers: true,
         }

@@ -41,6 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         sharing: Sharing::Shared,
         durable: true,
         in_flight: 1,
+        from_start: false,
         answers: false,
     };
     bridge.subscribe(subscription, Arc::new(Held)).await?;

@@ -144,6 +144,7 @@ mod tests {
             sharing,
             durable: false,
             in_flight: IN_FLIGHT_DEFAULT,
+            from_start: false,
             answers: false,
         }
     }

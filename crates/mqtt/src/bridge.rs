@@ -19,7 +19,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::{all_filters_of, filters_of, replies_filter, session_of, unserved_topic};
 use crate::dial::{CONNECT_TIMEOUT, Dial, Keeping, PACKET_HEAD_MAX, Place};
-use crate::durable::Keeper;
+use crate::durable::{Keeper, waiting_max};
 use crate::feed::{Handle, MqttFeed, Origin};
 use crate::hub::Hub;
 use crate::in_hand::InHand;
@@ -226,6 +226,12 @@ impl Inner {
             let why = "its progress is one, its instances are many";
             return Err(rejected(format!("{subscription} cannot be durable and on every instance: {why}")));
         }
+        if subscription.from_start {
+            let why = "a session holds what came since it began; publish it again, or leave out `from_start`";
+            return Err(rejected(format!(
+                "{subscription} cannot begin with what was published before it: {why}"
+            )));
+        }
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         let (origin, queue) = if subscription.durable {
             self.unless_closing(self.own_session(&subscription, deadline)).await?
@@ -281,7 +287,7 @@ impl Inner {
         let in_flight = u16::try_from(subscription.in_flight.max(1)).unwrap_or(u16::MAX);
         let keeping = Keeping::Durable { expiry_s: self.sessions.expiry_s, in_flight };
         let dial = Dial::new(self.place.clone(), session_of(client_id, subscription), keeping);
-        let queue = Queue::new(in_flight.into());
+        let queue = Queue::new(waiting_max(self.subscription_capacity, in_flight.into()));
         let mut at_broker = subscription.clone();
         if self.sessions.are_alone {
             at_broker.sharing = Sharing::EveryInstance;
@@ -360,6 +366,7 @@ impl EventBridge for MqttBridge {
             name: "mqtt",
             is_local: false,
             durable: self.0.sessions.client_id.is_some(),
+            from_start: false,
             delayed_retry: true,
             dead_letters: false,
             pause: true,

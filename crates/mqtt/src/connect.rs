@@ -18,8 +18,8 @@ use crate::tls;
 use crate::url::BrokerUrl;
 use crate::wire::EVENT_EXPIRY_S;
 
-/// How many messages of one subscription that is not durable wait in this process, unless the builder says otherwise. More
-/// are lost; each loss is logged as an error and counted.
+/// How many messages of one subscription wait in this process, unless the builder says otherwise. More are lost, and each loss
+/// is logged as an error and counted; of a durable subscription at most 2,048 wait, and more come again when these are done.
 pub const SUBSCRIPTION_CAPACITY_DEFAULT: usize = 8192;
 /// The largest message in bytes, unless the builder says otherwise; the broker may take less.
 pub const MESSAGE_BYTES_MAX_DEFAULT: usize = 1 << 20;
@@ -122,7 +122,7 @@ impl Builder {
         self
     }
 
-    /// How many messages of one subscription that is not durable wait in this process, at least 1.
+    /// How many messages of one subscription wait in this process, at least 1; see [`SUBSCRIPTION_CAPACITY_DEFAULT`].
     pub fn subscription_capacity(mut self, capacity: usize) -> Self {
         self.subscription_capacity = capacity.max(1);
         self

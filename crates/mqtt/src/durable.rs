@@ -18,6 +18,17 @@ use crate::line::Line;
 use crate::queue::{Arrival, Queue};
 use crate::session::Role;
 
+/// How many messages wait for one durable subscription in this process at most, beyond those in hand: more than the broker may
+/// send. mosquitto 2.0 sends several for each that is acknowledged, once some wait at it, and it costs a connection to be
+/// sent again what has no place.
+const WAITING_MAX: usize = 2_048;
+
+/// How many messages of a durable subscription have a place, when so many are in flight. Over a new connection those in hand
+/// come first, so there is room for as many more.
+pub(crate) fn waiting_max(capacity: usize, in_flight: usize) -> usize {
+    capacity.min(WAITING_MAX).max(in_flight).saturating_add(in_flight)
+}
+
 /// Fills the queue of one durable subscription.
 pub(crate) struct Keeper {
     subscription: Subscription,
@@ -26,6 +37,8 @@ pub(crate) struct Keeper {
     former: BTreeSet<String>,
     queue: Arc<Queue>,
     was_greeted: AtomicBool,
+    /// Whether it was said that there is no more place.
+    is_full: AtomicBool,
 }
 
 impl Keeper {
@@ -35,7 +48,8 @@ impl Keeper {
         former: BTreeSet<String>,
         queue: Arc<Queue>,
     ) -> Arc<Self> {
-        Arc::new(Self { subscription, filters, former, queue, was_greeted: AtomicBool::new(false) })
+        let (was_greeted, is_full) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { subscription, filters, former, queue, was_greeted, is_full })
     }
 }
 
@@ -69,16 +83,22 @@ impl Role for Keeper {
 
     fn take(&self, line: &Arc<Line>, raw: Publish) {
         let arrival = Arrival { raw: Arc::new(raw), line: Arc::clone(line) };
-        if !self.queue.offer(arrival) {
-            tracing::error!(
+        if !self.queue.offer_in_order(arrival) && !self.is_full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
                 subscription = %self.subscription,
-                "the MQTT broker sends more than it may; it has to send it again"
+                "the MQTT broker sends more than there are places for; it is asked for the rest again when these are done"
             );
         }
+    }
+
+    fn interrupted(&self) -> BoxFuture<'_, ()> {
+        // A broker sends again what is not acknowledged, but over another connection only.
+        Box::pin(self.queue.owing())
     }
 
     fn lost(&self) {
         // Not acknowledged, and so it comes again.
         self.queue.forget();
+        self.is_full.store(false, Ordering::Relaxed);
     }
 }

@@ -218,6 +218,10 @@ impl Role for Hub {
         }
     }
 
+    fn interrupted(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     fn lost(&self) {
         // What was asked over the connection is lost with it.
         self.link.replies.abandon();

@@ -40,8 +40,28 @@ pub(crate) trait Role: Send + Sync + 'static {
     /// Takes what the broker sent, in its order. It must not wait: everything behind it would wait too.
     fn take(&self, line: &Arc<Line>, raw: Publish);
 
+    /// Waits until the connection has to be made anew. Cancel safe.
+    fn interrupted(&self) -> BoxFuture<'_, ()>;
+
     /// The connection is lost.
     fn lost(&self);
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Before it was there for anybody.
+    Before,
+    /// It was lost.
+    Lost,
+    /// It is made anew at once.
+    OnPurpose,
+}
+
+impl Ended {
+    fn of(was_greeted: bool) -> Self {
+        if was_greeted { Self::Lost } else { Self::Before }
+    }
 }
 
 /// One session with the broker.
@@ -129,14 +149,18 @@ impl Session {
             };
             let began = Instant::now();
             number = number.saturating_add(1);
-            let was_up = self.serve(next, number, &role).await;
+            let ended = self.serve(next, number, &role).await;
             self.up.send_replace(None);
             role.lost();
-            if self.stop.is_cancelled() || (number == 1 && !was_up) {
+            if self.stop.is_cancelled() || (number == 1 && ended == Ended::Before) {
                 break;
             }
             if !self.is_missed.swap(true, Ordering::Relaxed) {
                 self.link.standing.lost();
+            }
+            if ended == Ended::OnPurpose {
+                attempt = 0;
+                continue;
             }
             tracing::warn!(
                 session = self.dial.client_id(),
@@ -168,8 +192,8 @@ impl Session {
             .ok()
     }
 
-    /// Serves one connection until it is lost, or until the session is stopped. Says whether it was there for anybody.
-    async fn serve(&self, dialled: Dialled, number: u64, role: &Arc<dyn Role>) -> bool {
+    /// Serves one connection until it is lost or has to be made anew, or until the session is stopped.
+    async fn serve(&self, dialled: Dialled, number: u64, role: &Arc<dyn Role>) -> Ended {
         let Dialled { client, events, greeting } = dialled;
         let line = Arc::new(self.line_of(client, number, &greeting));
         let _lost = line.lost.clone().drop_guard();
@@ -180,6 +204,7 @@ impl Session {
         }));
         let mut greeted = pin!(Arc::clone(role).greet(Arc::clone(&line), greeting.session_present));
         let (mut is_greeted, mut is_stopping) = (false, false);
+        let mut interrupted = role.interrupted();
         let mut farewell = pin!(async {
             // A connection that is gone already takes none.
             let _ = line.client.disconnect_with_timeout(FAREWELL_TIMEOUT).await;
@@ -192,13 +217,14 @@ impl Session {
                     is_stopping = true;
                     continue;
                 }
-                () = &mut farewell, if is_stopping => return is_greeted,
+                () = &mut farewell, if is_stopping => return Ended::of(is_greeted),
+                () = &mut interrupted, if is_greeted && !is_stopping => return Ended::OnPurpose,
                 done = &mut greeted, if !is_greeted => {
                     if let Err(error) = done {
                         let session = self.dial.client_id();
                         tracing::error!(session, error = &error as &dyn std::error::Error, "subscribing failed");
                         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                        return false;
+                        return Ended::Before;
                     }
                     is_greeted = true;
                     self.welcome(&line);
@@ -216,9 +242,9 @@ impl Session {
                     if !is_stopping {
                         tracing::info!(session = self.dial.client_id(), %error, "the connection has ended");
                     }
-                    return is_greeted;
+                    return Ended::of(is_greeted);
                 }
-                None => return is_greeted,
+                None => return Ended::of(is_greeted),
             }
         }
     }

@@ -19,11 +19,13 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::{queue_group, subject_of, subjects_of};
+use crate::bucket::{Bucket, Held};
 use crate::confirm::Confirm;
 use crate::durable::DurableFeed;
 use crate::feed::{Intake, NatsFeed};
 use crate::inbox::Inbox;
 use crate::jetstream::{Streams, kept_subjects};
+use crate::key_value::{CONFIG_BUCKET, NatsConfigStore, NatsStateStore, STATE_BUCKET};
 use crate::link::{CONNECT_TIMEOUT, Link, closed, encode, rejected};
 use crate::wire;
 
@@ -62,6 +64,8 @@ struct Inner {
     /// What keeps events, where it was asked for.
     streams: Option<Streams>,
     feeds: Mutex<Vec<Arc<dyn Intake>>>,
+    /// What the buckets of this bridge hold until it is closed.
+    buckets: Mutex<Vec<Held>>,
     /// The pumps of the feeds, and the two tasks behind inbox and echoes.
     tasks: TaskTracker,
     /// Ends those two.
@@ -90,13 +94,43 @@ impl NatsBridge {
         let mut state = link.watch.state();
         let connected = state.wait_for(|state| *state == BridgeState::Connected);
         let in_time = tokio::time::timeout(CONNECT_TIMEOUT, connected).await.is_ok_and(|state| state.is_ok());
-        let feeds = Mutex::default();
+        let (feeds, buckets) = (Mutex::default(), Mutex::default());
         let (calls, closed) = (TaskTracker::new(), OnceCell::new());
-        let bridge = Self(Inner { link, inbox, confirm, streams, feeds, tasks, stop, calls, ended, closed });
+        let bridge =
+            Self(Inner { link, inbox, confirm, streams, feeds, buckets, tasks, stop, calls, ended, closed });
         if in_time { Ok(bridge) } else { Err(rejected("the NATS server does not let us hear ourselves")) }
     }
 
-    /// How many messages were lost so far because a subscription's queue was full.
+    /// State for a host without a store, in the server's bucket [`STATE_BUCKET`]. It is found, or made with the last value of
+    /// each key on as many servers as `replicas` says. It works as long as the bridge.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), purista_core::bridge::BridgeError> {
+    /// use purista_nats::bridge::NatsBridge;
+    ///
+    /// let bridge = NatsBridge::connect("nats://127.0.0.1:4222").await?;
+    /// let state = bridge.state_store(1).await?;
+    /// // Host::builder().bridge(bridge).state_store(state)
+    /// # drop((bridge, state)); Ok(())
+    /// # }
+    /// ```
+    pub async fn state_store(&self, replicas: usize) -> Result<NatsStateStore, BridgeError> {
+        Ok(NatsStateStore(self.bucket(STATE_BUCKET, replicas).await?))
+    }
+
+    /// Configuration in the server's bucket [`CONFIG_BUCKET`]; the rest is as for [`Self::state_store`].
+    pub async fn config_store(&self, replicas: usize) -> Result<NatsConfigStore, BridgeError> {
+        Ok(NatsConfigStore(self.bucket(CONFIG_BUCKET, replicas).await?))
+    }
+
+    async fn bucket(&self, name: &str, replicas: usize) -> Result<Bucket, BridgeError> {
+        let _caller = self.0.enter()?;
+        let bucket = Bucket::open(&self.0.link, name, replicas).await?;
+        self.0.buckets.lock().unwrap_or_else(PoisonError::into_inner).push(bucket.held());
+        Ok(bucket)
+    }
+
+    /// How many messages were lost so far: their subscription's queue was full, or they were no messages.
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.watch.dropped()
     }
@@ -263,6 +297,9 @@ impl Inner {
         if let Some(streams) = &self.streams {
             streams.end();
         }
+        for held in self.buckets.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            *held.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         let ending = async {
             // The queue to the server is full and nobody empties it: the client ends by itself, see `connect`.
             let _ = self.link.client.drain().await;
@@ -280,6 +317,7 @@ impl EventBridge for NatsBridge {
             name: "nats",
             is_local: false,
             durable: self.0.streams.is_some(),
+            from_start: self.0.streams.is_some(),
             delayed_retry: true,
             dead_letters: self.0.streams.is_some(),
             pause: true,

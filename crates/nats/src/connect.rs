@@ -23,8 +23,8 @@ use crate::link::{CONNECT_TIMEOUT, Link, Watch, rejected};
 pub const SUBSCRIPTION_CAPACITY_DEFAULT: usize = 8192;
 /// How many messages wait to be written; more wait for a place.
 const WRITES_MAX: usize = 2048;
-/// How often the server is asked whether it lives; two questions without an answer are a lost connection.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the server is asked whether it lives; the third question behind two without an answer is a lost connection.
+const PING_INTERVAL: Duration = Duration::from_secs(8);
 
 impl NatsBridge {
     /// Connects with the defaults. Several servers of one cluster are divided by commas.
@@ -237,12 +237,14 @@ fn following(
         std::future::ready(())
     });
     let (watch, clock) = (Arc::clone(watch), clock.clone());
-    options.reconnect_delay_callback(move |attempt| {
+    options.reconnect_delay_callback(move |_| {
         let _held = &guard;
         if watch.closing.is_cancelled() {
             return give_up();
         }
-        reconnect_delay(attempt, clock.fraction())
+        // The client counts anew after each connection that it made: one that is cut as soon as it is there would be made again
+        // at once, without end.
+        broker::reconnect_delay(watch.next_attempt(), clock.fraction())
     })
 }
 
@@ -256,26 +258,9 @@ fn give_up() -> Duration {
     Duration::from_secs(u64::from(u32::MAX))
 }
 
-/// The client counts its attempts from 1, where everybody else counts from 0.
-fn reconnect_delay(attempt: usize, fraction: f64) -> Duration {
-    broker::reconnect_delay(u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX), fraction)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_delay_doubles_up_to_its_bound_and_half_of_it_is_chance() {
-        assert_eq!(reconnect_delay(0, 0.5), Duration::ZERO);
-        assert_eq!(reconnect_delay(1, 0.5), Duration::ZERO);
-        assert_eq!(reconnect_delay(2, 0.0), Duration::from_millis(25));
-        assert_eq!(reconnect_delay(2, 1.0), Duration::from_millis(50));
-        assert_eq!(reconnect_delay(4, 1.0), Duration::from_millis(200));
-        for attempt in [20, 40, usize::MAX] {
-            assert_eq!(reconnect_delay(attempt, 1.0), Duration::from_secs(4));
-        }
-    }
 
     #[test]
     fn addresses_are_divided_and_lose_what_names_us() {

@@ -200,7 +200,7 @@ impl Source {
 impl Shared {
     /// Reads what arrived; `None` when it is not for this subscription, or no message at all.
     async fn read(&self, raw: async_nats::Message) -> Option<Arrived> {
-        match wire::decode(&raw, &self.link.clock) {
+        match wire::decode_asked(&raw, &self.link.clock) {
             Ok(message) if self.subscription.filter.matches(&message) => {
                 Some(Arrived { message, reply_to: raw.reply, attempt: 1 })
             }
@@ -209,8 +209,9 @@ impl Shared {
                 None
             }
             Err(error) => {
+                let dropped = self.link.watch.count_dropped();
                 tracing::warn!(
-                    subscription = %self.subscription, subject = %raw.subject, bytes = raw.payload.len(),
+                    subscription = %self.subscription, subject = %raw.subject, bytes = raw.payload.len(), dropped,
                     error = &error as &dyn std::error::Error, "what came is no message"
                 );
                 if let (true, Some(inbox)) = (self.subscription.answers, raw.reply) {

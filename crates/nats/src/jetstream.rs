@@ -204,7 +204,7 @@ impl Streams {
         }
     }
 
-    /// The server's record of how far a subscription is. It is made at the end of the stream when it is not there.
+    /// The server's record of how far a subscription is. It is made where the subscription begins when it is not there.
     pub(crate) async fn consumer(
         &self,
         link: &Link,
@@ -297,7 +297,7 @@ fn consumer_config(link: &Link, subscription: &Subscription, name: &str) -> Cons
     };
     ConsumerConfig {
         durable_name: Some(name.to_owned()),
-        deliver_policy: DeliverPolicy::New,
+        deliver_policy: if subscription.from_start { DeliverPolicy::All } else { DeliverPolicy::New },
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
         max_deliver: -1,

@@ -32,7 +32,9 @@ pub mod address;
 pub mod bridge;
 pub mod connect;
 pub mod jetstream;
+pub mod key_value;
 
+mod bucket;
 mod confirm;
 mod durable;
 mod feed;

@@ -1,7 +1,7 @@
 //! The one connection, as the rest of the bridge sees it: whether it is up, how often it was lost, and how to write to it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, Event, HeaderMap, PublishError};
@@ -22,6 +22,16 @@ use crate::wire;
 /// How long the first connection, and each later attempt, may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A connection that lived this long was a good one: the next loss is a new one.
+const GOOD_AFTER: Duration = Duration::from_secs(1);
+
+/// The attempts to connect since there was a good connection.
+#[derive(Debug, Default)]
+struct Attempts {
+    made: u32,
+    up_since: Option<Instant>,
+}
+
 /// What follows the events of the connection; made before it, since the first event comes with it.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -29,6 +39,7 @@ pub(crate) struct Watch {
     /// The number of the connection that is there.
     up: watch::Sender<Option<u64>>,
     connections: AtomicU64,
+    attempts: Mutex<Attempts>,
     /// The calls that wait for a reply; they end with the connection.
     pub(crate) replies: Replies,
     dropped: AtomicU64,
@@ -42,6 +53,7 @@ impl Default for Watch {
             standing: Standing::default(),
             up: watch::channel(None).0,
             connections: AtomicU64::new(0),
+            attempts: Mutex::default(),
             replies: Replies::default(),
             dropped: AtomicU64::new(0),
             closing: CancellationToken::new(),
@@ -56,6 +68,7 @@ impl Watch {
             Event::Connected => {
                 // The client may have dropped the news of the loss: what was asked before is lost in any case.
                 self.replies.abandon();
+                self.attempts().up_since = Some(Instant::now());
                 self.up.send_replace(Some(self.connections.fetch_add(1, Ordering::Relaxed)));
                 tracing::info!("connected to NATS");
             }
@@ -68,7 +81,7 @@ impl Watch {
                 }
             }
             Event::SlowConsumer(subscription) => {
-                let dropped = self.dropped.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                let dropped = self.count_dropped();
                 tracing::error!(
                     subscription,
                     dropped,
@@ -80,6 +93,22 @@ impl Watch {
             Event::LameDuckMode => tracing::warn!("the NATS server is about to go down"),
             Event::Draining => {}
         }
+    }
+
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        // Nothing in here can panic half-way, so what is poisoned is whole.
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the next attempt to connect, from 0, since the last connection that lived.
+    pub(crate) fn next_attempt(&self) -> u32 {
+        let mut attempts = self.attempts();
+        if attempts.up_since.take().is_some_and(|since| since.elapsed() >= GOOD_AFTER) {
+            attempts.made = 0;
+        }
+        let next = attempts.made;
+        attempts.made = next.saturating_add(1);
+        next
     }
 
     /// Waits for a connection after the `last`.
@@ -138,7 +167,13 @@ impl Watch {
         }
     }
 
-    /// How many messages were lost because a subscription's queue was full; at least that many, under a flood of them.
+    /// Counts a message that is lost; how many are so far.
+    pub(crate) fn count_dropped(&self) -> u64 {
+        self.dropped.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// How many messages were lost because a subscription's queue was full, at least that many under a flood of them, or
+    /// because they were no messages.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -215,4 +250,23 @@ pub(crate) fn encode(message: &Message) -> Result<Bytes, BridgeError> {
     message
         .encode(Instant::now())
         .map_err(|error| rejected("the message cannot be encoded").with_source(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_are_counted_until_a_connection_has_lived() {
+        let watch = Watch::default();
+        assert_eq!([0; 3].map(|_: u32| watch.next_attempt()), [0, 1, 2]);
+        watch.follow(&Event::Connected);
+        tokio::time::advance(GOOD_AFTER / 2).await;
+        watch.follow(&Event::Disconnected);
+        assert_eq!([0; 2].map(|_: u32| watch.next_attempt()), [3, 4]);
+        watch.follow(&Event::Connected);
+        tokio::time::advance(GOOD_AFTER).await;
+        watch.follow(&Event::Disconnected);
+        assert_eq!([0; 2].map(|_: u32| watch.next_attempt()), [0, 1]);
+    }
 }

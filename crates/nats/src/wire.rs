@@ -3,7 +3,10 @@
 use async_nats::{HeaderMap, HeaderValue};
 use purista_core::clock::Clock;
 use purista_core::message::{DecodeError, Message};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
+
+const CORRELATION_ID: &str = "correlationId";
 
 /// The headers of a message: what PURISTA writes on everything but requests.
 pub(crate) fn headers(message: &Message) -> HeaderMap {
@@ -23,6 +26,22 @@ pub(crate) fn decode(raw: &async_nats::Message, clock: &Clock) -> Result<Message
         |name: &str| raw.headers.as_ref().and_then(|headers| headers.get(name)).map(HeaderValue::as_str);
     message.trace_by_headers(header);
     Ok(message)
+}
+
+/// Reads a message that may be a command. Its inbox pairs it with its answer, so a peer need not name it in the body, as
+/// at PURISTA.
+pub(crate) fn decode_asked(raw: &async_nats::Message, clock: &Clock) -> Result<Message, DecodeError> {
+    match decode(raw, clock) {
+        Err(DecodeError::Missing(field)) if field == CORRELATION_ID && raw.reply.is_some() => {
+            // Off the hot path, and bounded by the server's limit on a message.
+            let mut body: Map<String, Value> =
+                serde_json::from_slice(&raw.payload).map_err(DecodeError::Malformed)?;
+            body.insert(CORRELATION_ID.to_owned(), clock.id().to_string().into());
+            let payload = serde_json::to_vec(&body).map_err(DecodeError::Malformed)?.into();
+            decode(&async_nats::Message { payload, ..raw.clone() }, clock)
+        }
+        decoded => decoded,
+    }
 }
 
 #[cfg(test)]

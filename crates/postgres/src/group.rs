@@ -7,12 +7,12 @@ use tokio_postgres::{Client, Error, Statement};
 use crate::codec;
 use crate::decision::Decided;
 use crate::flight::{self, Column, Order};
-use crate::known::{About, Known, Wanted};
+use crate::known::{About, BY_TAG, BY_TAG_AND_TYPES, Known, TagSearch, Wanted};
 use crate::locks::Locks;
 use crate::queue::Answer;
 use crate::receipts::forgotten_before;
 use crate::shared::Shared;
-use crate::write;
+use crate::write::{self, column};
 
 use purista_events::batch::Batch;
 
@@ -67,7 +67,7 @@ impl Session<'_> {
             About::State,
             About::Log,
         ];
-        let texts = about.into_iter().map(About::sql).chain(write::ALL).chain([GROUP_BEGINS]);
+        let texts = about.into_iter().map(About::sql).chain(write::ALL).chain([GROUP_BEGINS, BY_TAG]);
         let texts: Vec<&'static str> = texts.collect();
         let prepared =
             futures_util::future::try_join_all(texts.iter().map(|sql| self.client.prepare(sql))).await?;
@@ -139,6 +139,11 @@ impl Session<'_> {
             orders.push(self.order(&select.sql, select.columns()).await?);
             about.push(About::Condition(*number));
         }
+        let by_tag: Vec<_> = wanted.by_tag.iter().collect();
+        for (types, searches) in &by_tag {
+            let sql = if types.is_empty() { BY_TAG } else { BY_TAG_AND_TYPES };
+            orders.push(self.order(sql, tags(types, searches)).await?);
+        }
         let answered = match transaction {
             Transaction::Begins => flight::begin(self.client, &orders).await?,
             Transaction::IsOpen => flight::run(self.client, &orders).await?,
@@ -149,22 +154,35 @@ impl Session<'_> {
             (known.base, known.now) = (row.try_get(0)?, row.try_get(1)?);
         }
         let before = forgotten_before(known.now);
-        for (about, rows) in about.iter().zip(answered) {
+        for (about, rows) in about.iter().zip(answered.by_ref()) {
             known.learn(about, rows, before)?;
+        }
+        for ((_, searches), rows) in by_tag.into_iter().zip(answered) {
+            known.learn_broken(searches, rows)?;
         }
         Ok(known)
     }
 }
 
+/// The columns of a search by tags.
+fn tags(types: &[String], searches: &[TagSearch]) -> Vec<Column> {
+    let each = || searches.iter();
+    let mut columns = vec![
+        column(each().map(|search| search.stream.0.clone())),
+        column(each().map(|search| search.stream.1.clone())),
+        column(each().map(|search| search.stream.2.clone())),
+        column(each().map(|search| search.from)),
+        column(each().map(|search| search.up_to)),
+    ];
+    if !types.is_empty() {
+        columns.push(column(types.iter().cloned()));
+    }
+    columns
+}
+
 /// What is asked beside conditions. The log itself comes last: what it has forgotten of a key is known then, where the key's row
 /// is gone.
 fn questions(wanted: &Wanted) -> Vec<(About, Vec<Column>)> {
-    fn column<T>(rows: impl IntoIterator<Item = T>) -> Column
-    where
-        Vec<T>: tokio_postgres::types::ToSql + Sync + Send + 'static,
-    {
-        Box::new(rows.into_iter().collect::<Vec<T>>())
-    }
     let threes = |keys: &std::collections::BTreeSet<(String, String, String)>| -> Vec<Column> {
         vec![
             column(keys.iter().map(|(one, ..)| one.clone())),

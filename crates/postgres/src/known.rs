@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use purista_core::id::Id;
 use purista_events::batch::{Batch, Condition, Receipt};
 use purista_events::position::{Position, ReadToken};
-use purista_events::query::Query;
+use purista_events::query::{Query, TenantScope};
 use purista_events::store::Direction;
 use purista_events::subscriptions::ProgressChange;
 use tokio_postgres::{Error, Row};
@@ -38,6 +38,19 @@ pub(crate) struct Wanted {
     pub(crate) log: bool,
     /// Whether anything was recorded: the condition of the batch and append of these numbers, and a search for what breaks it.
     pub(crate) searches: Vec<([usize; 2], Select)>,
+    /// The same for what bears one tag, which is most of it: by the types that are looked for, all at once.
+    pub(crate) by_tag: BTreeMap<Vec<String>, Vec<TagSearch>>,
+}
+
+/// A search for an event with a tag.
+#[derive(Debug)]
+pub(crate) struct TagSearch {
+    /// Whose condition it breaks.
+    pub(crate) number: [usize; 2],
+    pub(crate) stream: Stream,
+    /// Strictly beyond it.
+    pub(crate) from: i64,
+    pub(crate) up_to: i64,
 }
 
 impl Wanted {
@@ -79,6 +92,9 @@ impl Wanted {
         let places = token.unseen().iter().map(|unseen| (unseen.after, unseen.up_to));
         for (after, up_to) in places.chain([(token.position(), Position::new(u64::MAX))]) {
             let [from, up_to] = [after, up_to].map(|position| codec::signed(position.number()));
+            if self.search_by_tag(number, query, [from, up_to]) {
+                continue;
+            }
             let up_to = UpTo::Position(up_to);
             let range = Range { from, up_to, direction: Direction::Forwards, limit: 1 };
             let mut select = Select::positions(query, range);
@@ -88,6 +104,28 @@ impl Wanted {
             );
             self.searches.push((number, select));
         }
+    }
+}
+
+impl Wanted {
+    /// Takes a search whose every alternative is one tag of one tenant; says whether it is such.
+    fn search_by_tag(&mut self, number: [usize; 2], query: &Query, [from, up_to]: [i64; 2]) -> bool {
+        let TenantScope::Only(tenant) = &query.tenants else { return false };
+        if query.items.is_empty() || query.items.iter().any(|item| item.tags.len() != 1) {
+            return false;
+        }
+        let tenant = codec::tenant_key(tenant.as_deref());
+        for item in &query.items {
+            let types = item.types.iter().map(|name| codec::text(name).into_owned()).collect();
+            let searches = self.by_tag.entry(types).or_default();
+            searches.extend(item.tags.iter().map(|(name, value)| TagSearch {
+                number,
+                stream: stream(&tenant, name, value),
+                from,
+                up_to,
+            }));
+        }
+        true
     }
 }
 
@@ -133,6 +171,17 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// Takes in what breaks conditions on these tags.
+    pub(crate) fn learn_broken(&mut self, searches: &[TagSearch], rows: &[Row]) -> Result<(), Error> {
+        for row in rows {
+            let ordinal = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0);
+            if let Some(search) = ordinal.checked_sub(1).and_then(|index| searches.get(index)) {
+                self.broken.entry(search.number).or_insert((row.try_get(1)?, row.try_get(2)?));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes in what a statement about this said. What was kept long enough counts as absent.
     pub(crate) fn learn(&mut self, about: &About, rows: &[Row], forgotten_before: i64) -> Result<(), Error> {
         for row in rows {
@@ -237,6 +286,23 @@ impl About {
         }
     }
 }
+
+/// The first event with each of these tags, in a range of its own.
+pub(crate) const BY_TAG: &str = "SELECT k.number, e.name, e.position \
+     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[]) \
+     WITH ORDINALITY k (tenant, name, value, after, up_to, number) CROSS JOIN LATERAL \
+     (SELECT position FROM tags t WHERE t.name = k.name COLLATE \"C\" AND t.value = k.value COLLATE \"C\" \
+     AND t.tenant = k.tenant COLLATE \"C\" AND t.position > k.after AND t.position <= k.up_to \
+     ORDER BY t.position LIMIT 1) t JOIN events e ON e.position = t.position";
+
+/// The same of these types.
+pub(crate) const BY_TAG_AND_TYPES: &str = "SELECT k.number, e.name, e.position \
+     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[]) \
+     WITH ORDINALITY k (tenant, name, value, after, up_to, number) CROSS JOIN LATERAL \
+     (SELECT o.name, o.position FROM tags t JOIN events o ON o.position = t.position \
+     WHERE t.name = k.name COLLATE \"C\" AND t.value = k.value COLLATE \"C\" \
+     AND t.tenant = k.tenant COLLATE \"C\" AND t.position > k.after AND t.position <= k.up_to \
+     AND o.name = ANY ($6::text[]) ORDER BY t.position LIMIT 1) e";
 
 /// The receipts of these ids.
 pub(crate) const RECEIPTS: &str =

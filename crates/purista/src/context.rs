@@ -22,6 +22,7 @@ use purista_core::trace::TraceContext;
 use purista_events::batch::Condition;
 use purista_events::recorded::{Cause, NewEvent};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use crate::gated::{GatedConfig, GatedSecrets};
 use crate::idempotency;
@@ -189,6 +190,9 @@ impl<S> Context<S> {
 
     /// Adds a checked event; says whether it goes into the log.
     pub(crate) fn record<E: Event>(&self, event: E) -> Result<bool, EmitError> {
+        // In a trace it is made with the event's place.
+        let _span =
+            (!span::is_on()).then(|| tracing::debug_span!("purista.emitEvent", event = E::NAME).entered());
         let id = self.runtime().clock.id();
         if E::RECORDED && self.runtime().store.is_some() {
             let recorded =
@@ -280,6 +284,7 @@ impl<S> Context<S> {
     }
 
     /// The place in the trace from which those continue who hear the event.
+    #[inline(never)]
     fn trace_of_event(&self, name: &str) -> Option<TraceContext> {
         let message = &self.inner.message;
         if span::is_on() {
@@ -343,9 +348,17 @@ impl<S> Context<S> {
         let deadline = self.deadline().min(own);
         let derived = || idempotency::derived_key(&self.inner.message, C::ADDRESS, input, nth);
         let key = self.runtime().derives_keys.then(derived);
+        // In a trace the client makes it.
+        let span = if span::is_on() {
+            Span::none()
+        } else {
+            tracing::debug_span!("invoke", otel.name = %format_args!("{}.invoke", place.sender.address),
+                receiver = %Address::known(C::ADDRESS))
+        };
         self.runtime()
             .client
             .invoke_for(&self.inner.message, place.sender.clone(), command, deadline, key)
+            .instrument(span)
             .await
     }
 

@@ -18,7 +18,7 @@ use purista_core::parameter::Parameters;
 use purista_core::payload::Payload;
 use purista_core::schema::Inspector;
 use purista_core::sharded::Sharded;
-use purista_core::span::{self, Handler};
+use purista_core::span;
 use purista_core::status::Status;
 use purista_core::text::Text;
 use purista_events::batch::StoredReply;
@@ -37,6 +37,7 @@ use crate::steps::Steps;
 use crate::unit_of_work::Changes;
 
 mod redeciding;
+mod seen;
 
 /// One command of a running host.
 struct Serving<S, C: Command, F> {
@@ -88,49 +89,15 @@ where
         let context = Context::new(Arc::clone(self.places.mine()), message, attempt);
         // A disabled span costs nothing, an entered one a look-up at every poll. `tracing::enabled!` would be remembered by
         // filters for the next span of this thread.
-        if LevelFilter::current() < LevelFilter::INFO {
-            return if DECIDES {
-                Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given))
-            } else {
-                Box::pin(dispatch::<S, C, F, Fut>(context, given))
-            };
+        if LevelFilter::current() >= LevelFilter::INFO {
+            return seen::dispatch::<S, C, F, Fut, DECIDES>(context, given);
         }
-        if span::is_on() {
-            let span = span_of::<S, C>(&context);
-            return Box::pin(async move {
-                let dispatched = if DECIDES {
-                    Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given)) as BoxFuture<'_, _>
-                } else {
-                    Box::pin(dispatch::<S, C, F, Fut>(context, given))
-                };
-                continued(dispatched.instrument(span.clone()).await, &span)
-            });
-        }
-        let message = context.message();
-        let span = tracing::info_span!("purista.command.received", command = %context.place().sender.address,
-            trace_id = %message.trace_id, message_id = %message.id);
         if DECIDES {
-            Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given).instrument(span))
+            Box::pin(redeciding::dispatch::<S, C, F, Fut>(context, given))
         } else {
-            Box::pin(dispatch::<S, C, F, Fut>(context, given).instrument(span))
+            Box::pin(dispatch::<S, C, F, Fut>(context, given))
         }
     }
-}
-
-/// The span of one call, for a trace.
-fn span_of<S, C: Command>(context: &Context<S>) -> Span {
-    let place = context.place();
-    let system = place.runtime.bridge.capabilities().name;
-    let handler = Handler { address: &place.sender.address, name: C::NAME, system, is_command: true };
-    span::handling(context.message(), handler, context.attempt())
-}
-
-/// Who hears the event of a reply continues from the span of the command that gave it.
-fn continued(mut outcome: Outcome, span: &Span) -> Outcome {
-    if let (Outcome::Reply(reply), Some(trace)) = (&mut outcome, span::of(span)) {
-        reply.trace = Some(trace);
-    }
-    outcome
 }
 
 /// The input of a command as its message brought it.
@@ -496,6 +463,7 @@ fn answered_before<S>(context: &Context<S>, reply: StoredReply) -> Box<Message> 
 #[cold]
 fn refused<S>(context: &Context<S>, failure: &Failure) -> Box<Message> {
     span::failed(&Span::current(), &failure.status().code().to_string());
+    let _span = tracing::debug_span!("sendErrorResponse").entered();
     let (message, place) = (context.message(), context.place());
     if failure.is_handled() {
         tracing::debug!(command = %place.sender.address, trace_id = %message.trace_id, error = failure.report(), "refused");

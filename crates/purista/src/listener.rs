@@ -130,7 +130,8 @@ where
             heard.span = span;
             return heard;
         }
-        let span = tracing::info_span!("purista.subscription.eventReceived", subscription = %self.listening.address,
+        let span = tracing::info_span!("purista.subscription.eventReceived",
+            otel.name = self.listening.terms.name, subscription = %self.listening.address,
             trace_id = %message.trace_id, message_id = %message.id, attempt);
         Box::pin(attempted(self, message, attempt, begun).instrument(span)).await
     }

@@ -90,7 +90,9 @@ impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
     }
 
     /// Begins with the first event of the log. Without it a new subscription hears only what comes: a new mail must not go
-    /// to every old customer.
+    /// to every old customer. What a bridge brings begins as far back as its broker keeps it, where a broker keeps a stream
+    /// (NATS with JetStream); without a store on any other the start is refused. It says where a subscription begins that was
+    /// never run before, and nothing afterwards.
     #[must_use]
     pub fn from_start(mut self) -> Self {
         self.terms.from_start = true;

@@ -14,6 +14,7 @@ use purista_core::client::{CALLS_IN_FLIGHT_DEFAULT, Client};
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_nats::bridge::NatsBridge;
+use purista_telemetry::telemetry::{self, Telemetry};
 
 mod services;
 
@@ -53,6 +54,7 @@ enum Role {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    let _telemetry = telemetry::init(Telemetry::from_env()?.service("over-nats"))?;
     let mut bridge = NatsBridge::builder(&arguments.nats);
     if let Some(instance) = arguments.instance {
         bridge = bridge.instance(instance);

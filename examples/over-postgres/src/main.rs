@@ -16,6 +16,7 @@ use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::store::{Direction, EventStore as _};
 use purista_postgres::store::PostgresStore;
+use purista_telemetry::telemetry::{self, Telemetry};
 
 mod orders;
 
@@ -62,6 +63,7 @@ enum Role {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let Arguments { store, schema, role } = Arguments::parse();
+    let _telemetry = telemetry::init(Telemetry::from_env()?.service("over-postgres"))?;
     let store = PostgresStore::builder(&store).schema(&schema).connect().await?;
     let host = Host::builder().store(store.clone());
     match role {

@@ -26,6 +26,7 @@ type With = fn(BasicProperties, ShortString) -> BasicProperties;
 
 pub(crate) struct Amqp {
     url: String,
+    port: u16,
     /// The name of the exchange, and the beginning of those of its queues.
     name: String,
     client: Channel,
@@ -40,7 +41,7 @@ impl Carrier for Amqp {
         let name = format!("system-{}", SYSTEMS.fetch_add(1, Ordering::Relaxed));
         let client = channel(&server.url()).await;
         client.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
-        Self { url: server.url(), name, client }
+        Self { url: server.url(), port: server.port(), name, client }
     }
 
     async fn bridge(&self, instance: &str) -> Bridge {
@@ -52,6 +53,10 @@ impl Carrier for Amqp {
             dropped: Arc::new(move || dropped.messages_dropped()),
             unclaimed: Arc::new(move || unclaimed.replies_unclaimed()),
         }
+    }
+
+    async fn durable_bridge(&self, instance: &str) -> Bridge {
+        self.bridge(instance).await
     }
 
     async fn tap(&self) -> Tap {
@@ -123,6 +128,19 @@ impl Carrier for Amqp {
         response["body"]["correlationId"] = command["body"]["correlationId"].clone();
         response["properties"]["correlation_id"] = command["body"]["correlationId"].clone();
         response["headers"]["replyTo"] = command["properties"]["reply_to"].clone();
+    }
+
+    fn place(&self) -> Value {
+        json!({"carrier": "amqp", "port": self.port, "prefix": self.name})
+    }
+}
+
+impl Amqp {
+    /// Declares one of the system's queues otherwise than PURISTA does.
+    pub(crate) async fn declare_durable(&self, name: &str) {
+        let name = format!("{}.{name}", self.name);
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        self.client.queue_declare(name.into(), options, FieldTable::default()).await.unwrap();
     }
 }
 

@@ -31,11 +31,22 @@ pub(crate) trait Carrier: Sized + Send + Sync + 'static {
     /// A bridge into it.
     async fn bridge(&self, instance: &str) -> Bridge;
 
+    /// A bridge that keeps what a durable subscription misses.
+    async fn durable_bridge(&self, instance: &str) -> Bridge;
+
+    /// A bridge whose subscriptions share their events with the same ones of PURISTA's services.
+    async fn sharing_bridge(&self, instance: &str) -> Bridge {
+        self.bridge(instance).await
+    }
+
     /// Hears every message from now on.
     async fn tap(&self) -> Tap;
 
     /// Sends a message exactly as it stands there, as a peer would; `seed` makes the place of the answer this call's own.
     async fn send(&self, message: &Value, seed: u32);
+
+    /// Where a client of somebody else's connects, and under which names it works.
+    fn place(&self) -> Value;
 
     /// Turns a response into the one to this command, as it passed the tap.
     fn answer(response: &mut Value, command: &Value);
@@ -99,6 +110,11 @@ impl Tap {
         Self { heard, _stop: stop.drop_guard() }
     }
 
+    /// A tap that hears nothing.
+    pub(crate) fn deaf() -> Self {
+        Self::fed(async |_| std::future::pending().await)
+    }
+
     /// The next message.
     pub(crate) async fn next(&mut self) -> Value {
         let hearing = tokio::time::timeout(PATIENCE, self.heard.recv());
@@ -116,3 +132,24 @@ impl Tap {
         }
     }
 }
+
+/// The same tests on each carrier.
+macro_rules! everywhere {
+    ($($name:ident),* $(,)?) => {
+        $crate::carrier::everywhere!(@ nats, $crate::nats::Nats, "needs nats-server and nats-py: cargo xtask test", $($name)*);
+        $crate::carrier::everywhere!(@ amqp, $crate::amqp::Amqp, "needs rabbitmq-server and pika: cargo xtask test", $($name)*);
+        $crate::carrier::everywhere!(@ mqtt, $crate::mqtt::Mqtt, "needs mosquitto and paho-mqtt: cargo xtask test", $($name)*);
+    };
+    (@ $carrier:ident, $type:ty, $reason:literal, $($name:ident)*) => {
+        mod $carrier {
+            $(
+                #[tokio::test]
+                #[ignore = $reason]
+                async fn $name() {
+                    super::$name::<$type>().await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use everywhere;

@@ -42,6 +42,11 @@ impl Comparison {
 
     fn message(&mut self, place: &str, step: &str, theirs: &Value, ours: &Value, bound: &mut Bound) {
         let of_whom = theirs;
+        if let (Some(header), Some(otp)) = (trace_of_header(ours), trace_of_body(ours))
+            && header != otp
+        {
+            self.problems.push(format!("{place}: the header tells of another trace than the body"));
+        }
         let (theirs, ours) = (fields(theirs), fields(ours));
         let paths: BTreeSet<&String> = theirs.keys().chain(ours.keys()).collect();
         for path in paths {
@@ -128,6 +133,17 @@ pub(crate) fn is_of_kind(kind: &str, value: &Value) -> bool {
         "schema" => value.is_object() || value.is_string() || value.is_number() || value.is_boolean(),
         _ => false,
     }
+}
+
+/// The id of the technical trace in a message's headers.
+fn trace_of_header(message: &Value) -> Option<String> {
+    message["headers"]["traceparent"].as_str()?.split('-').nth(1).map(str::to_owned)
+}
+
+/// The id of the technical trace in a message's body.
+pub(crate) fn trace_of_body(message: &Value) -> Option<String> {
+    let otp: Value = serde_json::from_str(message["body"]["otp"].as_str()?).ok()?;
+    otp["traceparent"].as_str()?.split('-').nth(1).map(str::to_owned)
 }
 
 /// Every field of a message by its path; an empty object or list is a field as well. Subjects and topics are taken apart.

@@ -1,7 +1,8 @@
 //! The messages that PURISTA 2.0.5 sends, one a line: written from captures of it on real brokers, generic names in them.
 //!
 //! What differs from run to run stands there by kind and number, as `<id:1>`: the same number is the same value in all
-//! messages of a step, another number another value.
+//! messages of a step, another number another value. What stands under `s01-recorded` is put together from other steps: the
+//! sign-up as it would look if its handler emitted the event, which is how a log gives it out.
 
 use std::fmt::Write as _;
 

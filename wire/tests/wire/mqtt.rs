@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use purista_mqtt::address::ShareNames;
 use purista_mqtt::bridge::MqttBridge;
+use purista_mqtt::connect::Builder;
 use purista_servers::mosquitto::Mosquitto;
 use rumqttc::{
     AsyncClient, Broker, Event, EventLoop, MqttOptions, Packet, Publish, PublishOptions, PublishProperties,
@@ -37,14 +39,15 @@ impl Carrier for Mqtt {
     }
 
     async fn bridge(&self, instance: &str) -> Bridge {
-        let builder = MqttBridge::builder(self.server.url()).instance(instance).client_id(instance);
-        let bridge = Arc::new(builder.connect().await.unwrap());
-        let (dropped, unclaimed) = (Arc::clone(&bridge), Arc::clone(&bridge));
-        Bridge {
-            inner: bridge,
-            dropped: Arc::new(move || dropped.messages_dropped()),
-            unclaimed: Arc::new(move || unclaimed.replies_unclaimed()),
-        }
+        bridge(self.builder(instance)).await
+    }
+
+    async fn sharing_bridge(&self, instance: &str) -> Bridge {
+        bridge(self.builder(instance).share_names(ShareNames::AsPurista)).await
+    }
+
+    async fn durable_bridge(&self, instance: &str) -> Bridge {
+        self.bridge(instance).await
     }
 
     async fn tap(&self) -> Tap {
@@ -93,6 +96,26 @@ impl Carrier for Mqtt {
     fn answer(response: &mut Value, command: &Value) {
         response["body"]["correlationId"] = command["body"]["correlationId"].clone();
         response["properties"]["correlationData"] = command["body"]["correlationId"].clone();
+    }
+
+    fn place(&self) -> Value {
+        json!({"carrier": "mqtt", "port": self.server.port(), "prefix": "purista"})
+    }
+}
+
+impl Mqtt {
+    fn builder(&self, instance: &str) -> Builder {
+        MqttBridge::builder(self.server.url()).instance(instance).client_id(instance)
+    }
+}
+
+async fn bridge(builder: Builder) -> Bridge {
+    let bridge = Arc::new(builder.connect().await.unwrap());
+    let (dropped, unclaimed) = (Arc::clone(&bridge), Arc::clone(&bridge));
+    Bridge {
+        inner: bridge,
+        dropped: Arc::new(move || dropped.messages_dropped()),
+        unclaimed: Arc::new(move || unclaimed.replies_unclaimed()),
     }
 }
 

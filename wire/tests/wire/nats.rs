@@ -5,6 +5,8 @@ use std::sync::Arc;
 use async_nats::{Client, HeaderMap, HeaderValue};
 use futures_util::StreamExt;
 use purista_nats::bridge::NatsBridge;
+use purista_nats::connect::Builder;
+use purista_nats::jetstream::JetStream;
 use purista_servers::nats::NatsServer;
 use serde_json::{Map, Value, json};
 
@@ -21,20 +23,18 @@ impl Carrier for Nats {
     const FIXTURES: &'static str = include_str!("fixtures/nats.jsonl");
 
     async fn start() -> Self {
-        let server = NatsServer::start().await;
+        let server = NatsServer::start_with(&["--jetstream"]).await;
         let client = async_nats::connect(server.url()).await.unwrap();
         Self { server, client }
     }
 
     async fn bridge(&self, instance: &str) -> Bridge {
-        let bridge = NatsBridge::builder(self.server.url()).instance(instance).connect().await.unwrap();
-        let bridge = Arc::new(bridge);
-        let (dropped, unclaimed) = (Arc::clone(&bridge), Arc::clone(&bridge));
-        Bridge {
-            inner: bridge,
-            dropped: Arc::new(move || dropped.messages_dropped()),
-            unclaimed: Arc::new(move || unclaimed.replies_unclaimed()),
-        }
+        bridge(NatsBridge::builder(self.server.url()).instance(instance)).await
+    }
+
+    async fn durable_bridge(&self, instance: &str) -> Bridge {
+        let builder = NatsBridge::builder(self.server.url()).instance(instance);
+        bridge(builder.jetstream(JetStream::default())).await
     }
 
     async fn tap(&self) -> Tap {
@@ -78,6 +78,20 @@ impl Carrier for Nats {
     fn answer(response: &mut Value, command: &Value) {
         response["body"]["correlationId"] = command["body"]["correlationId"].clone();
         response["subject"] = command["reply"].clone();
+    }
+
+    fn place(&self) -> Value {
+        json!({"carrier": "nats", "port": self.server.port(), "prefix": "purista"})
+    }
+}
+
+async fn bridge(builder: Builder) -> Bridge {
+    let bridge = Arc::new(builder.connect().await.unwrap());
+    let (dropped, unclaimed) = (Arc::clone(&bridge), Arc::clone(&bridge));
+    Bridge {
+        inner: bridge,
+        dropped: Arc::new(move || dropped.messages_dropped()),
+        unclaimed: Arc::new(move || unclaimed.replies_unclaimed()),
     }
 }
 

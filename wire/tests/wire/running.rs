@@ -17,6 +17,8 @@ const CALLER: ServiceId = ServiceId::new("Caller", "1");
 pub(crate) struct Running<C> {
     pub(crate) carrier: C,
     pub(crate) tap: Tap,
+    /// What the bridge of User counts.
+    pub(crate) serving: Bridge,
     pub(crate) user: RunningHost,
     pub(crate) email: RunningHost,
     pub(crate) caller: Bridge,
@@ -29,6 +31,12 @@ impl<C: Carrier> Running<C> {
         Self::start_with(|user| user, |email| email).await
     }
 
+    /// The same where nobody listens to what is not for him: a broker says at once what nobody serves.
+    pub(crate) async fn untapped() -> Self {
+        let carrier = C::start().await;
+        Self::start_on(carrier, Tap::deaf(), |user| user, |email| email).await
+    }
+
     /// The same with stores, as far as these give them.
     pub(crate) async fn start_with(
         of_user: impl FnOnce(HostBuilder) -> HostBuilder,
@@ -36,14 +44,23 @@ impl<C: Carrier> Running<C> {
     ) -> Self {
         let carrier = C::start().await;
         let tap = carrier.tap().await;
-        let user =
-            of_user(Host::builder().bridge(carrier.bridge("userInstance1").await).service(services::user()));
+        Self::start_on(carrier, tap, of_user, of_email).await
+    }
+
+    async fn start_on(
+        carrier: C,
+        tap: Tap,
+        of_user: impl FnOnce(HostBuilder) -> HostBuilder,
+        of_email: impl FnOnce(HostBuilder) -> HostBuilder,
+    ) -> Self {
+        let serving = carrier.bridge("userInstance1").await;
+        let user = of_user(Host::builder().bridge(serving.clone()).service(services::user()));
         let user = user.start().await.unwrap();
         let email = Host::builder().bridge(carrier.bridge("emailInstance1").await);
         let email = of_email(email.service(services::email())).start().await.unwrap();
         let caller = carrier.bridge("callerInstance1").await;
         let client = client(&caller);
-        Self { carrier, tap, user, email, caller, client }
+        Self { carrier, tap, serving, user, email, caller, client }
     }
 
     /// The same when all that they told of their start has passed the tap.

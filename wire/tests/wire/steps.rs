@@ -1,5 +1,6 @@
 //! All captured steps, message by message.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use purista_sqlite::store::SqliteStore;
 use serde_json::Value;
 
 use crate::carrier::Carrier;
-use crate::compared::Comparison;
+use crate::compared::{Comparison, trace_of_body};
 use crate::fixtures::Fixtures;
 use crate::running::Running;
 use crate::services::{Ping, SECRET, Slow, TouchUser, USER, UserSignUp};
@@ -59,23 +60,37 @@ async fn heard<C: Carrier>(running: &mut Running<C>, theirs: &[Value]) -> Vec<Va
     ours
 }
 
+/// What services tell when they start. PURISTA adds its functions in no order; each message stands for itself.
+fn compare_start(comparison: &mut Comparison, theirs: &[Value], ours: &[Value]) {
+    let of = |message: &Value| {
+        let (body, sender) = (&message["body"], &message["body"]["sender"]);
+        [&body["messageType"], &sender["serviceName"], &sender["serviceTarget"]].map(Value::clone)
+    };
+    for message in theirs {
+        let ours: Vec<_> = ours.iter().filter(|ours| of(ours) == of(message)).cloned().collect();
+        comparison.step("start", std::slice::from_ref(message), &ours);
+    }
+    assert_eq!(ours.len(), theirs.len());
+    let kinds = |service: &str| {
+        let of_service = ours.iter().filter(|message| message["body"]["sender"]["serviceName"] == service);
+        of_service.map(|message| message["body"]["messageType"].clone()).collect::<Vec<_>>()
+    };
+    for service in ["User", "Email"] {
+        let kinds = kinds(service);
+        assert_eq!(
+            (&kinds[0], &kinds[kinds.len() - 1]),
+            (&"infoServiceInit".into(), &"infoServiceReady".into())
+        );
+    }
+}
+
 async fn all_steps_look_as_puristas_do<C: Carrier>() {
     let theirs = Fixtures::parse(C::FIXTURES);
     let mut running = Running::<C>::start().await;
     let mut comparison = Comparison::on(C::NAME);
 
     let told = running.told_at_start().await;
-    for message in theirs.of("start") {
-        // PURISTA adds its functions in no order; each message stands for itself.
-        let of = |message: &Value| {
-            let (body, sender) = (&message["body"], &message["body"]["sender"]);
-            [&body["messageType"], &sender["serviceName"], &sender["serviceTarget"]].map(Value::clone)
-        };
-        let ours: Vec<_> = told.iter().filter(|ours| of(ours) == of(&message)).cloned().collect();
-        comparison.step("start", &[message], &ours);
-    }
-    assert_eq!(told.len(), theirs.of("start").len());
-
+    compare_start(&mut comparison, &theirs.of("start"), &told);
     let client = running.client.clone();
     macro_rules! step {
         ($step:literal, $asking:expr) => {{
@@ -214,6 +229,9 @@ async fn what_purista_sends_is_answered_as_purista_answers<C: Carrier>() {
         running.carrier.send(&messages[0], number).await;
         let ours = heard(&mut running, &messages).await;
         comparison.step(step, &messages[1..], &ours[1..]);
+        // One trace, from what the peer sent to whatever comes of it.
+        let traces: BTreeSet<_> = ours.iter().map(trace_of_body).collect();
+        assert!(traces.len() == 1 && !traces.contains(&None), "{step}: {traces:?}");
     }
     comparison.conclude_in_part();
 }
@@ -237,28 +255,8 @@ async fn a_response_that_comes_too_late_is_dropped_and_counted<C: Carrier>() {
     assert_eq!((running.caller.dropped)(), 0, "it is no message that anybody misses");
 }
 
-macro_rules! on {
-    ($carrier:ident, $type:ty, $reason:literal) => {
-        mod $carrier {
-            #[tokio::test]
-            #[ignore = $reason]
-            async fn all_steps_look_as_puristas_do() {
-                super::all_steps_look_as_puristas_do::<$type>().await;
-            }
-            #[tokio::test]
-            #[ignore = $reason]
-            async fn a_response_that_comes_too_late_is_dropped_and_counted() {
-                super::a_response_that_comes_too_late_is_dropped_and_counted::<$type>().await;
-            }
-            #[tokio::test]
-            #[ignore = $reason]
-            async fn what_purista_sends_is_answered_as_purista_answers() {
-                super::what_purista_sends_is_answered_as_purista_answers::<$type>().await;
-            }
-        }
-    };
-}
-
-on!(nats, crate::nats::Nats, "needs nats-server: cargo xtask test");
-on!(amqp, crate::amqp::Amqp, "needs rabbitmq-server: cargo xtask test");
-on!(mqtt, crate::mqtt::Mqtt, "needs mosquitto: cargo xtask test");
+crate::carrier::everywhere!(
+    all_steps_look_as_puristas_do,
+    a_response_that_comes_too_late_is_dropped_and_counted,
+    what_purista_sends_is_answered_as_purista_answers
+);

@@ -101,6 +101,8 @@ pub(crate) const ROOMS: [Room; 20] = [
             to("tracing-subscriber", "spans and logs go to a place"),
             to("tracing-opentelemetry", "spans become OpenTelemetry's"),
             to("opentelemetry*", "the protocol that collectors speak"),
+            to("reqwest", "the way to a collector: HTTP, TLS, proxies"),
+            to("tokio-rustls", "the one provider of ciphers is made the process's, as reqwest asks"),
             to("metrics*", "counters and histograms for Prometheus"),
         ]),
     },

@@ -16,6 +16,7 @@ use purista_core::message::{Message, MessageType, Party};
 use purista_core::payload::Payload;
 use purista_core::subscription::{Filter, Sharing, Subscription};
 use purista_core::text::Text;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::server::{Server, System};
@@ -38,6 +39,7 @@ fn mail(in_flight: usize) -> Subscription {
         sharing: Sharing::Shared,
         durable: true,
         in_flight,
+        from_start: false,
         answers: false,
     }
 }
@@ -49,7 +51,7 @@ async fn waiting(client: &Channel, queue: &str) -> u32 {
 }
 
 /// The next dead letter, taken out.
-async fn dead_letter(system: &System, client: &Channel) -> BasicGetMessage {
+pub(crate) async fn dead_letter(system: &System, client: &Channel) -> BasicGetMessage {
     let queue = format!("{}.sub.Listener.1.mail.dead-letter", system.name);
     client
         .queue_declare(
@@ -70,7 +72,7 @@ async fn dead_letter(system: &System, client: &Channel) -> BasicGetMessage {
     }
 }
 
-fn header(found: &BasicGetMessage, name: &str) -> Option<String> {
+pub(crate) fn header(found: &BasicGetMessage, name: &str) -> Option<String> {
     Some(match found.properties.headers().as_ref()?.inner().get(name)? {
         AMQPValue::LongString(text) => text.to_string(),
         AMQPValue::LongLongInt(number) => number.to_string(),
@@ -106,6 +108,35 @@ async fn messages_wait_for_a_subscriber_that_is_away_and_come_in_order() {
     second.close().await.unwrap();
     let client = system.client().await;
     assert_eq!(waiting(&client, &format!("{}.sub.Listener.1.mail", system.name)).await, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs rabbitmq-server: cargo xtask test"]
+async fn the_broker_hands_over_no_more_than_may_be_in_flight() {
+    let system = Server::shared().await.system();
+    let (user, client) = (system.bridge("user").await, system.client().await);
+    let (began, gate) = (Recorder::default(), Arc::new(Semaphore::new(0)));
+    let (keeps, waits) = (began.clone(), Arc::clone(&gate));
+    let held = consumer(move |delivery: Delivery| {
+        keeps.keep(delivery);
+        let waits = Arc::clone(&waits);
+        async move {
+            waits.acquire().await.expect("the gate stays").forget();
+            Outcome::Ack
+        }
+    });
+    user.subscribe(mail(2), held).await.unwrap();
+    for n in 0..10 {
+        user.publish(event(n)).await.unwrap();
+    }
+    for _ in 0..2 {
+        began.next().await;
+    }
+    let queue = format!("{}.sub.Listener.1.mail", system.name);
+    assert_eq!(waiting(&client, &queue).await, 8, "the others wait where another process could have them");
+    gate.add_permits(10);
+    until_empty(&client, &queue).await;
+    user.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -6,16 +6,19 @@ use futures_util::future::BoxFuture;
 use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable};
+use purista_amqp::address::queue_name;
 use purista_amqp::bridge::AmqpBridge;
-use purista_conformance::bridge::{BridgeSystem, Outages};
+use purista_amqp::history::{DEAD_ATTEMPT, DEAD_REASON};
+use purista_conformance::bridge::{BridgeSystem, DeadLetter, Outages};
 use purista_core::bridge::EventBridge;
 use purista_core::subscription::Subscription;
 use tokio::sync::Mutex;
 
+use crate::durable::{dead_letter, header};
 use crate::server::{Server, System};
 
 /// Each bridge is a process of its own, with a connection of its own.
-struct Bridges(System);
+pub(crate) struct Bridges(System);
 
 impl BridgeSystem for Bridges {
     fn bridge(&self) -> BoxFuture<'_, Arc<dyn EventBridge>> {
@@ -41,6 +44,23 @@ impl BridgeSystem for Bridges {
             let outages: Arc<dyn Outages> = Arc::new(Behind { port, name, server: Some(Mutex::new(server)) });
             Some(outages)
         })
+    }
+
+    fn replay<'s>(&'s self, subscription: &'s Subscription) -> Option<BoxFuture<'s, DeadLetter>> {
+        Some(Box::pin(async move {
+            let client = self.0.client().await;
+            let dead = dead_letter(&self.0, &client).await;
+            let queue = queue_name(&self.0.name, subscription);
+            let options = BasicPublishOptions::default();
+            let putting_back =
+                client.basic_publish("".into(), queue.into(), options, &dead.data, dead.properties.clone());
+            putting_back.await.unwrap();
+            DeadLetter {
+                reason: header(&dead, DEAD_REASON).unwrap(),
+                attempts: header(&dead, DEAD_ATTEMPT).unwrap().parse().unwrap(),
+                body: dead.delivery.data,
+            }
+        }))
     }
 
     fn send_rubbish<'s>(&'s self, subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
@@ -126,7 +146,7 @@ impl Outages for Behind {
     }
 }
 
-async fn system() -> Bridges {
+pub(crate) async fn system() -> Bridges {
     Bridges(Server::shared().await.system())
 }
 

@@ -7,4 +7,5 @@ mod durable;
 mod duties;
 mod peers;
 mod server;
+mod soak;
 mod wire;

@@ -347,6 +347,7 @@ async fn subscribe_to_all(user: &Arc<dyn EventBridge>) {
             sharing: Sharing::Shared,
             durable,
             in_flight: 1,
+            from_start: false,
             answers: false,
         };
         user.subscribe(subscription, recorder.consumer()).await.unwrap();

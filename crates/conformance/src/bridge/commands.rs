@@ -8,11 +8,12 @@ use futures_util::future::join_all;
 use purista_core::bridge::{BridgeErrorKind, Delivery, Outcome};
 use purista_core::message::{ErrorPayload, MessageType};
 use purista_core::status::Status;
+use purista_core::subscription::Subscription;
 use tokio::sync::{Barrier, Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::consumers::{Recorder, consumer, echo, reply};
-use super::world::{PATIENCE, World, number, request, serve, text};
+use super::world::{PATIENCE, World, address, number, request, serve, subscribe, text};
 
 /// What must be said at once is said within this time: far below any deadline, far above a round trip.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -74,6 +75,15 @@ pub async fn several_consumers_of_one_command_share_its_calls(world: &World) {
     let (one, two) = (by_first.rest().await, by_second.rest().await);
     assert_eq!(one.len() + two.len(), 64, "each call runs once");
     assert!(!one.is_empty() && !two.is_empty(), "{} and {}", one.len(), two.len());
+}
+
+/// A server with few commands in flight serves as many as come: each that is done makes room.
+pub async fn served_commands_make_room_for_the_next(world: &World) {
+    let (server, caller) = (world.bridge().await, world.bridge().await);
+    subscribe(&server, Subscription::command(address("User", "signUp"), 2), echo()).await;
+    for n in 0..20 {
+        assert_eq!(number(&request(&caller, world.command("User", "signUp", &n.to_string())).await), n);
+    }
 }
 
 /// A command that nobody serves never happened, and its caller hears so: at once where that is promised.

@@ -1,12 +1,14 @@
 //! Duties of durable subscriptions, for bridges that keep messages; where nothing is kept, the duty is to say so.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use purista_core::bridge::{BridgeErrorKind, Delivery, EventBridge, Outcome};
+use purista_core::bridge::{BridgeErrorKind, Consumer, Delivery, EventBridge, Outcome};
 use purista_core::subscription::{Sharing, Subscription};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::consumers::{Recorder, consumer};
 use super::world::{PATIENCE, World, listening, number, publish, subscribe};
@@ -70,38 +72,116 @@ pub async fn durable_subscriptions_have_places_of_their_own(world: &World) {
     mail.expect_nothing_more().await;
 }
 
-/// A message that fails comes back with the next attempt, and after the last as a dead letter does not come any more; the
-/// one behind it is delivered.
+/// A message that always fails is tried as often as it is to be, not one time more, with its pauses in between; meanwhile and
+/// behind it others are handled, and it does not come again to who runs the subscription next.
 pub async fn durable_message_that_fails_comes_back_until_it_is_given_up(world: &World) {
     let Some(bridge) = keeper(world, "first").await else { return };
-    if !bridge.capabilities().dead_letters {
-        return;
-    }
-    let recorder = Recorder::default();
-    let keeps = recorder.clone();
-    let failing = consumer(move |delivery: Delivery| {
-        let (attempt, is_bad) = (delivery.attempt, number(&delivery.message) == 0);
-        keeps.keep(delivery);
-        async move {
-            match attempt {
-                _ if !is_bad => Outcome::Ack,
-                1 | 2 => Outcome::Retry { after: Duration::from_millis(30) },
-                _ => Outcome::DeadLetter { reason: "it never works".to_owned() },
-            }
-        }
-    });
-    subscribe(&bridge, kept("mail", "userRegistered"), failing).await;
+    let poisoned = Poisoned::default();
+    subscribe(&bridge, Subscription { in_flight: 2, ..kept("mail", "userRegistered") }, poisoned.consumer())
+        .await;
     let source = world.bridge().await;
     publish(&source, world.numbered("userRegistered", 0)).await;
-    let mut attempts = Vec::new();
-    for _ in 0..3 {
-        attempts.push(recorder.next().await.attempt);
-    }
-    assert_eq!(attempts, [1, 2, 3]);
     publish(&source, world.numbered("userRegistered", 1)).await;
-    assert_eq!(number(&recorder.next().await.message), 1);
+    assert_eq!(number(&poisoned.good.next().await.message), 1);
+    let mut tried_at: Option<Instant> = None;
+    for attempt in 1..=ATTEMPTS {
+        let (delivery, at) = poisoned.tried.next().await;
+        assert_eq!(delivery.attempt, attempt);
+        let pause = tried_at.replace(at).map_or(RETRY_AFTER, |before| at - before);
+        assert!(pause >= RETRY_AFTER, "the next attempt comes after {pause:?}");
+    }
+    publish(&source, world.numbered("userRegistered", 2)).await;
+    assert_eq!(number(&poisoned.good.next().await.message), 2);
+    bridge.close().await.expect("close succeeds");
+    let next = world.durable_bridge("first").await;
+    subscribe(&next, kept("mail", "userRegistered"), poisoned.consumer()).await;
+    publish(&source, world.numbered("userRegistered", 3)).await;
+    assert_eq!(number(&poisoned.good.next().await.message), 3);
     world.close().await;
-    recorder.expect_nothing_more().await;
+    poisoned.good.expect_nothing_more().await;
+    assert!(poisoned.tried.is_empty().await, "it was tried again after it was given up");
+}
+
+/// What is given up lies among the dead letters with its reason, its attempts and its bytes; put back, it is handled like any
+/// other. A bridge that keeps none says so.
+pub async fn durable_message_that_is_given_up_is_kept_with_its_past_and_can_be_replayed(world: &World) {
+    let Some(bridge) = keeper(world, "first").await else { return };
+    let (poisoned, mail) = (Poisoned::default(), kept("mail", "userRegistered"));
+    let keeps = bridge.capabilities().dead_letters;
+    let replaying = world.system().replay(&mail);
+    assert_eq!(replaying.is_some(), keeps, "who keeps dead letters shows them");
+    let Some(replaying) = replaying else { return };
+    subscribe(&bridge, mail.clone(), poisoned.consumer()).await;
+    let event = world.numbered("userRegistered", 0);
+    publish(&world.bridge().await, event.clone()).await;
+    for _ in 1..=ATTEMPTS {
+        poisoned.tried.next().await;
+    }
+    poisoned.is_healed.store(true, Ordering::SeqCst);
+    let dead = tokio::time::timeout(PATIENCE, replaying).await.expect("it is kept");
+    assert_eq!((dead.reason.as_str(), dead.attempts), (REASON, ATTEMPTS));
+    assert_eq!(dead.body, event.encode(Instant::now()).expect("it is JSON"), "as it came");
+    assert_eq!(poisoned.good.message().await.id, event.id);
+    world.close().await;
+    poisoned.good.expect_nothing_more().await;
+}
+
+const ATTEMPTS: u32 = 3;
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+const REASON: &str = "it never works";
+
+/// Handles every message but the one with the number 0, of which it gives up at the last attempt.
+#[derive(Clone, Default)]
+struct Poisoned {
+    tried: Tries,
+    good: Recorder,
+    is_healed: Arc<AtomicBool>,
+}
+
+impl Poisoned {
+    fn consumer(&self) -> Arc<dyn Consumer> {
+        let poisoned = self.clone();
+        consumer(move |delivery: Delivery| {
+            let is_bad = number(&delivery.message) == 0 && !poisoned.is_healed.load(Ordering::SeqCst);
+            let attempt = delivery.attempt;
+            if is_bad {
+                poisoned.tried.keep(delivery);
+            } else {
+                poisoned.good.keep(delivery);
+            }
+            async move {
+                match attempt {
+                    _ if !is_bad => Outcome::Ack,
+                    ATTEMPTS.. => Outcome::DeadLetter { reason: REASON.to_owned() },
+                    _ => Outcome::Retry { after: RETRY_AFTER },
+                }
+            }
+        })
+    }
+}
+
+/// Attempts, and when they were.
+#[derive(Clone, Default)]
+struct Tries {
+    recorder: Recorder,
+    times: Arc<Mutex<VecDeque<Instant>>>,
+}
+
+impl Tries {
+    fn keep(&self, delivery: Delivery) {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).push_back(Instant::now());
+        self.recorder.keep(delivery);
+    }
+
+    async fn next(&self) -> (Delivery, Instant) {
+        let delivery = self.recorder.next().await;
+        let at = self.times.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        (delivery, at.expect("it is noted before"))
+    }
+
+    async fn is_empty(&self) -> bool {
+        self.recorder.rest().await.is_empty()
+    }
 }
 
 /// What a process had in hand when it went away without a word comes again, to another or to it when it is back.
@@ -155,4 +235,38 @@ pub async fn durable_subscription_on_every_instance_is_refused(world: &World) {
     let error = refused.await.expect("it is said at once").expect_err("one progress, many instances");
     assert_eq!(error.kind(), BridgeErrorKind::Rejected);
     world.close().await;
+}
+
+/// A subscription that is new and begins at the start gets what the broker kept from before it; where nothing of that is kept,
+/// it is refused with the remedy. It begins once: afterwards it goes on where it was.
+pub async fn durable_subscription_from_the_start_gets_what_was_kept_or_is_refused(world: &World) {
+    let Some(first) = keeper(world, "first").await else { return };
+    let source = world.bridge().await;
+    for nth in 0..5 {
+        publish(&source, world.numbered("userRegistered", nth)).await;
+    }
+    let (recorder, from_start) =
+        (Recorder::default(), Subscription { from_start: true, ..kept("mail", "userRegistered") });
+    if !first.capabilities().from_start {
+        let refused = first.subscribe(from_start, recorder.consumer()).await;
+        let error = refused.expect_err("what was not kept cannot be had");
+        assert_eq!(error.kind(), BridgeErrorKind::Rejected);
+        assert!(error.to_string().contains("leave out `from_start`"), "{error}");
+        subscribe(&first, kept("mail", "userRegistered"), recorder.consumer()).await;
+        publish(&source, world.numbered("userRegistered", 5)).await;
+        assert_eq!(number(&recorder.message().await), 5, "without it, it begins with what comes");
+        world.close().await;
+        return recorder.expect_nothing_more().await;
+    }
+    subscribe(&first, from_start.clone(), recorder.consumer()).await;
+    for nth in 0..5 {
+        assert_eq!(number(&recorder.message().await), nth);
+    }
+    first.close().await.expect("close succeeds");
+    publish(&source, world.numbered("userRegistered", 5)).await;
+    let second = world.durable_bridge("first").await;
+    subscribe(&second, from_start, recorder.consumer()).await;
+    assert_eq!(number(&recorder.message().await), 5);
+    world.close().await;
+    recorder.expect_nothing_more().await;
 }

@@ -237,7 +237,7 @@ pub async fn connection_that_is_cut_as_soon_as_it_is_made_makes_no_storm(world: 
     let (user, caller) = (network.bridge(world, "user").await, network.direct(world, "caller").await);
     serve(&user, "User", "signUp", Recorder::default().consumer()).await;
     let proxy = network.proxy();
-    for bytes in [200, 1_000, 2_000, 4_000] {
+    for bytes in [300, 1_000, 4_000, 12_000] {
         until(&user, BridgeState::Connected).await;
         let before = proxy.connects();
         proxy.cut_after(Some(bytes));

@@ -147,11 +147,15 @@ struct Window {
     confirmed: Vec<usize>,
 }
 
-/// What must not be lost. A server that confirms first and keeps then has kept what it confirmed once it takes something more.
+/// What must not be lost. A server that confirms first and keeps then has kept what it confirmed once it has confirmed more, in
+/// the same life.
 fn kept(windows: &[Window], confirms_first: bool) -> BTreeSet<usize> {
+    let is_of_one_life = |window: &Window| window.began_in == window.ended_in;
     let goes_on = |nth: usize, window: &Window| {
-        let next = windows.get(nth + 1).map_or(window.ended_in, |next| next.began_in);
-        window.began_in == window.ended_in && next == window.ended_in
+        is_of_one_life(window)
+            && windows
+                .get(nth + 1)
+                .is_none_or(|next| is_of_one_life(next) && next.began_in == window.ended_in)
     };
     let kept = windows.iter().enumerate().filter(|(nth, window)| !confirms_first || goes_on(*nth, window));
     kept.flat_map(|(_, window)| window.confirmed.iter().copied()).collect()

@@ -177,6 +177,7 @@ pub fn subscription(name: &str, filter: Filter) -> Subscription {
         sharing: Sharing::Shared,
         durable: false,
         in_flight: 1,
+        from_start: false,
         answers: false,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use purista_events::batch::{Append, Batch, Condition};
 use purista_events::position::ReadToken;
-use purista_events::query::Query;
+use purista_events::query::{Query, QueryItem};
 use purista_events::recorded::NewEvent;
 use purista_events::store::StoreErrorKind::{self, Conflict};
 use purista_events::store::{EventStore, StoreError};
@@ -61,6 +61,37 @@ pub async fn a_query_selects_nothing_new(stage: &mut Stage) {
     let (seen, now) = stage.view(&query).await;
     assert_eq!(seen.len(), 2);
     stage.commit(if_so(Condition::Unless(query, now), vec![event("moved", &[("user", "ada")])])).await;
+}
+
+/// A boundary of one tenant is broken by what has both the tag and one of the types of one of its alternatives, and by nothing
+/// else that was recorded meanwhile.
+pub async fn a_condition_asks_for_tag_and_type_of_each_alternative(stage: &mut Stage) {
+    let item = |types: &[&str], tags: &[(&str, &str)]| QueryItem {
+        types: types.iter().map(|name| (*name).into()).collect(),
+        tags: tags.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+    };
+    let moved_or_met = Query::types([]).of_tenant(None);
+    let moved_or_met = Query { items: vec![item(&["moved", "met"], &[("user", "ada")])], ..moved_or_met };
+    let or_of_bob = moved_or_met.clone().or(item(&[], &[("user", "bob")]));
+    let or_both = moved_or_met.clone().or(item(&["slept"], &[("user", "ada"), ("hotel", "1")]));
+    let (_, token) = stage.view(&moved_or_met).await;
+    let unless = |query: &Query| if_so(Condition::Unless(query.clone(), token.clone()), Vec::new());
+
+    stage
+        .append(vec![event("slept", &[("user", "ada")]), event("moved", &[("user", "eve"), ("hotel", "1")])])
+        .await;
+    for query in [&moved_or_met, &or_of_bob, &or_both] {
+        stage.commit(unless(query)).await;
+    }
+    stage.append(vec![event("slept", &[("user", "bob")])]).await;
+    stage.refuse(unless(&or_of_bob), Conflict).await;
+    stage.append(vec![event("slept", &[("hotel", "1"), ("user", "ada")])]).await;
+    stage.refuse(unless(&or_both), Conflict).await;
+    stage.commit(unless(&moved_or_met)).await;
+    stage.append(vec![event("met", &[("meeting", "1"), ("user", "ada")])]).await;
+    for query in [&moved_or_met, &or_of_bob, &or_both] {
+        stage.refuse(unless(query), Conflict).await;
+    }
 }
 
 /// A query of one tenant is not disturbed by another; a query of all tenants is.

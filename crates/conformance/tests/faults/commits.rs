@@ -188,6 +188,19 @@ pub(crate) const FAULTS: &[Fault] = &[
         unless(|query, _| query.items.iter_mut().for_each(|item| item.tags.clear()))
     }),
     fault(
+        "a_condition_asks_for_tag_and_type_of_each_alternative",
+        "a condition on a tag does not look at types",
+        || {
+            unless(|query, _| {
+                query
+                    .items
+                    .iter_mut()
+                    .filter(|item| item.tags.len() == 1)
+                    .for_each(|item| item.types.clear());
+            })
+        },
+    ),
+    fault(
         "a_condition_sees_the_tenants_of_its_query",
         "a condition looks at the batch's own tenant only",
         || unless(|query, batch| *query = query.clone().of_tenant(batch.tenant.as_deref().map(Into::into))),

@@ -1,5 +1,6 @@
 //! Durable subscriptions: what is missed comes later, and what is not done comes again.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -110,6 +111,31 @@ async fn a_subscriber_that_is_killed_in_its_handler_gets_the_message_again_when_
     expect(&recorder, 0..4).await;
     back.close().await.unwrap();
     recorder.expect_nothing_more().await;
+}
+
+/// Once some wait at it, mosquitto 2.0 sends several for each that is acknowledged, whatever Receive Maximum says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs mosquitto: cargo xtask test"]
+async fn a_broker_that_sends_more_than_it_may_is_kept_up_with() {
+    const WAITING: usize = 800;
+    const ALL: usize = 1_200;
+    let server = Server::start().await;
+    let source = server.bridge("source").await;
+    let email = MqttBridge::builder(server.url()).client_id("email-1").durable_in_one_process();
+    let email = email.subscription_capacity(256).connect().await.unwrap();
+    let (held, mut mail) = (Held::new(), durable("mail"));
+    mail.in_flight = 16;
+    email.subscribe(mail, held.consumer()).await.unwrap();
+    publish(&source, 0..WAITING).await;
+    let mut begun = BTreeSet::new();
+    while begun.len() < ALL {
+        begun.insert(number(&held.began.message().await));
+        // One is acknowledged and one comes, and the broker's word for it paces them.
+        held.gate.add_permits(1);
+        let next = WAITING + begun.len() - 1;
+        publish(&source, next..(next + 1).min(ALL)).await;
+    }
+    email.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use crate::server::Server;
 
 /// Each bridge is a process of its own, with a connection of its own.
-struct System(Server);
+pub(crate) struct System(pub(crate) Server);
 
 impl BridgeSystem for System {
     fn bridge(&self) -> BoxFuture<'_, Arc<dyn EventBridge>> {

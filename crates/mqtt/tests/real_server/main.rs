@@ -10,4 +10,5 @@ mod messages;
 mod outages;
 mod server;
 mod sharing;
+mod soak;
 mod wire;

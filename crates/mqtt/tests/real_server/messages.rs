@@ -42,6 +42,7 @@ pub(crate) fn listening(name: &str) -> Subscription {
         sharing: Sharing::Shared,
         durable: false,
         in_flight: IN_FLIGHT_DEFAULT,
+        from_start: false,
         answers: false,
     }
 }

@@ -23,6 +23,10 @@ impl Server {
         Self(Mosquitto::start().await)
     }
 
+    pub(crate) async fn start_in_memory() -> Self {
+        Self(Mosquitto::start_in_memory().await)
+    }
+
     /// Starts one with these lines in its configuration, which call the broker's folder `FOLDER`.
     pub(crate) async fn start_with(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
         Self(Mosquitto::start_with(lines, prepare).await)

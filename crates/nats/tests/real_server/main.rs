@@ -4,7 +4,9 @@
 mod closing;
 mod credentials;
 mod duties;
+mod key_value;
 mod overflow;
 mod server;
+mod soak;
 mod streams;
 mod wire;

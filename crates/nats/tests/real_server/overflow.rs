@@ -35,6 +35,7 @@ fn listening() -> Subscription {
         sharing: Sharing::Shared,
         durable: false,
         in_flight: IN_FLIGHT_DEFAULT,
+        from_start: false,
         answers: false,
     }
 }

@@ -1,6 +1,7 @@
 //! A nats-server of the test's own, with bridges and clients of it.
 
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -17,6 +18,10 @@ impl Server {
 
     pub(crate) async fn start_with(arguments: &[&str]) -> Self {
         Self(NatsServer::start_with(arguments).await)
+    }
+
+    pub(crate) async fn start_program(program: &Path, arguments: &[&str]) -> Self {
+        Self(NatsServer::start_program(program, arguments).await)
     }
 
     pub(crate) async fn bridge(&self, instance: &str) -> Arc<dyn EventBridge> {

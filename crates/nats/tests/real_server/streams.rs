@@ -1,12 +1,14 @@
 //! The bridge with JetStream: the suite of all bridges once more, and what is kept when processes and servers go away.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_nats::jetstream::message::StreamMessage;
 use futures_util::future::BoxFuture;
 use purista_conformance::bridge::consumers::{Recorder, consumer};
 use purista_conformance::bridge::world::{address, listening};
-use purista_conformance::bridge::{BridgeSystem, Outages};
+use purista_conformance::bridge::{BridgeSystem, DeadLetter, Outages};
 use purista_core::bridge::{BridgeErrorKind, Delivery, EventBridge, Outcome};
 use purista_core::clock::Clock;
 use purista_core::message::{Message, MessageType, Party};
@@ -25,11 +27,36 @@ use crate::server::Server;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn kept() -> JetStream {
-    JetStream::default().max_bytes(64 << 20)
+    JetStream::default().max_bytes(512 << 20)
 }
 
+/// Which server a test runs on.
+#[derive(Clone, Copy)]
+pub(crate) enum Version {
+    /// The one that Debian brings, which is of 2.9.
+    Debian,
+    /// The one that `cargo xtask test` installs beside it.
+    Newest,
+}
+use Version::{Debian, Newest};
+
+impl Version {
+    async fn start(self) -> Server {
+        match self {
+            Debian => Server::start_with(&["--jetstream"]).await,
+            Newest => {
+                let program = std::env::var_os("PURISTA_NATS_SERVER").expect("run `cargo xtask test`");
+                Server::start_program(Path::new(&program), &["--config", SYNCHRONOUS]).await
+            }
+        }
+    }
+}
+
+/// JetStream that has what it acknowledges on its disk.
+const SYNCHRONOUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real_server/synchronous.conf");
+
 async fn server() -> Server {
-    Server::start_with(&["--jetstream"]).await
+    Debian.start().await
 }
 
 async fn connected(url: String) -> Arc<dyn EventBridge> {
@@ -37,10 +64,18 @@ async fn connected(url: String) -> Arc<dyn EventBridge> {
 }
 
 /// Each bridge is a process of its own. One that may be lost has a runtime of its own, by which its connection lives.
-struct System {
+pub(crate) struct System {
+    version: Version,
     server: Server,
     runtimes: Mutex<Vec<(Arc<dyn EventBridge>, Runtime)>>,
     tasks: TaskTracker,
+}
+
+impl System {
+    pub(crate) async fn on(version: Version) -> Self {
+        let (runtimes, tasks) = (Mutex::default(), TaskTracker::new());
+        Self { version, server: version.start().await, runtimes, tasks }
+    }
 }
 
 impl BridgeSystem for System {
@@ -60,7 +95,19 @@ impl BridgeSystem for System {
     }
 
     fn outages(&self) -> BoxFuture<'_, Option<Arc<dyn Outages>>> {
-        Box::pin(async { Some(OneServer::outages(server().await, Some(kept()))) })
+        Box::pin(async { Some(OneServer::outages(self.version.start().await, Some(kept()))) })
+    }
+
+    fn replay<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, DeadLetter>> {
+        Some(Box::pin(async {
+            let client = self.server.client().await;
+            let dead = first_dead_letter(&client).await;
+            let header = |name: &str| dead.headers.get(name).unwrap().as_str().to_owned();
+            client.publish(header("subject"), dead.payload.clone()).await.unwrap();
+            client.flush().await.unwrap();
+            let attempts = header("attempts").parse().unwrap();
+            DeadLetter { reason: header("reason"), attempts, body: dead.payload.to_vec() }
+        }))
     }
 
     fn lose(&self, bridge: Arc<dyn EventBridge>) -> BoxFuture<'_, Option<Arc<dyn EventBridge>>> {
@@ -82,10 +129,28 @@ impl Drop for System {
 }
 
 async fn system() -> System {
-    System { server: server().await, runtimes: Mutex::default(), tasks: TaskTracker::new() }
+    System::on(Debian).await
 }
 
 purista_conformance::bridge_suite!(ignore = "needs nats-server: cargo xtask test", system());
+
+/// The newest server: it keeps what it acknowledges on its disk, and a consumer of it knows several subjects.
+mod on_the_newest_server {
+    use super::{Newest, System};
+
+    purista_conformance::bridge_suite!(ignore = "needs nats-server: cargo xtask test", System::on(Newest));
+}
+
+async fn first_dead_letter(client: &async_nats::Client) -> StreamMessage {
+    let context = async_nats::jetstream::new(client.clone());
+    let stream = context.get_stream("PURISTA_DEAD_LETTERS").await.unwrap();
+    let until = Instant::now() + PATIENCE;
+    while stream.get_info().await.unwrap().state.messages == 0 {
+        assert!(Instant::now() < until, "no dead letter comes");
+        tokio::time::sleep(Duration::from_millis(20)).await; // real time: the server keeps it
+    }
+    stream.get_raw_message(1).await.unwrap()
+}
 
 fn event(number: usize) -> Message {
     let clock = Clock::system();

@@ -239,9 +239,9 @@ async fn a_command_that_cannot_be_read_is_refused_and_harms_nobody() {
     let (_user, caller) = two_bridges(&server, None).await;
     let client = server.client().await;
     let subject = "purista.command.empty.empty.i.caller.1.main.empty.empty.user.1.user_sign_up";
-    let no_correlation = r#"{"messageType":"command","id":"a1","sender":{"serviceName":"Peer","serviceVersion":"1","serviceTarget":"main","instanceId":"p1"},"receiver":{"serviceName":"User","serviceVersion":"1","serviceTarget":"userSignUp"},"payload":{}}"#;
+    let no_receiver = r#"{"messageType":"command","id":"a1","correlationId":"c1","sender":{"serviceName":"Peer","serviceVersion":"1","serviceTarget":"main","instanceId":"p1"},"payload":{}}"#;
     let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
-    for broken in ["", "{", "no json", "[]", "{}", r#"{"messageType":"command"}"#, no_correlation, &deep] {
+    for broken in ["", "{", "no json", "[]", "{}", r#"{"messageType":"command"}"#, no_receiver, &deep] {
         let reply = client.request(subject, broken.to_owned().into()).await.unwrap();
         assert_eq!(header(&reply, "messageType").as_deref(), Some("commandErrorResponse"), "{broken:.40}");
         let reply: Value = serde_json::from_slice(&reply.payload).unwrap();
@@ -249,7 +249,7 @@ async fn a_command_that_cannot_be_read_is_refused_and_harms_nobody() {
         assert_eq!(reply["isHandledError"], true);
         assert_eq!(reply["payload"]["status"], 400);
         assert_eq!(reply["sender"]["instanceId"], "userInstance1");
-        if broken == no_correlation {
+        if broken == no_receiver {
             assert_eq!(reply["receiver"]["instanceId"], "p1");
             assert_eq!(reply["id"], "a1");
         }

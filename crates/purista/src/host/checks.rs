@@ -90,7 +90,7 @@ fn unknown_path_parameter(route: Option<Route>, parameters: &[&str]) -> Option<&
 
 fn subscription(listening: &Listening, offer: &Offer<'_>, found: &mut Vec<String>) {
     let (address, terms) = (&listening.address, &listening.terms);
-    let Capabilities { name: bridge, is_local, durable, .. } = offer.capabilities;
+    let Capabilities { name: bridge, is_local, durable, from_start, .. } = offer.capabilities;
     if !terms.is_durable {
         if terms.from_start {
             found.push(format!("{address} says `.from_start()`, which needs `.durable()`"));
@@ -101,6 +101,13 @@ fn subscription(listening: &Listening, offer: &Offer<'_>, found: &mut Vec<String
         found.push(format!(
             "{address} is durable, but the host has no store and the {bridge} bridge keeps nothing: give the host a `.store(..)`, \
              or leave out `.durable()`"
+        ));
+    }
+    let is_bridge_fed = !(offer.has_store && terms.hears_recorded);
+    if terms.from_start && is_bridge_fed && *durable && !from_start {
+        found.push(format!(
+            "{address} says `.from_start()`, but the {bridge} bridge keeps nothing from before a subscription's first start: give \
+             the host a `.store(..)` that records the event, use a bridge that keeps a stream, or leave out `.from_start()`"
         ));
     }
     if terms.sharing == Sharing::EveryInstance {

@@ -186,11 +186,15 @@ async fn feed_from_bridge(
     consumer: Arc<dyn Consumer>,
 ) -> Result<Registration, StartError> {
     let listening = listener.listening();
+    let promised = runtime.bridge.capabilities();
+    let durable = listening.terms.is_durable && promised.durable;
     let subscription = Subscription {
         address: listening.address.clone(),
         filter: listening.terms.filter.clone(),
         sharing: listening.terms.sharing,
-        durable: listening.terms.is_durable && runtime.bridge.capabilities().durable,
+        durable,
+        // What a log holds begins there; what comes from others, as far back as the bridge can go.
+        from_start: listening.terms.from_start && durable && promised.from_start,
         in_flight: listening.terms.in_flight,
         answers: false,
     };
