@@ -205,7 +205,7 @@ async fn amqp(rounds: usize) -> Result<()> {
 }
 
 async fn mqtt(rounds: usize) -> Result<()> {
-    let server = started(Mosquitto::start()).await?;
+    let server = started(Mosquitto::start_in_memory()).await?;
     let (url, amounts, tasks) = (server.url(), MQTT, TaskTracker::new());
     let ours = Pair::start("ours", "purista-mqtt", &url, Ours::at(&url).await?, amounts).await?;
     let bare =
