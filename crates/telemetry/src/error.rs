@@ -5,7 +5,7 @@ use std::io;
 
 use tracing_subscriber::filter::ParseError;
 
-use crate::logging::{FILTER_VARIABLE, FORMAT_VARIABLE};
+use crate::variables::{FILTER_VARIABLE, FORMAT_VARIABLE};
 
 /// Logs or traces cannot flow as asked.
 #[derive(Debug, thiserror::Error)]

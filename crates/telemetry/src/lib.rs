@@ -27,3 +27,4 @@ pub mod traces;
 
 mod line;
 mod outlet;
+mod variables;

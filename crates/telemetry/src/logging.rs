@@ -17,10 +17,8 @@ use crate::error::InitError;
 use crate::line::{Line, LineFields};
 use crate::outlet::Outlet;
 
-/// The variable that says what is logged, as in `RUST_LOG=info,purista=debug`.
-pub const FILTER_VARIABLE: &str = "RUST_LOG";
-/// The variable that says in which form: `text` or `json`.
-pub const FORMAT_VARIABLE: &str = "PURISTA_LOG_FORMAT";
+pub use crate::variables::{FILTER_VARIABLE, FORMAT_VARIABLE};
+
 /// What is logged unless told otherwise.
 pub const FILTER_DEFAULT: &str = "info";
 

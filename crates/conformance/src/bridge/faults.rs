@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::consumers::{Recorder, consumer, reply};
-use super::network::{until, until_within};
+use super::network::{Network, until, until_within};
 use super::world::{PATIENCE, World, listening, number, publish, request, serve, subscribe, text};
 use crate::proxy::Proxy;
 
@@ -27,7 +27,7 @@ const TRIES_MAX: usize = 10;
 
 /// Whether a connection is cut, reset or half closed: its bridge notices, comes back by itself, and is fed again.
 pub async fn lost_connection_comes_back_by_itself_and_subscriptions_with_it(world: &World) {
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let (user, caller) = (network.bridge(world, "user").await, network.direct(world, "caller").await);
     let (calls, heard, everywhere) = (Recorder::default(), Recorder::default(), Recorder::default());
     serve(&user, "User", "signUp", calls.consumer()).await;
@@ -69,7 +69,7 @@ pub(super) async fn until_heard(recorder: &Recorder, nth: usize) {
 
 /// Whoever waits for a reply when the connection is lost hears so when it is known, not at the deadline.
 pub async fn request_in_flight_at_a_cut_ends_as_unknown(world: &World) {
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let (server, caller) = (network.direct(world, "user").await, network.bridge(world, "caller").await);
     let (began, gate) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
     let (shows, waits) = (Arc::clone(&began), Arc::clone(&gate));
@@ -101,7 +101,7 @@ pub async fn request_in_flight_at_a_cut_ends_as_unknown(world: &World) {
 
 /// What is asked of a bridge that has lost its server waits for it; what cannot wait so long never happened, and says so.
 pub async fn what_is_asked_while_the_server_is_away_waits_for_it_or_never_happened(world: &World) {
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let (user, caller) = (network.direct(world, "user").await, network.bridge(world, "caller").await);
     let (calls, heard) = (Recorder::default(), Recorder::default());
     serve(&user, "User", "signUp", calls.consumer()).await;
@@ -138,7 +138,7 @@ pub async fn what_is_asked_while_the_server_is_away_waits_for_it_or_never_happen
 pub async fn publish_tells_the_truth_when_the_connection_is_cut(world: &World) {
     const ROUNDS: usize = 6;
     const TOGETHER: usize = 40;
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let (listener, source) = (network.direct(world, "listener").await, network.bridge(world, "source").await);
     let heard = Recorder::default();
     let mail = Subscription { in_flight: 64, ..listening("mail", "userRegistered") };
@@ -180,7 +180,7 @@ pub async fn publish_tells_the_truth_when_the_connection_is_cut(world: &World) {
 /// A connection on which nothing comes any more, while nobody says that it has ended, is found out; what was asked over it ends
 /// at its deadline; and when the network is back, so is the bridge.
 pub async fn silent_connection_is_noticed_and_healed(world: &World) {
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let (user, caller) = (network.bridge(world, "user").await, network.direct(world, "caller").await);
     let heard = Recorder::default();
     serve(&user, "User", "signUp", Recorder::default().consumer()).await;
@@ -210,7 +210,7 @@ pub async fn silent_connection_is_noticed_and_healed(world: &World) {
 /// A connection that comes and goes is made again at most once each time; one that is refused, less and less often. Behind it
 /// everything works.
 pub async fn flapping_connection_makes_no_storm(world: &World) {
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let (user, caller) = (network.bridge(world, "user").await, network.direct(world, "caller").await);
     serve(&user, "User", "signUp", Recorder::default().consumer()).await;
     let proxy = network.proxy();
@@ -233,7 +233,7 @@ pub async fn flapping_connection_makes_no_storm(world: &World) {
 
 /// A connection that is made, and cut before anybody could use it, counts as one more that failed.
 pub async fn connection_that_is_cut_as_soon_as_it_is_made_makes_no_storm(world: &World) {
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let (user, caller) = (network.bridge(world, "user").await, network.direct(world, "caller").await);
     serve(&user, "User", "signUp", Recorder::default().consumer()).await;
     let proxy = network.proxy();
@@ -259,7 +259,7 @@ async fn works_again(world: &World, user: &Arc<dyn EventBridge>, caller: &Arc<dy
 pub async fn delay_only_delays(world: &World) {
     const DELAY: Duration = Duration::from_millis(150);
     const EVENTS: usize = 20;
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let (user, caller) = (network.bridge(world, "user").await, network.direct(world, "caller").await);
     let heard = Recorder::default();
     serve(&user, "User", "signUp", Recorder::default().consumer()).await;

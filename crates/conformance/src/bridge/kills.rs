@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::consumers::{Recorder, consumer};
 use super::faults::until_heard;
-use super::network::until;
+use super::network::{Network, until};
 use super::remains::{busy, tasks, until_tasks};
 use super::world::{PATIENCE, World, listening, number, publish, request, serve, subscribe};
 
@@ -30,7 +30,7 @@ const SLOW_RESTARTS: usize = 2;
 /// The server is killed, and back after three seconds: bridges say so, come back, and are fed again, within ten seconds and
 /// without a word from anybody.
 pub async fn everything_goes_on_by_itself_after_the_server_was_killed(world: &World) {
-    let Some(network) = world.network_alone().await else { return };
+    let Some(network) = Network::alone(world).await else { return };
     let (user, caller) = (network.direct(world, "user").await, network.direct(world, "caller").await);
     let (calls, heard, everywhere) = (Recorder::default(), Recorder::default(), Recorder::default());
     serve(&user, "User", "signUp", calls.consumer()).await;
@@ -75,7 +75,7 @@ pub async fn no_confirmed_event_is_lost_when_the_server_is_killed(world: &World)
     const KILLS: usize = 2;
     /// So many are confirmed in each life of the server before it is killed.
     const CONFIRMED_MIN: usize = 100;
-    let Some(network) = world.network_alone().await else { return };
+    let Some(network) = Network::alone(world).await else { return };
     let listener = network.durable_bridge(world, "listener").await;
     if !listener.capabilities().durable {
         // That it is refused is a duty of its own.
@@ -196,7 +196,7 @@ impl Numbers {
 
 /// However often the server goes away and comes back, a bridge has as many tasks and connections as at first.
 pub async fn twenty_losses_leave_neither_tasks_nor_connections_behind(world: &World) {
-    let Some(network) = world.network_alone().await else { return };
+    let Some(network) = Network::alone(world).await else { return };
     let idle = tasks();
     let bridge = network.durable_bridge(world, "user").await;
     busy(&bridge).await;

@@ -17,9 +17,26 @@ pub struct Network {
 }
 
 impl Network {
-    pub(super) async fn new(outages: Arc<dyn Outages>) -> Self {
+    /// The system's server, and the way to it. `None` where there is none, which only a bridge may say whose peers are all in
+    /// one process.
+    pub async fn of(world: &World) -> Option<Self> {
+        Self::reached(world, world.system().outages().await).await
+    }
+
+    /// The same with a server that nobody else uses.
+    pub async fn alone(world: &World) -> Option<Self> {
+        Self::reached(world, world.system().outages_alone().await).await
+    }
+
+    async fn reached(world: &World, outages: Option<Arc<dyn Outages>>) -> Option<Self> {
+        let Some(outages) = outages else {
+            let promised = world.capabilities().await;
+            assert!(promised.is_local, "{} has a server: let its system say `outages`", promised.name);
+            return None;
+        };
         let proxy = Arc::new(Proxy::start(outages.port()).await);
-        Self { outages, proxy }
+        world.keep_proxy(Arc::clone(&proxy));
+        Some(Self { outages, proxy })
     }
 
     /// What stands between the server and those that go through it.

@@ -6,7 +6,7 @@ use purista_core::bridge::{BridgeState, EventBridge};
 use purista_core::subscription::Subscription;
 
 use super::consumers::Recorder;
-use super::network::until;
+use super::network::{Network, until};
 use super::world::{PATIENCE, World, listening, request, serve, subscribe};
 
 /// How many tasks live in this runtime.
@@ -44,7 +44,7 @@ async fn closes(bridge: Arc<dyn EventBridge>) {
 
 /// When close returns, or soon after, no task of the bridge is left.
 pub async fn close_leaves_no_task_behind(world: &World) {
-    let network = world.network().await;
+    let network = Network::of(world).await;
     let before = tasks();
     let bridge = match &network {
         Some(network) => network.durable_bridge(world, "user").await,
@@ -59,7 +59,7 @@ pub async fn close_leaves_no_task_behind(world: &World) {
 
 /// A bridge that has lost its server closes, in bounded time, and leaves nothing behind.
 pub async fn close_while_the_server_is_away_leaves_no_task_behind(world: &World) {
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let before = tasks();
     let bridge = network.durable_bridge(world, "user").await;
     busy(&bridge).await;
@@ -72,7 +72,7 @@ pub async fn close_while_the_server_is_away_leaves_no_task_behind(world: &World)
 
 /// A bridge whose server says nothing any more, and which does not know it yet, closes in bounded time.
 pub async fn close_on_a_silent_connection_leaves_no_task_behind(world: &World) {
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let before = tasks();
     let bridge = network.durable_bridge(world, "user").await;
     busy(&bridge).await;
@@ -85,7 +85,7 @@ pub async fn close_on_a_silent_connection_leaves_no_task_behind(world: &World) {
 
 /// A bridge that is dropped without a word ends by itself.
 pub async fn dropped_bridge_leaves_no_task_behind(world: &World) {
-    let Some(network) = world.network().await else { return };
+    let Some(network) = Network::of(world).await else { return };
     let before = tasks();
     // The world would keep it.
     let bridge = network.server().durable_bridge(network.proxy().port(), "user").await;

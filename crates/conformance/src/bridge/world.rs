@@ -15,8 +15,8 @@ use purista_core::text::Text;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::network::Network;
-use super::{BridgeSystem, Outages};
+use super::BridgeSystem;
+use crate::proxy::Proxy;
 
 /// How long a command of a duty may take, and so how long a duty waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ pub struct World {
     system: Box<dyn BridgeSystem>,
     bridges: Mutex<Vec<Arc<dyn EventBridge>>>,
     /// They end after the bridges.
-    networks: Mutex<Vec<Network>>,
+    proxies: Mutex<Vec<Arc<Proxy>>>,
     clock: Clock,
     tasks: TaskTracker,
 }
@@ -36,7 +36,7 @@ impl World {
         Self {
             system,
             bridges: Mutex::default(),
-            networks: Mutex::default(),
+            proxies: Mutex::default(),
             clock: Clock::system(),
             tasks: TaskTracker::new(),
         }
@@ -60,26 +60,9 @@ impl World {
         false
     }
 
-    /// The system's server, and the way to it. `None` where there is none, which only a bridge may say whose peers are all in
-    /// one process.
-    pub async fn network(&self) -> Option<Network> {
-        self.reached(self.system.outages().await).await
-    }
-
-    /// The same with a server that nobody else uses.
-    pub async fn network_alone(&self) -> Option<Network> {
-        self.reached(self.system.outages_alone().await).await
-    }
-
-    async fn reached(&self, outages: Option<Arc<dyn Outages>>) -> Option<Network> {
-        let Some(outages) = outages else {
-            let promised = self.capabilities().await;
-            assert!(promised.is_local, "{} has a server: let its system say `outages`", promised.name);
-            return None;
-        };
-        let network = Network::new(outages).await;
-        self.networks.lock().unwrap_or_else(PoisonError::into_inner).push(network.clone());
-        Some(network)
+    /// Lets a proxy live as long as the duty.
+    pub(super) fn keep_proxy(&self, proxy: Arc<Proxy>) {
+        self.proxies.lock().unwrap_or_else(PoisonError::into_inner).push(proxy);
     }
 
     /// Closes this bridge, too, when the duty ends.
