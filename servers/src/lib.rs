@@ -21,11 +21,11 @@
     reason = "this is test code that lives in a library: a server that does not start is a failed test"
 )]
 
+pub mod folder;
 pub mod mosquitto;
 pub mod nats;
 pub mod otlp;
 pub mod postgres;
 pub mod rabbitmq;
 
-mod folder;
 mod port;

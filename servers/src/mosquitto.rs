@@ -1,12 +1,13 @@
 //! A mosquitto.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{folder, port};
+use crate::folder::Folder;
+use crate::port;
 
 /// How long a broker may take to take connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -24,7 +25,7 @@ const IN_MEMORY: &str = "set_tcp_nodelay true\nmax_queued_messages 1000000\nmax_
 pub struct Mosquitto {
     child: Child,
     port: u16,
-    folder: PathBuf,
+    folder: Folder,
 }
 
 impl Mosquitto {
@@ -45,25 +46,18 @@ impl Mosquitto {
     }
 
     async fn start_keeping(keeping: &str, configuration: &str, prepare: impl FnOnce(&Path)) -> Self {
-        let folder = folder::fresh("mosquitto");
+        let folder = Folder::fresh("mosquitto");
         prepare(&folder);
         let lines = configuration.replace("FOLDER", &folder.display().to_string());
+        let lines = format!("{lines}{keeping}persistence_location {}/\n", folder.display());
         let until = Instant::now() + START_TIMEOUT;
-        loop {
-            // It cannot choose a port itself; who takes this one in between makes it end, and then it is another.
-            let [port] = port::free();
-            let place = folder.display();
-            let configuration = format!(
-                "user root\nlistener {port} 127.0.0.1\n{lines}{keeping}persistence_location {place}/\n"
-            );
-            std::fs::write(folder.join("mosquitto.conf"), configuration).expect("its folder takes a file");
-            let mut server = Self { child: spawn(&folder), port, folder: folder.clone() };
-            if server.is_there(until).await {
-                return server;
-            }
-            // The folder is used once more.
-            server.folder = PathBuf::new();
+        let port = configure(&folder, &lines);
+        let mut server = Self { child: spawn(&folder), port, folder };
+        while !server.is_there(until).await {
+            server.port = configure(&server.folder, &lines);
+            server.child = spawn(&server.folder);
         }
+        server
     }
 
     /// Waits until it takes connections; `false` when it has ended.
@@ -115,6 +109,15 @@ impl Mosquitto {
     }
 }
 
+/// Writes its configuration, and gives its port. It cannot choose one itself; who takes this one in between makes it end, and
+/// then it is another.
+fn configure(folder: &Path, lines: &str) -> u16 {
+    let [port] = port::free();
+    let configuration = format!("user root\nlistener {port} 127.0.0.1\n{lines}");
+    std::fs::write(folder.join("mosquitto.conf"), configuration).expect("its folder takes a file");
+    port
+}
+
 fn spawn(folder: &Path) -> Child {
     Command::new("mosquitto")
         .arg("-c")
@@ -129,8 +132,5 @@ fn spawn(folder: &Path) -> Child {
 impl Drop for Mosquitto {
     fn drop(&mut self) {
         self.kill();
-        if !self.folder.as_os_str().is_empty() {
-            let _ = std::fs::remove_dir_all(&self.folder);
-        }
     }
 }

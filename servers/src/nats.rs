@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::folder;
+use crate::folder::Folder;
 
 /// How long a server may take to take connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -19,7 +19,7 @@ pub struct NatsServer {
     child: Child,
     program: PathBuf,
     port: u16,
-    folder: PathBuf,
+    folder: Folder,
     arguments: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl NatsServer {
 
     /// Starts this program, which is a nats-server of another version.
     pub async fn start_program(program: &Path, arguments: &[&str]) -> Self {
-        let folder = folder::fresh("nats");
+        let folder = Folder::fresh("nats");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
         // The server finds a free port itself, and writes down which.
         let child = spawn(program, "-1", &folder, &arguments);
@@ -113,6 +113,5 @@ fn spawn(program: &Path, port: &str, folder: &Path, arguments: &[String]) -> Chi
 impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

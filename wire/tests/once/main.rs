@@ -8,10 +8,9 @@
 )]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use purista_amqp::bridge::AmqpBridge;
@@ -27,6 +26,7 @@ use purista_events::store::{Direction, EventStore as _, PAGE_MAX};
 use purista_mqtt::bridge::MqttBridge;
 use purista_nats::bridge::NatsBridge;
 use purista_nats::jetstream::JetStream;
+use purista_servers::folder::Folder;
 use purista_servers::mosquitto::Mosquitto;
 use purista_servers::nats::NatsServer;
 use purista_servers::rabbitmq::RabbitMq;
@@ -41,29 +41,6 @@ const EVENTS: u32 = 400;
 const KILLED_BEHIND: [u32; 3] = [60, 170, 290];
 /// How long anything may take: a server hands over again what a dead process had after 9 s, and that three times.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The store of one test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static FOLDERS: AtomicU32 = AtomicU32::new(0);
-        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("purista-once-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.join("tally.db")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Starts the process that counts, and waits until it listens.
 async fn tally(bridge: &str, file: &Path) -> Child {
@@ -105,26 +82,27 @@ async fn tallied(file: &Path) -> BTreeMap<u64, usize> {
 }
 
 async fn each_is_tallied_once(url: &str, source: Arc<dyn EventBridge>) {
-    let (folder, clock) = (Folder::new(), Clock::system());
-    let mut child = tally(url, &folder.file()).await;
+    let (folder, clock) = (Folder::fresh("once"), Clock::system());
+    let file = folder.join("tally.db");
+    let mut child = tally(url, &file).await;
     for number in 0..EVENTS {
         source.publish(counted(&clock, number)).await.unwrap();
         if KILLED_BEHIND.contains(&number) {
             child.kill().await.unwrap();
-            child = tally(url, &folder.file()).await;
+            child = tally(url, &file).await;
         }
     }
     let all = async {
-        while tallied(&folder.file()).await.len() < EVENTS as usize {
+        while tallied(&file).await.len() < EVENTS as usize {
             tokio::time::sleep(Duration::from_millis(50)).await; // real time: another process works
         }
     };
     tokio::time::timeout(PATIENCE, all).await.expect("every event is handled");
     drop(child.stdin.take());
     assert!(tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap().success());
-    let more: Vec<_> = tallied(&folder.file()).await.into_iter().filter(|(_, times)| *times != 1).collect();
+    let more: Vec<_> = tallied(&file).await.into_iter().filter(|(_, times)| *times != 1).collect();
     assert!(more.is_empty(), "more than once: {more:?}");
-    let store = SqliteStore::open_read_only(folder.file()).unwrap();
+    let store = SqliteStore::open_read_only(&file).unwrap();
     let keys: Vec<String> = (0..EVENTS).map(|number| number.to_string()).collect();
     let state = store.state(None, &keys).await.unwrap();
     assert_eq!(state.len(), keys.len());

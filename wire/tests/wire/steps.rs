@@ -1,8 +1,6 @@
 //! All captured steps, message by message.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use purista_core::address::Address;
@@ -15,6 +13,7 @@ use purista_core::message::{Message, MessageType, Party};
 use purista_core::payload::Payload;
 use purista_core::text::Text;
 use purista_events::memory::MemoryStore;
+use purista_servers::folder::Folder;
 use purista_sqlite::store::SqliteStore;
 use serde_json::Value;
 
@@ -149,8 +148,8 @@ async fn all_steps_look_as_puristas_do<C: Carrier>() {
 
 /// The sign-up once more, where both services have a store: the event leaves from the log, once.
 async fn recorded<C: Carrier>(theirs: &Fixtures, comparison: &mut Comparison) {
-    let folder = Folder::fresh();
-    let store = SqliteStore::open(folder.0.join("user.db")).unwrap();
+    let folder = Folder::fresh("wire");
+    let store = SqliteStore::open(folder.join("user.db")).unwrap();
     let mut running = Running::<C>::start_with(
         |user| user.store(store),
         |email| email.store(MemoryStore::new(Clock::system())),
@@ -176,25 +175,6 @@ async fn recorded<C: Carrier>(theirs: &Fixtures, comparison: &mut Comparison) {
     assert_eq!(running.tap.next().await["body"]["receiver"]["serviceTarget"], "ping");
     running.user.stop().await;
     running.email.stop().await;
-}
-
-/// A folder that is gone with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn fresh() -> Self {
-        static NUMBERS: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("purista-wire-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// The event of User, as somebody else emits it.
