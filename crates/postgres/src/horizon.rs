@@ -72,7 +72,6 @@ impl<'s> Watch<'s> {
             wait = if is_caught_up { AGAIN[0] } else { (wait * 2).min(AGAIN[1]) };
             let (looked_at, look_at) = (Instant::now(), Instant::now() + pause);
             loop {
-                let tell_at = due.unwrap_or(look_at + POLL);
                 tokio::select! {
                     () = self.shared.written.notified() => {
                         due.get_or_insert_with(|| Instant::now() + GATHERED_FOR);
@@ -88,7 +87,7 @@ impl<'s> Watch<'s> {
                         }
                         break;
                     }
-                    () = tokio::time::sleep_until(tell_at), if due.is_some() => {
+                    () = tokio::time::sleep_until(due.unwrap_or(look_at)), if due.is_some() => {
                         self.client.batch_execute(&self.tell).await?;
                         due = None;
                     }

@@ -35,6 +35,11 @@ pub(crate) struct Range {
 }
 
 impl Range {
+    /// How its positions are sorted.
+    fn order(self) -> &'static str {
+        if self.direction == Direction::Forwards { "ASC" } else { "DESC" }
+    }
+
     /// What follows a position, as far as it can no longer be overtaken.
     pub(crate) fn followed(from: Position, events_max: usize) -> Self {
         Self {
@@ -79,11 +84,7 @@ pub(crate) struct Select {
 impl Select {
     /// The positions that a query selects in a range, at most as many as its limit, in its order. The parameters begin at $1.
     pub(crate) fn positions(query: &Query, range: Range) -> Self {
-        let tenant = match &query.tenants {
-            TenantScope::All => None,
-            TenantScope::Only(tenant) => Some(codec::tenant_key(tenant.as_deref())),
-        };
-        let mut writing = Writing { range, tenant, values: Vec::new() };
+        let mut writing = Writing::of(query, range);
         let everything = QueryItem::default();
         let items = if query.items.is_empty() { std::slice::from_ref(&everything) } else { &query.items };
         let selects: Vec<String> = items.iter().filter_map(|item| writing.item(item)).collect();
@@ -92,7 +93,7 @@ impl Select {
             [select] => select.clone(),
             selects => {
                 let union: Vec<String> = selects.iter().map(|select| format!("({select})")).collect();
-                let (order, limit) = (writing.order(), writing.number(range.limit));
+                let (order, limit) = (range.order(), writing.number(range.limit));
                 format!("{} ORDER BY position {order} LIMIT {limit}", union.join(" UNION "))
             }
         };
@@ -103,18 +104,16 @@ impl Select {
     /// selected their own table is read in order; else an index says where they are.
     pub(crate) fn events(query: &Query, range: Range, columns: &str) -> Self {
         let is_everything = |item: &QueryItem| item.tags.is_empty() && item.types.is_empty();
-        if query.items.iter().any(is_everything) || query.items.is_empty() {
-            let whole = Query { items: Vec::new(), ..query.clone() };
-            let mut select = Self::positions(&whole, range);
-            // It reads the table already.
-            select.sql = select.sql.replacen("e.position", columns, 1);
-            return select;
+        if query.items.is_empty() || query.items.iter().any(is_everything) {
+            let mut writing = Writing::of(query, range);
+            let sql = writing.by_log(columns);
+            return Self { sql, values: writing.values };
         }
         let mut select = Self::positions(query, range);
-        let order = if range.direction == Direction::Forwards { "ASC" } else { "DESC" };
         select.sql = format!(
-            "SELECT {columns} FROM ({}) s JOIN events e ON e.position = s.position ORDER BY s.position {order}",
-            select.sql
+            "SELECT {columns} FROM ({}) s JOIN events e ON e.position = s.position ORDER BY s.position {}",
+            select.sql,
+            range.order()
         );
         select
     }
@@ -132,6 +131,14 @@ struct Writing {
 }
 
 impl Writing {
+    fn of(query: &Query, range: Range) -> Self {
+        let tenant = match &query.tenants {
+            TenantScope::All => None,
+            TenantScope::Only(tenant) => Some(codec::tenant_key(tenant.as_deref())),
+        };
+        Self { range, tenant, values: Vec::new() }
+    }
+
     fn item(&mut self, item: &QueryItem) -> Option<String> {
         let mut tags: Vec<&(Text, Text)> = item.tags.iter().collect();
         tags.sort_unstable();
@@ -142,13 +149,13 @@ impl Writing {
         }
         Some(match (item.tags.first(), item.types.as_slice()) {
             (Some(first), types) => self.by_tags(first, &tags, types),
-            (None, []) => self.by_log(),
+            (None, []) => self.by_log("e.position"),
             (None, types) => self.by_types(types),
         })
     }
 
-    fn by_log(&mut self) -> String {
-        let mut sql = "SELECT e.position FROM events e WHERE true".to_owned();
+    fn by_log(&mut self, columns: &str) -> String {
+        let mut sql = format!("SELECT {columns} FROM events e WHERE true");
         self.finish(&mut sql, "e");
         sql
     }
@@ -158,7 +165,7 @@ impl Writing {
         let mut of_form =
             "SELECT e.position FROM events e WHERE e.name = f.name AND e.version = f.version".to_owned();
         self.finish(&mut of_form, "e");
-        let (order, limit) = (self.order(), self.number(self.range.limit));
+        let (order, limit) = (self.range.order(), self.number(self.range.limit));
         format!(
             "SELECT p.position FROM forms f CROSS JOIN LATERAL ({of_form}) p WHERE f.name = ANY ({types}) \
              ORDER BY p.position {order} LIMIT {limit}"
@@ -207,12 +214,8 @@ impl Writing {
                 let _ = write!(sql, " AND {table}.position < (SELECT horizon())");
             }
         }
-        let (order, limit) = (self.order(), self.number(self.range.limit));
+        let (order, limit) = (self.range.order(), self.number(self.range.limit));
         let _ = write!(sql, " ORDER BY {table}.position {order} LIMIT {limit}");
-    }
-
-    fn order(&self) -> &'static str {
-        if self.range.direction == Direction::Forwards { "ASC" } else { "DESC" }
     }
 
     fn types(&mut self, types: &[Text]) -> String {
