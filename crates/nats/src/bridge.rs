@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::{queue_group, subject_of, subjects_of};
-use crate::bucket::{Bucket, Held};
+use crate::bucket::{Bucket, Ending};
 use crate::confirm::Confirm;
 use crate::durable::DurableFeed;
 use crate::feed::{Intake, NatsFeed};
@@ -64,8 +64,8 @@ struct Inner {
     /// What keeps events, where it was asked for.
     streams: Option<Streams>,
     feeds: Mutex<Vec<Arc<dyn Intake>>>,
-    /// What the buckets of this bridge hold until it is closed.
-    buckets: Mutex<Vec<Held>>,
+    /// The buckets that end with this bridge, as far as they are there.
+    buckets: Mutex<Vec<Ending>>,
     /// The pumps of the feeds, and the two tasks behind inbox and echoes.
     tasks: TaskTracker,
     /// Ends those two.
@@ -126,7 +126,10 @@ impl NatsBridge {
     async fn bucket(&self, name: &str, replicas: usize) -> Result<Bucket, BridgeError> {
         let _caller = self.0.enter()?;
         let bucket = Bucket::open(&self.0.link, name, replicas).await?;
-        self.0.buckets.lock().unwrap_or_else(PoisonError::into_inner).push(bucket.held());
+        let mut buckets = self.0.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.retain(|bucket| !bucket.is_over());
+        buckets.push(bucket.ending());
+        drop(buckets);
         Ok(bucket)
     }
 
@@ -297,8 +300,8 @@ impl Inner {
         if let Some(streams) = &self.streams {
             streams.end();
         }
-        for held in self.buckets.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            *held.write().unwrap_or_else(PoisonError::into_inner) = None;
+        for bucket in self.buckets.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            bucket.end();
         }
         let ending = async {
             // The queue to the server is full and nobody empties it: the client ends by itself, see `connect`.

@@ -1,7 +1,7 @@
 //! A bucket of keys and values on the server's JetStream.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use async_nats::jetstream::context::ContextBuilder;
@@ -22,15 +22,31 @@ const READS_IN_FLIGHT: usize = 16;
 /// What of the server's limit for a message is left to its subject and headers.
 const AROUND_A_VALUE_BYTES: usize = 4 * 1024;
 
-/// What the handle of a bridge's buckets lets go of when the bridge ends: the client's context behind it has a task.
-pub(crate) type Held = Arc<RwLock<Option<Arc<Store>>>>;
+/// What a bucket lets go of when its bridge ends: the client's context behind it has a task.
+type Held = RwLock<Option<Arc<Store>>>;
+
+/// The end of a bucket, for its bridge; it holds nothing.
+pub(crate) struct Ending(Weak<Held>);
+
+impl Ending {
+    /// Whether the bucket is gone already.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    pub(crate) fn end(&self) {
+        if let Some(held) = self.0.upgrade() {
+            *held.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+}
 
 /// One bucket.
 #[derive(Clone)]
 pub(crate) struct Bucket {
     link: Link,
     name: Arc<str>,
-    held: Held,
+    held: Arc<Held>,
 }
 
 impl Bucket {
@@ -58,8 +74,8 @@ impl Bucket {
         Ok(Self { link: link.clone(), name: name.into(), held })
     }
 
-    pub(crate) fn held(&self) -> Held {
-        Arc::clone(&self.held)
+    pub(crate) fn ending(&self) -> Ending {
+        Ending(Arc::downgrade(&self.held))
     }
 
     /// Milliseconds since 1970.
@@ -114,9 +130,9 @@ impl Bucket {
     pub(crate) async fn delete(&self, key: &str, revision: Option<u64>) -> Result<(), KeyValueError> {
         self.ready().await?.delete_expect_revision(key, revision).await.map_err(|error| {
             // The client has no kind of its own for it.
-            let is_other = revision.is_some() && error.to_string().contains("wrong last sequence");
+            let is_conflict = revision.is_some() && error.to_string().contains("wrong last sequence");
             let kind = match error.kind() {
-                _ if is_other => KeyValueErrorKind::Conflict,
+                _ if is_conflict => KeyValueErrorKind::Conflict,
                 DeleteErrorKind::InvalidKey => KeyValueErrorKind::InvalidKey,
                 _ => KeyValueErrorKind::Unknown,
             };
