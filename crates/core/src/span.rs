@@ -7,9 +7,10 @@
 //! This crate knows no collector. Whoever does ([`connect`]) says how a span is continued and what its context is; until then
 //! nothing here makes a span, and [`is_on`] is one load.
 
+use std::fmt::Display;
 use std::sync::OnceLock;
 
-use tracing::field::Empty;
+use tracing::field::{Empty, display};
 use tracing::{Instrument, Span, info_span};
 
 use crate::address::Address;
@@ -67,8 +68,8 @@ pub fn follow(span: &Span, parent: Option<&TraceContext>, flow: &Id) {
 /// Says that the work of a span failed, and in which way: a status, or a short word. The text of an error is for the log, which
 /// finds it under the same trace id.
 #[cold]
-pub fn failed(span: &Span, error_type: &str) {
-    span.record("error.type", error_type).record("otel.status_code", "ERROR");
+pub fn failed(span: &Span, error_type: impl Display) {
+    span.record("error.type", display(error_type)).record("otel.status_code", "ERROR");
 }
 
 /// Who handles a message.
@@ -103,7 +104,7 @@ pub fn handling(message: &Message, handler: Handler<'_>, attempt: u32) -> Span {
         messaging.operation.type = "process",
         messaging.destination.name = message.event_name.as_deref(),
         messaging.message.id = %message.id,
-        messaging.message.conversation_id = message.correlation_id.as_ref().map(tracing::field::display),
+        messaging.message.conversation_id = message.correlation_id.as_ref().map(display),
         rpc.system = is_command.then_some("purista"),
         // As a signed number: others become texts on the way to the collector.
         purista.attempt = i64::from(attempt),
@@ -134,9 +135,9 @@ pub(crate) fn request(bridge: &dyn EventBridge, mut command: Box<Message>) -> As
         messaging.system = bridge.capabilities().name,
         messaging.operation.name = "invoke",
         messaging.operation.type = "send",
-        messaging.destination.name = receiver.map(tracing::field::display),
+        messaging.destination.name = receiver.map(display),
         messaging.message.id = %command.id,
-        messaging.message.conversation_id = command.correlation_id.as_ref().map(tracing::field::display),
+        messaging.message.conversation_id = command.correlation_id.as_ref().map(display),
         rpc.system = "purista",
         purista.receiver.name = receiver.map(Address::service),
         purista.receiver.version = receiver.map(Address::version),
@@ -147,13 +148,14 @@ pub(crate) fn request(bridge: &dyn EventBridge, mut command: Box<Message>) -> As
         purista.principalId = command.principal_id.as_deref(),
         purista.tenantId = command.tenant_id.as_deref(),
     );
-    sent_in(&span, &mut command);
+    within(&span, command.trace.as_ref(), &command.trace_id);
+    tell_of(&span, &mut command);
     let asked = span.clone();
     Asking::new(
         async move {
             let answer = bridge.request(command).await;
             if let Some(error_type) = error_type(&answer) {
-                failed(&asked, &error_type);
+                failed(&asked, error_type);
             }
             answer
         }
@@ -179,7 +181,7 @@ pub async fn publish(bridge: &dyn EventBridge, mut message: Message) -> Result<(
         messaging.operation.type = "send",
         messaging.destination.name = message.event_name.as_deref(),
         messaging.message.id = %message.id,
-        messaging.message.conversation_id = message.correlation_id.as_ref().map(tracing::field::display),
+        messaging.message.conversation_id = message.correlation_id.as_ref().map(display),
         purista.sender.name = sender.service(),
         purista.sender.version = sender.version(),
         purista.sender.target = sender.target(),
@@ -187,9 +189,7 @@ pub async fn publish(bridge: &dyn EventBridge, mut message: Message) -> Result<(
         purista.tenantId = message.tenant_id.as_deref(),
     );
     follow(&span, message.trace.as_ref(), &message.trace_id);
-    if let Some(context) = of(&span) {
-        message.trace = Some(context);
-    }
+    tell_of(&span, &mut message);
     let published = bridge.publish(message).instrument(span.clone()).await;
     if let Err(error) = &published {
         failed(&span, kind_of(error));
@@ -213,8 +213,7 @@ pub fn emitting(event: &str, trace: Option<&TraceContext>, flow: &Id) -> Option<
 }
 
 /// Makes a message tell of the span in which it is sent.
-fn sent_in(span: &Span, message: &mut Message) {
-    within(span, message.trace.as_ref(), &message.trace_id);
+fn tell_of(span: &Span, message: &mut Message) {
     if let Some(context) = of(span) {
         message.trace = Some(context);
     }

@@ -462,7 +462,7 @@ fn answered_before<S>(context: &Context<S>, reply: StoredReply) -> Box<Message> 
 
 #[cold]
 fn refused<S>(context: &Context<S>, failure: &Failure) -> Box<Message> {
-    span::failed(&Span::current(), &failure.status().code().to_string());
+    span::failed(&Span::current(), failure.status().code());
     let _span = tracing::debug_span!("sendErrorResponse").entered();
     let (message, place) = (context.message(), context.place());
     if failure.is_handled() {

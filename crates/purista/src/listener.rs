@@ -125,14 +125,15 @@ where
             let span = span::handling(&message, handler, attempt);
             let mut heard = Box::pin(attempted(self, message, attempt, begun).instrument(span.clone())).await;
             if let Err(error) = &heard.result {
-                span::failed(&span, &error.status().code().to_string());
+                span::failed(&span, error.status().code());
             }
             heard.span = span;
             return heard;
         }
         let span = tracing::info_span!("purista.subscription.eventReceived",
             otel.name = self.listening.terms.name, subscription = %self.listening.address,
-            trace_id = %message.trace_id, message_id = %message.id, attempt);
+            trace_id = %message.trace_id, message_id = %message.id, attempt,
+            principal_id = message.principal_id.as_deref(), tenant_id = message.tenant_id.as_deref());
         Box::pin(attempted(self, message, attempt, begun).instrument(span)).await
     }
 }

@@ -38,7 +38,10 @@ where
 
 fn log_span<S, C: Command>(context: &Context<S>) -> Span {
     let (message, command) = (context.message(), &context.place().sender.address);
-    tracing::info_span!("purista.command.received", otel.name = C::NAME, %command, trace_id = %message.trace_id, message_id = %message.id)
+    tracing::info_span!(
+        "purista.command.received", otel.name = C::NAME, %command, trace_id = %message.trace_id, message_id = %message.id,
+        principal_id = message.principal_id.as_deref(), tenant_id = message.tenant_id.as_deref()
+    )
 }
 
 /// The span of one call, for a trace.
