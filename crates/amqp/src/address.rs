@@ -131,8 +131,6 @@ fn table(keys: &[(&str, &str)]) -> FieldTable {
 #[cfg(test)]
 mod tests {
     use purista_core::address::{Address, ServiceId};
-    use purista_core::id::Id;
-    use purista_core::message::{Message, Party, Record};
 
     use super::*;
 
@@ -224,24 +222,5 @@ mod tests {
     fn a_name_that_amqp_cannot_carry_is_refused() {
         assert!(short("a".repeat(255)).is_ok());
         assert!(short("a".repeat(256)).is_err());
-    }
-
-    #[test]
-    fn a_response_is_routed_by_its_event_unless_a_log_holds_it() {
-        let sender = Party::anywhere(Address::of(EMAIL, "sendMail"));
-        let mut response = Message::new(
-            Id::from_random(1),
-            MessageType::CommandSuccessResponse,
-            0,
-            sender,
-            Id::from_random(2),
-        );
-        response.event_name = Some("mailSent".into());
-        assert_eq!(response.routed_event(), Some("mailSent"));
-        response.record =
-            Some(Box::new(Record { origin: Some("store".into()), causation_id: None, event_version: 1 }));
-        assert_eq!(response.routed_event(), None);
-        response.kind = MessageType::CustomMessage;
-        assert_eq!(response.routed_event(), Some("mailSent"), "what the log relays is routed");
     }
 }

@@ -269,3 +269,25 @@ impl fmt::Display for ErrorPayload {
         write!(f, "{} {}", self.status.code(), self.message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{Address, ServiceId};
+
+    #[test]
+    fn a_response_is_routed_by_its_event_unless_a_log_holds_it() {
+        let sender = Party::anywhere(Address::of(ServiceId::new("Email", "1"), "sendMail"));
+        let kind = MessageType::CommandSuccessResponse;
+        let mut response = Message::new(Id::from_random(1), kind, 0, sender, Id::from_random(2));
+        response.event_name = Some("mailSent".into());
+        assert_eq!(response.routed_event(), Some("mailSent"));
+        let recorded = |origin| Some(Box::new(Record { origin, causation_id: None, event_version: 1 }));
+        response.record = recorded(None);
+        assert_eq!(response.routed_event(), Some("mailSent"));
+        response.record = recorded(Some("store".into()));
+        assert_eq!(response.routed_event(), None);
+        response.kind = MessageType::CustomMessage;
+        assert_eq!(response.routed_event(), Some("mailSent"), "what the log relays is routed");
+    }
+}

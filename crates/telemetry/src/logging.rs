@@ -191,4 +191,4 @@ impl Visit for FindTraceId {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

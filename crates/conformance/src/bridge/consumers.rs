@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use purista_core::bridge::{Consumer, Delivery, Outcome};
 use purista_core::message::{Message, MessageType};
 use purista_core::payload::Payload;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 
 use super::world::PATIENCE;
 
@@ -74,6 +74,20 @@ impl Recorder {
                 .then(|| reply(&delivery.message, super::world::text(&delivery.message)));
             recorder.keep(delivery);
             async move { reply.map_or(Outcome::Ack, |reply| Outcome::Reply(Box::new(reply))) }
+        })
+    }
+
+    /// A consumer that keeps what it is fed here and holds it until it is told to go on; from then on it holds nothing.
+    pub fn holding(&self, goes_on: &Arc<Notify>) -> Arc<dyn Consumer> {
+        let (recorder, goes_on) = (self.clone(), Arc::clone(goes_on));
+        consumer(move |delivery: Delivery| {
+            recorder.keep(delivery);
+            let goes_on = Arc::clone(&goes_on);
+            async move {
+                goes_on.notified().await;
+                goes_on.notify_one();
+                Outcome::Ack
+            }
         })
     }
 

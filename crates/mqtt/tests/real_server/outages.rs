@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
 use purista_conformance::bridge::consumers::Recorder;
-use purista_core::bridge::{BridgeState, Consumer, Delivery, EventBridge, Outcome};
+use purista_core::bridge::{BridgeState, EventBridge};
 use purista_mqtt::bridge::MqttBridge;
 use tokio::sync::Notify;
 
@@ -14,25 +13,12 @@ use crate::server::Server;
 #[tokio::test]
 #[ignore = "needs mosquitto: cargo xtask test"]
 async fn a_full_queue_is_counted_and_harms_no_other() {
-    /// Holds its one message until it is told.
-    struct Held(Arc<Notify>, Recorder);
-    impl Consumer for Held {
-        fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
-            let (goes_on, recorder) = (Arc::clone(&self.0), self.1.clone());
-            Box::pin(async move {
-                recorder.keep(delivery);
-                goes_on.notified().await;
-                goes_on.notify_one();
-                Outcome::Ack
-            })
-        }
-    }
     let server = Server::start().await;
     let slow = MqttBridge::builder(server.url()).subscription_capacity(4).connect().await.unwrap();
     let (goes_on, recorder, other) = (Arc::new(Notify::new()), Recorder::default(), Recorder::default());
     let mut one = listening("mail");
     one.in_flight = 1;
-    slow.subscribe(one, Arc::new(Held(Arc::clone(&goes_on), recorder.clone()))).await.unwrap();
+    slow.subscribe(one, recorder.holding(&goes_on)).await.unwrap();
     slow.subscribe(listening("audit"), other.consumer()).await.unwrap();
     slow.publish(event(0)).await.unwrap();
     recorder.next().await;

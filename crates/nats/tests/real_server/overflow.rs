@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use purista_conformance::bridge::consumers::Recorder;
-use purista_conformance::bridge::world::address;
-use purista_core::bridge::{BridgeState, Consumer, Delivery, EventBridge, Outcome};
+use purista_conformance::bridge::world::{address, listening};
+use purista_core::bridge::{BridgeState, EventBridge};
 use purista_core::clock::Clock;
 use purista_core::message::{Message, MessageType, Party};
-use purista_core::subscription::{Filter, IN_FLIGHT_DEFAULT, Sharing, Subscription};
 use purista_core::text::Text;
 use purista_nats::bridge::NatsBridge;
 use tokio::sync::Notify;
@@ -28,41 +26,16 @@ fn event() -> Message {
     event
 }
 
-fn listening() -> Subscription {
-    Subscription {
-        address: address("Listener", "mail"),
-        filter: Filter::event(Text::known("userRegistered")),
-        sharing: Sharing::Shared,
-        durable: false,
-        in_flight: IN_FLIGHT_DEFAULT,
-        from_start: false,
-        answers: false,
-    }
-}
-
 #[tokio::test]
 #[ignore = "needs nats-server: cargo xtask test"]
 async fn a_full_queue_is_counted_and_harms_no_other() {
-    /// Holds its one message until it is told.
-    struct Held(Arc<Notify>, Recorder);
-    impl Consumer for Held {
-        fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
-            let (goes_on, recorder) = (Arc::clone(&self.0), self.1.clone());
-            Box::pin(async move {
-                recorder.keep(delivery);
-                goes_on.notified().await;
-                goes_on.notify_one();
-                Outcome::Ack
-            })
-        }
-    }
     let server = Server::start().await;
     let slow = NatsBridge::builder(server.url()).subscription_capacity(4).connect().await.unwrap();
     let source = server.bridge("source").await;
     let (goes_on, recorder) = (Arc::new(Notify::new()), Recorder::default());
-    let mut one = listening();
+    let mut one = listening("mail", "userRegistered");
     one.in_flight = 1;
-    slow.subscribe(one, Arc::new(Held(Arc::clone(&goes_on), recorder.clone()))).await.unwrap();
+    slow.subscribe(one, recorder.holding(&goes_on)).await.unwrap();
     source.publish(event()).await.unwrap();
     recorder.next().await;
     for _ in 0..20 {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
@@ -11,6 +10,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter, SpanLinks, Sp
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::logging::tests::Kept;
 
 const COLLECTOR: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318");
 /// What may stand in a header, and nowhere else.
@@ -152,19 +152,6 @@ fn span(flags: TraceFlags) -> SpanData {
         links: SpanLinks::default(),
         status: Status::Unset,
         instrumentation_scope: opentelemetry::InstrumentationScope::default(),
-    }
-}
-
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
