@@ -5,8 +5,9 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use purista_core::bridge::BridgeError;
 use purista_core::clock::Clock;
-use purista_core::id::Id;
+use purista_core::id::ID_DIGITS;
 use purista_core::message::{DecodeError, Message, MessageType};
+use purista_core::trace::PARENT_BYTES;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -53,21 +54,21 @@ fn headers(message: &Message, reply_to: Option<&str>) -> Result<FieldTable, Brid
             headers.insert(name.into(), text(value));
         }
     };
-    let sender = &message.sender;
+    let (sender, mut digits) = (&message.sender, [0; ID_DIGITS]);
     put(MESSAGE_TYPE, Some(message.kind.as_str()));
     put("senderServiceName", Some(sender.address.service()));
     put("senderServiceVersion", Some(sender.address.version()));
     put("senderServiceTarget", Some(sender.address.target()));
-    put("senderInstanceId", sender.instance.as_ref().map(Id::text).as_deref());
+    put("senderInstanceId", sender.instance.as_ref().map(|id| id.text_in(&mut digits)));
     if let Some(receiver) = &message.receiver {
         put("receiverServiceName", Some(receiver.address.service()));
         put("receiverServiceVersion", Some(receiver.address.version()));
         put("receiverServiceTarget", Some(receiver.address.target()));
         let name = if message.kind.is_response() { RESPONSE_RECEIVER_INSTANCE } else { RECEIVER_INSTANCE };
-        put(name, receiver.instance.as_ref().map(Id::text).as_deref());
+        put(name, receiver.instance.as_ref().map(|id| id.text_in(&mut digits)));
     }
     if let Some(trace) = message.trace_context() {
-        put(TRACEPARENT, Some(&trace.to_string()));
+        put(TRACEPARENT, Some(trace.parent_in(&mut [0; PARENT_BYTES])));
         put(TRACESTATE, trace.state());
     }
     put(REPLY_TO, reply_to);
@@ -97,16 +98,13 @@ pub(crate) fn decode(
     clock: &Clock,
 ) -> Result<Message, DecodeError> {
     let received = Instant::now();
-    let mut message = match Message::decode(body, clock, received) {
-        Ok(message) => message,
-        Err(error @ DecodeError::TooDeep) => return Err(error),
-        Err(error) => {
-            let completed = completed(body, properties, clock).ok_or(error)?;
-            Message::decode(&completed, clock, received)?
-        }
-    };
-    message.trace_by_headers(|name| header(properties, name));
-    Ok(message)
+    let read =
+        |body: &Bytes| Message::decode_with_headers(body, clock, received, |name| header(properties, name));
+    match read(body) {
+        Ok(message) => Ok(message),
+        Err(error @ DecodeError::TooDeep) => Err(error),
+        Err(error) => read(&completed(body, properties, clock).ok_or(error)?),
+    }
 }
 
 /// The body with what it lacks and the properties hold; `None` when they hold nothing more.

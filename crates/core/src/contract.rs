@@ -25,7 +25,11 @@ use crate::route::Route;
 )]
 pub trait Contract: Clone + Send + Sync + 'static {
     /// The value as JSON.
-    fn encode(&self) -> Result<Bytes, ContractError>;
+    fn encode(&self) -> Result<Bytes, ContractError> {
+        json_of(|json| self.write_into(json))
+    }
+    /// Appends the value as JSON to what is there; an error may leave a part of it.
+    fn write_into(&self, json: &mut Vec<u8>) -> Result<(), ContractError>;
     /// Reads the value from JSON. It is not checked yet.
     fn decode(json: &[u8]) -> Result<Self, ContractError>;
     /// Checks the rules of the type, and names every field that breaks one.
@@ -39,15 +43,8 @@ impl<T> Contract for T
 where
     T: Serialize + DeserializeOwned + JsonSchema + Validate<Context = ()> + Clone + Send + Sync + 'static,
 {
-    fn encode(&self) -> Result<Bytes, ContractError> {
-        let mut scratch = SCRATCH.take();
-        scratch.clear();
-        serde_json::to_writer(&mut scratch, self)?;
-        let bytes = Bytes::copy_from_slice(&scratch);
-        if scratch.capacity() <= SCRATCH_BYTES_MAX {
-            SCRATCH.set(scratch);
-        }
-        Ok(bytes)
+    fn write_into(&self, json: &mut Vec<u8>) -> Result<(), ContractError> {
+        Ok(serde_json::to_writer(json, self)?)
     }
 
     fn decode(json: &[u8]) -> Result<Self, ContractError> {
@@ -70,6 +67,20 @@ const SCRATCH_BYTES_MAX: usize = 64 * 1024;
 thread_local! {
     /// JSON is written here and copied to where it just fits: cheaper than to grow and to trim.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// What is written, in as much memory as it takes.
+pub(crate) fn json_of(
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), ContractError>,
+) -> Result<Bytes, ContractError> {
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    write(&mut scratch)?;
+    let bytes = Bytes::copy_from_slice(&scratch);
+    if scratch.capacity() <= SCRATCH_BYTES_MAX {
+        SCRATCH.set(scratch);
+    }
+    Ok(bytes)
 }
 
 /// A value could not be written as JSON, or JSON is not this value.

@@ -8,6 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The longest identifier that is read, in bytes.
 pub const ID_BYTES_MAX: usize = 128;
+/// How many digits an id of ours has.
+pub const ID_DIGITS: usize = 32;
 
 /// Names one message, correlation, trace or unit of work.
 ///
@@ -60,27 +62,38 @@ impl Id {
     /// The text without a heap allocation for ids of a peer.
     pub fn text(&self) -> Cow<'_, str> {
         match &self.0 {
-            Repr::Own(Own(bytes)) => {
-                let mut buffer = [0; 32];
-                Cow::Owned(hex(bytes, &mut buffer).to_owned())
-            }
+            Repr::Own(Own(bytes)) => Cow::Owned(hex(bytes, &mut [0; ID_DIGITS]).to_owned()),
             Repr::Foreign(text) => Cow::Borrowed(text),
+        }
+    }
+
+    /// The text without any allocation: an id of ours is written into `digits`.
+    ///
+    /// ```
+    /// use purista_core::id::{ID_DIGITS, Id};
+    /// assert_eq!(Id::from_random(10).text_in(&mut [0; ID_DIGITS]), "0000000000000000000000000000000a");
+    /// ```
+    pub fn text_in<'t>(&'t self, digits: &'t mut [u8; ID_DIGITS]) -> &'t str {
+        match &self.0 {
+            Repr::Own(Own(bytes)) => hex(bytes, digits),
+            Repr::Foreign(text) => text,
         }
     }
 }
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Writes bytes as lowercase hex digits into `buffer`, which must hold two a byte.
 pub(crate) fn hex<'b>(bytes: &[u8], buffer: &'b mut [u8]) -> &'b str {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (pair, byte) in buffer.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-        *pair = [digit(DIGITS, byte >> 4), digit(DIGITS, byte & 15)];
+        *pair = [digit(byte >> 4), digit(byte & 15)];
     }
     std::str::from_utf8(buffer).unwrap_or_default()
 }
 
 #[expect(clippy::indexing_slicing, reason = "a nibble is below 16")]
-fn digit(digits: &[u8; 16], nibble: u8) -> u8 {
-    digits[usize::from(nibble & 15)]
+fn digit(nibble: u8) -> u8 {
+    DIGITS[usize::from(nibble & 15)]
 }
 
 /// Reads exactly `2 * N` lowercase hex digits.
@@ -88,31 +101,39 @@ pub(crate) fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     if text.len() != 2 * N {
         return None;
     }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_chunks::<2>().0) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    let (mut bytes, mut all) = ([0; N], 0);
+    for (byte, [high, low]) in bytes.iter_mut().zip(text.as_chunks::<2>().0) {
+        let (high, low) = (nibble(*high), nibble(*low));
+        *byte = high << 4 | low;
+        all |= high | low;
     }
-    Some(bytes)
+    // Asked once for all of them: four ids are read of each message.
+    (all < 16).then_some(bytes)
+}
+
+/// The value of each byte as a lowercase hex digit; what is none has one above 15.
+const NIBBLES: [u8; 256] = {
+    let mut nibbles = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        nibbles[DIGITS[value as usize] as usize] = value;
+        value += 1;
+    }
+    nibbles
+};
+
+#[expect(clippy::indexing_slicing, reason = "there is one for each byte")]
+fn nibble(digit: u8) -> u8 {
+    NIBBLES[usize::from(digit)]
 }
 
 fn own_form(text: &[u8]) -> Option<[u8; 16]> {
     unhex::<16>(text)
 }
 
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Repr::Own(Own(bytes)) => f.write_str(hex(bytes, &mut [0; 32])),
-            Repr::Foreign(text) => f.write_str(text),
-        }
+        f.write_str(self.text_in(&mut [0; ID_DIGITS]))
     }
 }
 
@@ -124,17 +145,28 @@ impl fmt::Debug for Id {
 
 impl Serialize for Id {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.0 {
-            Repr::Own(Own(bytes)) => serializer.serialize_str(hex(bytes, &mut [0; 32])),
-            Repr::Foreign(text) => serializer.serialize_str(text),
-        }
+        serializer.serialize_str(self.text_in(&mut [0; ID_DIGITS]))
     }
 }
 
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text: Cow<'de, str> = Deserialize::deserialize(deserializer)?;
-        Self::parse(&text).map_err(de::Error::custom)
+        deserializer.deserialize_str(IdText)
+    }
+}
+
+/// Reads an id from where its text lies: nothing of it is copied first.
+struct IdText;
+
+impl de::Visitor<'_> for IdText {
+    type Value = Id;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the text of an id")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Id, E> {
+        Id::parse(text).map_err(E::custom)
     }
 }
 

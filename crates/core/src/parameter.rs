@@ -162,9 +162,9 @@ mod tests {
     #[test]
     fn a_command_is_split_and_joined_without_loss() {
         let find = Find { user_id: "7".into(), page: None, deep: true, ids: vec![1], text: "t".into() };
-        let (payload, parameter) = Payload::command(find.clone()).split().unwrap();
-        assert_eq!(&payload.clone().unwrap()[..], br#"{"text":"t"}"#);
-        let json = Parameters::of::<Find>().join(&payload.unwrap(), &parameter.unwrap()).unwrap();
+        let (payload, parameter) = Payload::command(find.clone()).split().unwrap().unwrap();
+        assert_eq!(&payload[..], br#"{"text":"t"}"#);
+        let json = Parameters::of::<Find>().join(&payload, &parameter).unwrap();
         assert_eq!(serde_json::from_slice::<Find>(&json).unwrap(), find);
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use crate::contract::{Command, Contract, ContractError};
 use crate::parameter;
@@ -37,6 +38,7 @@ trait Typed: Any + Send + Sync {
     fn encoded(&self) -> Result<Bytes, ContractError>;
     /// The same for once: nobody else will ask.
     fn encode(&self) -> Result<Bytes, ContractError>;
+    fn write_into(&self, json: &mut Vec<u8>) -> Result<(), ContractError>;
     fn parameters(&self) -> &'static [&'static str];
 }
 
@@ -71,6 +73,14 @@ impl<T: Contract> Typed for Slot<T> {
         self.encoded.get().map_or_else(|| self.value.encode(), |bytes| Ok(bytes.clone()))
     }
 
+    fn write_into(&self, json: &mut Vec<u8>) -> Result<(), ContractError> {
+        match self.encoded.get() {
+            Some(bytes) => json.extend_from_slice(bytes),
+            None => self.value.write_into(json)?,
+        }
+        Ok(())
+    }
+
     fn parameters(&self) -> &'static [&'static str] {
         self.parameters
     }
@@ -101,15 +111,23 @@ impl Payload {
         })))
     }
 
-    /// As PURISTA carries a command: its payload, and the fields that travel apart.
-    pub fn split(&self) -> Result<(Option<Bytes>, Option<Bytes>), ContractError> {
-        let bytes = self.bytes()?;
-        match (&self.0, bytes) {
-            (Repr::Typed(typed), Some(bytes)) if !typed.parameters().is_empty() => {
-                let (payload, parameter) = parameter::split(&bytes, typed.parameters())?;
-                Ok((Some(payload), Some(parameter)))
+    /// As PURISTA carries a command some of whose fields travel apart: the rest, and those. `None` where none do.
+    pub(crate) fn split(&self) -> Result<Option<(Bytes, Bytes)>, ContractError> {
+        match &self.0 {
+            Repr::Typed(typed) if !typed.parameters().is_empty() => {
+                parameter::split(&typed.encoded()?, typed.parameters()).map(Some)
             }
-            (_, bytes) => Ok((bytes, None)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Appends the JSON to what is there; nothing when there is no payload. What came as bytes is checked to be JSON,
+    /// since it goes into the midst of other JSON.
+    pub(crate) fn write_into(&self, json: &mut Vec<u8>) -> Result<(), ContractError> {
+        match &self.0 {
+            Repr::Empty => Ok(()),
+            Repr::Encoded(bytes) => append(bytes, json),
+            Repr::Typed(typed) => typed.write_into(json),
         }
     }
 
@@ -177,6 +195,13 @@ impl Payload {
 }
 
 /// What a peer means who has nothing to say: PURISTA leaves the key out, also where a type without a required field waits.
+/// Appends what is one JSON value, without the blanks around it.
+pub(crate) fn append(bytes: &[u8], json: &mut Vec<u8>) -> Result<(), ContractError> {
+    let raw: &RawValue = serde_json::from_slice(bytes)?;
+    json.extend_from_slice(raw.get().as_bytes());
+    Ok(())
+}
+
 #[cold]
 fn absent<T: Contract>() -> Result<T, ContractError> {
     T::decode(b"null").or_else(|_| T::decode(b"{}"))

@@ -1,10 +1,10 @@
 //! A short text that is cheap to copy: known when the program was compiled, or shared.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A name that is copied often: a `&'static str` copies for free, a text read from the wire is shared.
@@ -117,7 +117,21 @@ impl Serialize for Text {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text: Cow<'de, str> = Deserialize::deserialize(deserializer)?;
-        Ok(Self(Repr::Shared(text.as_ref().into())))
+        deserializer.deserialize_str(Characters)
+    }
+}
+
+/// Shares a text from where it lies: an `Arc` that serde reads is copied twice.
+struct Characters;
+
+impl Visitor<'_> for Characters {
+    type Value = Text;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
+        Ok(text.into())
     }
 }

@@ -4,12 +4,14 @@
 //! event's name, and the receiver likewise. Each part but the prefix goes through [`snake_case`], which is lossy: a match on
 //! a topic is a hint, and filters are asked again on the decoded message.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use crate::id::Id;
+use crate::id::ID_DIGITS;
 use crate::message::{Message, MessageType, Party};
 use crate::subscription::{Filter, PartyFilter};
+
+/// How much room a topic begins with, in bytes: enough for two parties with ids of ours.
+const TOPIC_BYTES: usize = 256;
 
 /// How one broker writes its topics.
 #[derive(Debug, Clone, Copy)]
@@ -25,49 +27,27 @@ pub struct Dialect {
 impl Dialect {
     /// The topic on which a message is published.
     pub fn topic_of(&self, prefix: &str, message: &Message) -> String {
-        let [sender_name, sender_version, sender_target] = party_parts(Some(&message.sender));
-        let receiver = message.receiver.as_ref();
-        let [receiver_name, receiver_version, receiver_target] = party_parts(receiver);
-        let sender_instance = message.sender.instance.as_ref().map(Id::text);
-        let receiver_instance = receiver.and_then(|party| party.instance.as_ref()).map(Id::text);
-        let parts = [
-            Some(message.kind.as_str()),
-            message.principal_id.as_deref(),
-            message.tenant_id.as_deref(),
-            sender_instance.as_deref(),
-            sender_name,
-            sender_version,
-            sender_target,
-            message.routed_event(),
-            receiver_instance.as_deref(),
-            receiver_name,
-            receiver_version,
-            receiver_target,
-        ];
-        self.join(prefix, parts.map(|part| part.map_or(Cow::Borrowed(self.absent), |part| self.part(part))))
+        let mut topic = Topic::new(*self, prefix, self.absent);
+        topic.part(Some(message.kind.as_str()));
+        topic.part(message.principal_id.as_deref());
+        topic.part(message.tenant_id.as_deref());
+        topic.party(Some(&message.sender));
+        topic.part(message.routed_event());
+        topic.party(message.receiver.as_ref());
+        topic.text
     }
 
     /// The topics of a subscription, one for each event's name that it asks for, without duplicates.
     pub fn topics_of(&self, prefix: &str, filter: &Filter) -> BTreeSet<String> {
         let one = |event: Option<&str>| {
-            let [sender_instance, sender_name, sender_version, sender_target] = filter_parts(&filter.sender);
-            let [receiver_instance, receiver_name, receiver_version, receiver_target] =
-                filter_parts(&filter.receiver);
-            let parts = [
-                filter.kind.map(MessageType::as_str),
-                filter.principal_id.as_deref(),
-                filter.tenant_id.as_deref(),
-                sender_instance,
-                sender_name,
-                sender_version,
-                sender_target,
-                event,
-                receiver_instance,
-                receiver_name,
-                receiver_version,
-                receiver_target,
-            ];
-            self.join(prefix, parts.map(|part| part.map_or(Cow::Borrowed(self.any), |part| self.part(part))))
+            let mut topic = Topic::new(*self, prefix, self.any);
+            topic.part(filter.kind.map(MessageType::as_str));
+            topic.part(filter.principal_id.as_deref());
+            topic.part(filter.tenant_id.as_deref());
+            topic.party_filter(&filter.sender);
+            topic.part(event);
+            topic.party_filter(&filter.receiver);
+            topic.text
         };
         if filter.event_names.is_empty() {
             return BTreeSet::from([one(None)]);
@@ -82,19 +62,55 @@ impl Dialect {
         };
         prefix.split(self.separator).all(is_part)
     }
+}
 
-    fn part(&self, text: &str) -> Cow<'static, str> {
-        let snake = snake_case(text);
-        if snake.is_empty() { Cow::Borrowed(self.absent) } else { Cow::Owned(snake) }
+/// A topic that is written part by part into one text: each message that is published needs one.
+struct Topic {
+    dialect: Dialect,
+    text: String,
+    /// Stands for a part that nobody names.
+    unnamed: &'static str,
+}
+
+impl Topic {
+    fn new(dialect: Dialect, prefix: &str, unnamed: &'static str) -> Self {
+        let mut text = String::with_capacity(TOPIC_BYTES);
+        text.push_str(prefix);
+        Self { dialect, text, unnamed }
     }
 
-    fn join(&self, prefix: &str, parts: [Cow<'_, str>; 12]) -> String {
-        let mut topic = prefix.to_owned();
-        for part in parts {
-            topic.push(self.separator);
-            topic.push_str(&part);
+    fn part(&mut self, part: Option<&str>) {
+        self.text.push(self.dialect.separator);
+        match part {
+            None => self.text.push_str(self.unnamed),
+            Some(part) => {
+                let before = self.text.len();
+                snake_case_into(part, &mut self.text);
+                if self.text.len() == before {
+                    self.text.push_str(self.dialect.absent);
+                }
+            }
         }
-        topic
+    }
+
+    fn party(&mut self, party: Option<&Party>) {
+        let Some(Party { address, instance }) = party else { return self.nobody() };
+        let mut digits = [0; ID_DIGITS];
+        self.part(instance.as_ref().map(|instance| instance.text_in(&mut digits)));
+        self.part(Some(address.service()));
+        self.part(Some(address.version()));
+        self.part(Some(address.target()));
+    }
+
+    fn nobody(&mut self) {
+        (0..4).for_each(|_| self.part(None));
+    }
+
+    fn party_filter(&mut self, filter: &PartyFilter) {
+        self.part(filter.instance.as_deref());
+        self.part(filter.service.as_deref());
+        self.part(filter.version.as_deref());
+        self.part(filter.target.as_deref());
     }
 }
 
@@ -111,28 +127,34 @@ impl Dialect {
 /// ```
 pub fn snake_case(text: &str) -> String {
     let mut snake = String::with_capacity(text.len() + 8);
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        let length = word(rest);
-        let (word, behind) = rest.split_at(length.max(1));
-        if length > 0 {
-            if !snake.is_empty() {
-                snake.push('_');
-            }
-            snake.extend(word.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
-        }
-        rest = behind;
-    }
+    snake_case_into(text, &mut snake);
     snake
+}
+
+/// Appends a text in snake case to what is there.
+fn snake_case_into(text: &str, topic: &mut String) {
+    let begin = topic.len();
+    let mut at = 0;
+    while at < text.len() {
+        let length = word(text.as_bytes().get(at..).unwrap_or_default());
+        // Words are of ASCII, so both their ends are ends of characters.
+        if let Some(word) = text.get(at..at + length).filter(|word| !word.is_empty()) {
+            if topic.len() > begin {
+                topic.push('_');
+            }
+            topic.push_str(word);
+        }
+        at += length.max(1);
+    }
+    if let Some(snake) = topic.get_mut(begin..) {
+        snake.make_ascii_lowercase();
+    }
 }
 
 /// The length of the word at the beginning of `text`, 0 when there is none. The cases are those of PURISTA's expression
 /// `[A-Z]{2,}(?=[A-Z][a-z]+[0-9]*|\b)|[A-Z]?[a-z]+[0-9]*|[A-Z]|[0-9]+`, in its order.
 fn word(text: &[u8]) -> usize {
-    let run = |from: usize, is: fn(&u8) -> bool| {
-        text.get(from..).unwrap_or_default().iter().take_while(|byte| is(byte)).count()
-    };
-    let upper = run(0, u8::is_ascii_uppercase);
+    let upper = run(text, 0, u8::is_ascii_uppercase);
     if upper >= 2 {
         match text.get(upper) {
             Some(next) if next.is_ascii_lowercase() && upper >= 3 => return upper - 1,
@@ -142,28 +164,17 @@ fn word(text: &[u8]) -> usize {
         }
     }
     let capital = upper.min(1);
-    let lower = run(capital, u8::is_ascii_lowercase);
+    let lower = run(text, capital, u8::is_ascii_lowercase);
     // A capital counts only when small letters follow it directly.
     if lower > 0 && upper <= 1 {
-        return capital + lower + run(capital + lower, u8::is_ascii_digit);
+        return capital + lower + run(text, capital + lower, u8::is_ascii_digit);
     }
-    if upper > 0 { 1 } else { run(0, u8::is_ascii_digit) }
+    if upper > 0 { 1 } else { run(text, 0, u8::is_ascii_digit) }
 }
 
-fn party_parts(party: Option<&Party>) -> [Option<&str>; 3] {
-    party.map_or([None; 3], |party| {
-        let address = &party.address;
-        [Some(address.service()), Some(address.version()), Some(address.target())]
-    })
-}
-
-fn filter_parts(filter: &PartyFilter) -> [Option<&str>; 4] {
-    [
-        filter.instance.as_deref(),
-        filter.service.as_deref(),
-        filter.version.as_deref(),
-        filter.target.as_deref(),
-    ]
+/// How many bytes from there on are such.
+fn run(text: &[u8], from: usize, is: impl Fn(&u8) -> bool) -> usize {
+    text.get(from..).unwrap_or_default().iter().take_while(|byte| is(byte)).count()
 }
 
 #[cfg(test)]
@@ -207,7 +218,9 @@ mod tests {
     fn what_leaves_nothing_is_absent_and_never_a_wildcard() {
         for text in ["", "*", ">", "+", "#", "..", "日本", " \r\n", "_"] {
             assert_eq!(snake_case(text), "", "{text:?}");
-            assert_eq!(Dialect { separator: '/', any: "+", absent: "none" }.part(text), "none");
+            let mut topic = Topic::new(Dialect { separator: '/', any: "+", absent: "none" }, "p", "+");
+            topic.part(Some(text));
+            assert_eq!(topic.text, "p/none", "{text:?}");
         }
     }
 }

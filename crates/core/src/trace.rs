@@ -3,6 +3,7 @@
 //! `traceId` of a message is the business trace and any text; this is the technical one (W3C Trace Context, level 1),
 //! which travels as `otp`: a JSON object written as a JSON string.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,6 +13,11 @@ use crate::id::{Id, hex, unhex};
 
 /// The longest `tracestate` that is carried on, in bytes (W3C asks for at least 512).
 pub const TRACE_STATE_BYTES_MAX: usize = 512;
+
+/// How long a `traceparent` of version 0 is, in bytes.
+pub const PARENT_BYTES: usize = PARENT_FORM.len();
+/// Its version and its dashes; zeros where trace, span and flags go.
+const PARENT_FORM: &[u8; 55] = b"00-00000000000000000000000000000000-0000000000000000-00";
 
 /// A position in a distributed trace: trace, span, flags, and the vendors' state.
 #[derive(Clone, PartialEq, Eq)]
@@ -72,19 +78,32 @@ impl TraceContext {
         self.state.as_deref()
     }
 
+    /// The header `traceparent`, written into `characters` without any allocation.
+    pub fn parent_in<'t>(&self, characters: &'t mut [u8; PARENT_BYTES]) -> &'t str {
+        let parts: [(usize, &[u8]); 3] = [(3, &self.trace), (36, &self.span), (53, &[self.flags])];
+        *characters = *PARENT_FORM;
+        for (from, bytes) in parts {
+            if let Some(place) = characters.get_mut(from..from + 2 * bytes.len()) {
+                hex(bytes, place);
+            }
+        }
+        std::str::from_utf8(characters).unwrap_or_default()
+    }
+
     /// The value of `otp` on the wire: a carrier, written as JSON text.
     pub fn to_otp(&self) -> String {
-        let carrier = Carrier {
-            traceparent: Some(self.to_string()),
-            tracestate: self.state.as_deref().map(Into::into),
-        };
+        let mut characters = *PARENT_FORM;
+        let traceparent = self.parent_in(&mut characters);
+        let Some(state) = &self.state else { return format!(r#"{{"traceparent":"{traceparent}"}}"#) };
+        let [traceparent, tracestate] = [traceparent, state].map(|text| Some(Words(Cow::Borrowed(text))));
+        let carrier = Carrier { traceparent, tracestate };
         serde_json::to_string(&carrier).unwrap_or_else(|_| "{}".to_owned())
     }
 
     /// Reads `otp`; a carrier without a valid `traceparent` is no context.
     pub fn from_otp(otp: &str) -> Option<Self> {
-        let carrier: Carrier = serde_json::from_str(otp).ok()?;
-        Self::parse(&carrier.traceparent?, carrier.tracestate.as_deref())
+        let carrier: Carrier<'_> = serde_json::from_str(otp).ok()?;
+        Self::parse(&carrier.traceparent?.0, carrier.tracestate.as_ref().map(|state| &*state.0))
     }
 }
 
@@ -96,23 +115,22 @@ fn carried(tracestate: Option<&str>) -> Option<Arc<str>> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Carrier {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    traceparent: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tracestate: Option<String>,
+struct Carrier<'a> {
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<Words<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    tracestate: Option<Words<'a>>,
 }
+
+/// A text that stays where it lies, unless an escape in it has to be read: an optional `Cow` would be copied always.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Words<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 /// The form of the header `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "00-{}-{}-{:02x}",
-            hex(&self.trace, &mut [0; 32]),
-            hex(&self.span, &mut [0; 16]),
-            self.flags
-        )
+        f.write_str(self.parent_in(&mut [0; PARENT_BYTES]))
     }
 }
 

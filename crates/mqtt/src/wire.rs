@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use purista_core::bridge::{BridgeError, COMMAND_TIMEOUT};
 use purista_core::clock::Clock;
-use purista_core::id::Id;
+use purista_core::id::{ID_DIGITS, Id};
 use purista_core::message::{DecodeError, Message, MessageType};
 use rumqttc::{Publish, PublishProperties, QoS};
 use tokio::time::Instant;
@@ -41,7 +41,8 @@ fn properties(message: &Message, now: Instant) -> PublishProperties {
     PublishProperties {
         content_type: Some(JSON.to_owned()),
         message_expiry_interval: Some(expiry_s(message, now)),
-        correlation_data: correlation_id.map(|id| Bytes::copy_from_slice(id.text().as_bytes())),
+        correlation_data: correlation_id
+            .map(|id| Bytes::copy_from_slice(id.text_in(&mut [0; ID_DIGITS]).as_bytes())),
         user_properties,
         ..PublishProperties::default()
     }
@@ -72,13 +73,11 @@ fn expiry_s(message: &Message, now: Instant) -> u32 {
 
 /// Reads a message. The trace context of the properties goes before the body's, as at PURISTA.
 pub(crate) fn decode(raw: &Publish, clock: &Clock) -> Result<Message, DecodeError> {
-    let mut message = Message::decode(&raw.payload, clock, Instant::now())?;
     let property = |name: &str| {
         let properties = raw.properties.as_ref()?;
         properties.user_properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     };
-    message.trace_by_headers(property);
-    Ok(message)
+    Message::decode_with_headers(&raw.payload, clock, Instant::now(), property)
 }
 
 /// The call that a response names beside its body.

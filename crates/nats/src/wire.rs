@@ -21,11 +21,9 @@ pub(crate) fn headers(message: &Message) -> HeaderMap {
 
 /// Reads a message. The trace context of the headers goes before the body's, as at PURISTA.
 pub(crate) fn decode(raw: &async_nats::Message, clock: &Clock) -> Result<Message, DecodeError> {
-    let mut message = Message::decode(&raw.payload, clock, Instant::now())?;
     let header =
         |name: &str| raw.headers.as_ref().and_then(|headers| headers.get(name)).map(HeaderValue::as_str);
-    message.trace_by_headers(header);
-    Ok(message)
+    Message::decode_with_headers(&raw.payload, clock, Instant::now(), header)
 }
 
 /// Reads a message that may be a command. Its inbox pairs it with its answer, so a peer need not name it in the body, as

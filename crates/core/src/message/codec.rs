@@ -13,87 +13,126 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use super::headers::trace_of;
 use super::{Content, Message, MessageType, Party, Record};
 use crate::address::{Address, AddressParts};
 use crate::clock::Clock;
-use crate::contract::ContractError;
+use crate::contract::{ContractError, json_of};
 use crate::id::Id;
-use crate::payload::Payload;
+use crate::payload::{Payload, append};
 use crate::schema::nests_too_deep;
 use crate::text::Text;
-use crate::trace::TraceContext;
+use crate::trace::{TraceContext, Words};
 
 const JSON: &str = "application/json";
 const UTF_8: &str = "utf-8";
 
-#[derive(Serialize, Deserialize)]
+/// A party as it is read.
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WireParty<'a> {
+struct ReadParty<'a> {
     #[serde(default, borrow)]
     service_name: Cow<'a, str>,
     #[serde(default, borrow)]
     service_version: Cow<'a, str>,
     #[serde(default, borrow)]
     service_target: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none", alias = "receiverServiceInstanceId")]
-    instance_id: Option<Cow<'a, str>>,
+    #[serde(default, borrow, alias = "receiverServiceInstanceId")]
+    instance_id: Option<Words<'a>>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// A message as it is read.
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire<'a> {
+struct Read<'a> {
     message_type: MessageType,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<Id>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     correlation_id: Option<Id>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     trace_id: Option<Id>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Any number, since a peer may send a fraction.
     timestamp: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     principal_id: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     tenant_id: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     event_name: Option<Text>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    content_type: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    content_encoding: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow)]
+    content_type: Option<Words<'a>>,
+    #[serde(borrow)]
+    content_encoding: Option<Words<'a>>,
     is_handled_error: Option<bool>,
-    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
-    sender: Option<WireParty<'a>>,
+    #[serde(borrow)]
+    sender: Option<ReadParty<'a>>,
     // PURISTA's AMQP responses bear it twice, once misspelled.
-    #[serde(default, borrow, skip_serializing)]
-    sennder: Option<WireParty<'a>>,
-    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
-    receiver: Option<WireParty<'a>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    otp: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow)]
+    sennder: Option<ReadParty<'a>>,
+    #[serde(borrow)]
+    receiver: Option<ReadParty<'a>>,
+    #[serde(borrow)]
+    otp: Option<Words<'a>>,
     ttl: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     hops: Option<u8>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     origin: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     causation_id: Option<Id>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     event_version: Option<u32>,
-    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow)]
     payload: Option<&'a RawValue>,
+}
+
+/// A party as it is written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenParty<'a> {
+    service_name: &'a str,
+    service_version: &'a str,
+    service_target: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance_id: Option<&'a Id>,
+}
+
+/// A message as it is written, but for its payload, which comes behind.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    message_type: MessageType,
+    id: &'a Id,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<&'a Id>,
+    trace_id: &'a Id,
+    timestamp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_name: Option<&'a str>,
+    content_type: &'a str,
+    content_encoding: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_handled_error: Option<bool>,
+    sender: WrittenParty<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receiver: Option<WrittenParty<'a>>,
+    otp: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hops: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idempotency_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    causation_id: Option<&'a Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_version: Option<u32>,
 }
 
 /// What PURISTA puts into the payload of a command.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Deserialize)]
 struct CommandPayload<'a> {
-    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow)]
     payload: Option<&'a RawValue>,
-    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow)]
     parameter: Option<&'a RawValue>,
 }
 
@@ -124,63 +163,106 @@ pub enum DecodeError {
 impl Message {
     /// Writes the message as PURISTA's JSON. `now` turns the deadline into the milliseconds that are left.
     pub fn encode(&self, now: Instant) -> Result<Bytes, EncodeError> {
-        let is_command = self.kind == MessageType::Command;
-        let (payload, split_off) =
-            if is_command { self.payload.split() } else { self.payload.bytes().map(|bytes| (bytes, None)) }
-                .map_err(|source| EncodeError { source })?;
-        // Who answers with nothing has no payload, as at PURISTA, and none that is `null`.
-        let raw = payload.as_deref().filter(|json| *json != b"null").map(as_raw).transpose()?;
-        let parameter =
-            self.parameter.as_ref().or(split_off.as_ref()).map(|bytes| as_raw(bytes)).transpose()?;
-        let nested = is_command
-            .then(|| to_raw(&CommandPayload { payload: raw, parameter: parameter.or_else(empty_object) }));
-        let nested = nested.transpose()?;
-        let (media_type, encoding) = self
+        json_of(|json| self.write_into(json, now)).map_err(|source| EncodeError { source })
+    }
+
+    /// Everything but the payload, and then that, so that it is written once and to where it stays.
+    fn write_into(&self, json: &mut Vec<u8>, now: Instant) -> Result<(), ContractError> {
+        let trace = self.trace_context();
+        let otp = trace.as_ref().map_or(Cow::Borrowed("{}"), |trace| Cow::Owned(trace.to_otp()));
+        serde_json::to_writer(&mut *json, &self.written(now, &otp))?;
+        // The brace at the end comes behind the payload.
+        json.pop();
+        let without = json.len();
+        json.extend_from_slice(br#","payload":"#);
+        if self.kind == MessageType::Command {
+            self.write_command_payload(json)?;
+        } else if !write_payload(&self.payload, json)? {
+            json.truncate(without);
+        }
+        json.push(b'}');
+        Ok(())
+    }
+
+    fn written<'a>(&'a self, now: Instant, otp: &'a str) -> Written<'a> {
+        let (content_type, content_encoding) = self
             .content
             .as_deref()
             .map_or((JSON, UTF_8), |content| (content.media_type.as_str(), content.encoding.as_str()));
         let ttl = self
             .deadline
-            .filter(|_| is_command)
+            .filter(|_| self.kind == MessageType::Command)
             .map(|deadline| deadline.saturating_duration_since(now).as_millis());
         let record = self.record.as_deref();
-        let wire = Wire {
+        Written {
             message_type: self.kind,
-            id: Some(self.id.clone()),
-            correlation_id: self.correlation_id.clone(),
-            trace_id: Some(self.trace_id.clone()),
-            timestamp: None,
-            principal_id: self.principal_id.clone(),
-            tenant_id: self.tenant_id.clone(),
-            event_name: self.event_name.clone(),
-            content_type: Some(media_type.into()),
-            content_encoding: Some(encoding.into()),
+            id: &self.id,
+            correlation_id: self.correlation_id.as_ref(),
+            trace_id: &self.trace_id,
+            timestamp: self.timestamp_ms,
+            principal_id: self.principal_id.as_deref(),
+            tenant_id: self.tenant_id.as_deref(),
+            event_name: self.event_name.as_deref(),
+            content_type,
+            content_encoding,
             is_handled_error: (self.kind == MessageType::CommandErrorResponse)
                 .then_some(self.is_handled_error),
-            sender: Some(wire_party(&self.sender)),
-            sennder: None,
-            receiver: self.receiver.as_ref().map(wire_party),
-            otp: Some(self.trace_context().map_or("{}".into(), |context| context.to_otp().into())),
+            sender: written_party(&self.sender),
+            receiver: self.receiver.as_ref().map(written_party),
+            otp,
             ttl: ttl.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
             hops: (self.hops > 0).then_some(self.hops),
-            idempotency_key: self.idempotency_key.clone(),
-            origin: record.and_then(|record| record.origin.clone()),
-            causation_id: record.and_then(|record| record.causation_id.clone()),
+            idempotency_key: self.idempotency_key.as_deref(),
+            origin: record.and_then(|record| record.origin.as_deref()),
+            causation_id: record.and_then(|record| record.causation_id.as_ref()),
             event_version: record.map(|record| record.event_version).filter(|version| *version != 1),
-            payload: nested.as_deref().or(raw),
+        }
+    }
+
+    fn write_command_payload(&self, json: &mut Vec<u8>) -> Result<(), ContractError> {
+        let split = self.payload.split()?;
+        let begin = json.len();
+        json.extend_from_slice(br#"{"payload":"#);
+        let is_there = match &split {
+            Some((payload, _)) => {
+                json.extend_from_slice(payload);
+                true
+            }
+            None => write_payload(&self.payload, json)?,
         };
-        // Milliseconds are written as an integer but read as any number, since a peer may send a fraction.
-        let stamped = Stamped { wire, timestamp: self.timestamp_ms };
-        serde_json::to_vec(&stamped).map(Bytes::from).map_err(|error| EncodeError { source: error.into() })
+        if is_there {
+            json.push(b',');
+        } else {
+            json.truncate(begin + 1);
+        }
+        json.extend_from_slice(br#""parameter":"#);
+        match (&self.parameter, split) {
+            (Some(parameter), _) => append(parameter, json)?,
+            (None, Some((_, parameter))) => json.extend_from_slice(&parameter),
+            (None, None) => json.extend_from_slice(b"{}"),
+        }
+        json.push(b'}');
+        Ok(())
     }
 
     /// Reads a message. The payload stays a part of `json`; `clock` makes up what a peer left out, and `received` is
     /// when the milliseconds of `ttl` began to run.
     pub fn decode(json: &Bytes, clock: &Clock, received: Instant) -> Result<Self, DecodeError> {
+        Self::decode_with_headers(json, clock, received, |_| None)
+    }
+
+    /// The same for brokers with headers or properties, of which `header` finds one by its name: a trace context that they
+    /// hold goes before the body's, as at PURISTA.
+    pub fn decode_with_headers<'h>(
+        json: &Bytes,
+        clock: &Clock,
+        received: Instant,
+        header: impl Fn(&str) -> Option<&'h str>,
+    ) -> Result<Self, DecodeError> {
         if nests_too_deep(json) {
             return Err(DecodeError::TooDeep);
         }
-        let wire: Wire<'_> = serde_json::from_slice(json).map_err(DecodeError::Malformed)?;
+        let wire: Read<'_> = read(json).map_err(DecodeError::Malformed)?;
         let (payload, parameter) = match (wire.message_type, wire.payload) {
             (MessageType::Command, Some(raw)) => {
                 let inner: CommandPayload<'_> =
@@ -208,11 +290,11 @@ impl Message {
         Ok(Self {
             receiver: wire.receiver.map(party),
             correlation_id: wire.correlation_id,
-            trace: wire.otp.as_deref().and_then(TraceContext::from_otp),
+            trace: trace_of(header).or_else(|| TraceContext::from_otp(&wire.otp?.0)),
             principal_id: wire.principal_id,
             tenant_id: wire.tenant_id,
             event_name: wire.event_name,
-            content: content(wire.content_type.as_deref(), wire.content_encoding.as_deref()),
+            content: content(wire.content_type.as_ref(), wire.content_encoding.as_ref()),
             is_handled_error: wire.is_handled_error.unwrap_or_default(),
             payload,
             parameter,
@@ -227,22 +309,20 @@ impl Message {
                 id,
                 wire.message_type,
                 timestamp_ms,
-                party(wire.sender.or(wire.sennder).unwrap_or_else(nobody)),
+                party(wire.sender.or(wire.sennder).unwrap_or_default()),
                 trace_id,
             )
         })
     }
 }
 
-#[derive(Serialize)]
-struct Stamped<'a> {
-    #[serde(flatten)]
-    wire: Wire<'a>,
-    timestamp: u64,
+/// Looks once whether all of it is UTF-8, and not at each text by itself; an error says where.
+fn read<'j, T: Deserialize<'j>>(json: &'j [u8]) -> serde_json::Result<T> {
+    std::str::from_utf8(json).map_or_else(|_| serde_json::from_slice(json), serde_json::from_str)
 }
 
 /// The fields that PURISTA's own receivers die without; ours says which one is absent.
-fn require(wire: &Wire<'_>) -> Result<(), DecodeError> {
+fn require(wire: &Read<'_>) -> Result<(), DecodeError> {
     let pairs = wire.message_type == MessageType::Command || wire.message_type.is_response();
     if pairs && wire.correlation_id.is_none() {
         return Err(DecodeError::Missing("correlationId"));
@@ -256,51 +336,39 @@ fn require(wire: &Wire<'_>) -> Result<(), DecodeError> {
     Ok(())
 }
 
-fn content(media_type: Option<&str>, encoding: Option<&str>) -> Option<Box<Content>> {
-    let (media_type, encoding) = (media_type.unwrap_or(JSON), encoding.unwrap_or(UTF_8));
+fn content(media_type: Option<&Words<'_>>, encoding: Option<&Words<'_>>) -> Option<Box<Content>> {
+    let media_type = media_type.map_or(JSON, |words| &*words.0);
+    let encoding = encoding.map_or(UTF_8, |words| &*words.0);
     (media_type != JSON || encoding != UTF_8)
         .then(|| Box::new(Content { media_type: media_type.into(), encoding: encoding.into() }))
 }
 
-fn wire_party(party: &Party) -> WireParty<'_> {
-    WireParty {
-        service_name: party.address.service().into(),
-        service_version: party.address.version().into(),
-        service_target: party.address.target().into(),
-        instance_id: party.instance.as_ref().map(Id::text),
+fn written_party(party: &Party) -> WrittenParty<'_> {
+    WrittenParty {
+        service_name: party.address.service(),
+        service_version: party.address.version(),
+        service_target: party.address.target(),
+        instance_id: party.instance.as_ref(),
     }
 }
 
-fn party(wire: WireParty<'_>) -> Party {
+fn party(wire: ReadParty<'_>) -> Party {
     let parts = AddressParts {
         service: Cow::Owned(wire.service_name.into_owned()),
         version: Cow::Owned(wire.service_version.into_owned()),
         target: Cow::Owned(wire.service_target.into_owned()),
     };
     // What is no id names nobody: peers send an empty text where they have none.
-    let instance = wire.instance_id.and_then(|text| Id::parse(&text).ok());
+    let instance = wire.instance_id.and_then(|text| Id::parse(&text.0).ok());
     Party { address: Address::from(parts), instance }
 }
 
-fn nobody<'a>() -> WireParty<'a> {
-    WireParty {
-        service_name: "".into(),
-        service_version: "".into(),
-        service_target: "".into(),
-        instance_id: None,
-    }
-}
-
-fn as_raw(json: &[u8]) -> Result<&RawValue, EncodeError> {
-    serde_json::from_slice(json).map_err(|error| EncodeError { source: error.into() })
-}
-
-fn to_raw(payload: &CommandPayload<'_>) -> Result<Box<RawValue>, EncodeError> {
-    serde_json::value::to_raw_value(payload).map_err(|error| EncodeError { source: error.into() })
-}
-
-fn empty_object<'a>() -> Option<&'a RawValue> {
-    serde_json::from_str("{}").ok()
+/// Appends a payload, and says whether there is any: who answers with nothing has none, as at PURISTA, and none that is
+/// `null`.
+fn write_payload(payload: &Payload, json: &mut Vec<u8>) -> Result<bool, ContractError> {
+    let begin = json.len();
+    payload.write_into(json)?;
+    Ok(!matches!(json.get(begin..), None | Some(b"" | b"null")))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What a message says beside its body, for brokers with headers or properties.
 
 use super::Message;
-use crate::id::Id;
-use crate::trace::TraceContext;
+use crate::id::ID_DIGITS;
+use crate::trace::{PARENT_BYTES, TraceContext};
 
 /// The header with the technical trace context.
 const TRACEPARENT: &str = "traceparent";
@@ -19,34 +19,31 @@ impl Message {
                 put(name, value);
             }
         };
-        let sender = &self.sender;
+        let (sender, mut digits) = (&self.sender, [0; ID_DIGITS]);
         put("messageType", Some(self.kind.as_str()));
         put("senderServiceName", Some(sender.address.service()));
         put("senderServiceVersion", Some(sender.address.version()));
         put("senderServiceTarget", Some(sender.address.target()));
-        put("senderInstanceId", sender.instance.as_ref().map(Id::text).as_deref());
+        put("senderInstanceId", sender.instance.as_ref().map(|id| id.text_in(&mut digits)));
         if let Some(receiver) = &self.receiver {
             put("receiverServiceName", Some(receiver.address.service()));
             put("receiverServiceVersion", Some(receiver.address.version()));
             put("receiverServiceTarget", Some(receiver.address.target()));
-            put("receiverInstanceId", receiver.instance.as_ref().map(Id::text).as_deref());
+            put("receiverInstanceId", receiver.instance.as_ref().map(|id| id.text_in(&mut digits)));
         }
         if let Some(trace) = self.trace_context() {
-            put(TRACEPARENT, Some(&trace.to_string()));
+            put(TRACEPARENT, Some(trace.parent_in(&mut [0; PARENT_BYTES])));
             put(TRACESTATE, trace.state());
         }
         put("eventName", self.routed_event());
         put("principalId", named(self.principal_id.as_deref()));
         put("tenantId", named(self.tenant_id.as_deref()));
     }
+}
 
-    /// Takes the technical trace context of the headers, where there is one: it goes before the body's, as at PURISTA.
-    pub fn trace_by_headers<'h>(&mut self, header: impl Fn(&str) -> Option<&'h str>) {
-        let trace = header(TRACEPARENT).and_then(|parent| TraceContext::parse(parent, header(TRACESTATE)));
-        if let Some(trace) = trace {
-            self.trace = Some(trace);
-        }
-    }
+/// The technical trace context of the headers, where there is one.
+pub(super) fn trace_of<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Option<TraceContext> {
+    TraceContext::parse(header(TRACEPARENT)?, header(TRACESTATE))
 }
 
 fn named(text: Option<&str>) -> Option<&str> {

@@ -160,3 +160,50 @@ fn who_has_nothing_to_say_has_no_payload() {
     asked.payload = Payload::typed(());
     assert_eq!(again(&asked)["payload"].get("payload"), None);
 }
+
+#[test]
+fn what_is_no_json_is_not_written_into_a_message() {
+    for kind in [MessageType::Command, MessageType::CustomMessage] {
+        let message = |payload: &'static str, parameter: Option<&'static str>| {
+            let mut message = decode(&command()).unwrap();
+            message.kind = kind;
+            message.payload = Payload::encoded(payload.into());
+            message.parameter = parameter.map(Into::into);
+            message
+        };
+        for broken in [r#"1},"principalId":"admin"#, r#"1,"tenantId":"other""#, "{", "", "1 2", "\u{0}"] {
+            assert!(message(broken, None).encode(Instant::now()).is_err(), "{broken:?}");
+        }
+        if kind == MessageType::Command {
+            let broken = message("1", Some(r#"{}},"tenantId":"other","x":{"a":{}"#));
+            assert!(broken.encode(Instant::now()).is_err());
+        }
+        let blank = again(&message(" [1, 2]\n", Some(" {} ")));
+        assert_eq!(blank["tenantId"], "acme");
+        let written =
+            if kind == MessageType::Command { &blank["payload"]["payload"] } else { &blank["payload"] };
+        assert_eq!(*written, json!([1, 2]));
+    }
+}
+
+#[test]
+fn bytes_that_are_no_utf_8_are_no_message() {
+    let mut json = command().to_string().into_bytes();
+    let at = json.windows(4).position(|word| word == b"acme").unwrap();
+    json[at] = 0xff;
+    let error = Message::decode(&Bytes::from(json), &Clock::system(), Instant::now()).unwrap_err();
+    assert!(matches!(error, DecodeError::Malformed(_)), "{error:?}");
+}
+
+#[test]
+fn the_trace_of_the_headers_goes_first_and_a_broken_one_is_none() {
+    let json = Bytes::from(command().to_string());
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
+    let read = |traceparent: &'static str| {
+        let header = |name: &str| (name == "traceparent").then_some(traceparent);
+        let read = Message::decode_with_headers(&json, &Clock::system(), Instant::now(), header).unwrap();
+        read.trace.unwrap().to_string()
+    };
+    assert_eq!(read(parent), parent);
+    assert!(read("00-broken").contains("b7ad6b7169203331"));
+}
