@@ -37,6 +37,7 @@ pub mod recording;
 pub mod refusal;
 pub mod replies;
 pub mod route;
+pub mod running;
 pub mod schema;
 pub mod sharded;
 pub mod span;

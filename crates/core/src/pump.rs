@@ -8,13 +8,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, CatchUnwind};
-use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bridge::{Consumer, Delivery, Feed, Outcome, Registration};
+use crate::running::Running;
 
 /// How many messages are pulled at most before the pump looks at what else there is to do.
 const BURST_MAX: usize = 32;
@@ -132,7 +132,7 @@ async fn run<S, K>(
     S: Stream<Item = Pulled<K>> + Send + Unpin,
     K: Settle,
 {
-    let mut running = FuturesUnordered::new();
+    let mut running = Running::default();
     let mut paused = control.paused.subscribe();
     let mut has_ended = false;
     loop {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
+use purista_core::running::Running;
 use purista_events::batch::Batch;
 use purista_events::position::Position;
 use purista_events::query::{Query, QueryItem, TenantScope};
@@ -189,7 +189,7 @@ impl Durable {
         let query = &self.control.query;
         let in_flight = self.listener.listening().terms.in_flight;
         let mut ledger = Ledger::new(record);
-        let mut running: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
+        let mut running: Running<BoxFuture<'static, Ended>> = Running::default();
         let mut saving: Option<BoxFuture<'_, (Saving, Result<(), StoreError>)>> = None;
         let mut fetching: Option<BoxFuture<'_, Result<FollowPage, StoreError>>> = None;
         let mut head = self.store.head();
