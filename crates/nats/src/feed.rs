@@ -2,12 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_nats::{Subject, Subscriber};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{SelectAll, Stream, StreamExt, unfold};
+use futures_util::stream::{Stream, StreamExt, unfold};
 use purista_core::bridge::{BridgeError, Consumer, Delivery, Feed, Outcome, Registration};
 use purista_core::message::Message;
 use purista_core::pump::{Pulled, Settle, pump};
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::field;
 
 use crate::jetstream::Streams;
 use crate::link::{Link, encode};
@@ -55,10 +57,10 @@ struct Shared {
     returned: mpsc::Sender<Arrived>,
 }
 
-/// A message that is to be consumed.
+/// What arrived, as it came: it is read once more only if it comes back, or if somebody must be told what became of it. That
+/// is rare, and a copy of what was read would be made for every message.
 struct Arrived {
-    message: Message,
-    reply_to: Option<Subject>,
+    raw: async_nats::Message,
     attempt: u32,
 }
 
@@ -85,7 +87,7 @@ impl NatsFeed {
         });
         let source = Source {
             shared: Arc::clone(&shared),
-            subscribers: subscribers.into_iter().collect(),
+            subscribers: Subscribers { all: subscribers, next: 0 },
             returning,
             is_draining: false,
         };
@@ -139,9 +141,37 @@ impl Feed for Handle {
 /// What NATS hands over, and what comes back.
 struct Source {
     shared: Arc<Shared>,
-    subscribers: SelectAll<Subscriber>,
+    subscribers: Subscribers,
     returning: mpsc::Receiver<Arrived>,
     is_draining: bool,
+}
+
+/// One for each subject of a subscription. They are few, so they are asked one after the other, beginning behind the one
+/// that had something last; a set that knows which of them were woken polls its task twice a message.
+struct Subscribers {
+    all: Vec<Subscriber>,
+    next: usize,
+}
+
+impl Stream for Subscribers {
+    type Item = async_nats::Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<async_nats::Message>> {
+        let Self { all, next } = &mut *self;
+        let (count, mut all_ended) = (all.len(), true);
+        for step in 0..count {
+            let at = next.wrapping_add(step).checked_rem(count).unwrap_or_default();
+            match all.get_mut(at).map(|subscriber| subscriber.poll_next_unpin(cx)) {
+                Some(Poll::Ready(Some(raw))) => {
+                    *next = at.wrapping_add(1);
+                    return Poll::Ready(Some(raw));
+                }
+                Some(Poll::Pending) => all_ended = false,
+                Some(Poll::Ready(None)) | None => {}
+            }
+        }
+        if all_ended { Poll::Ready(None) } else { Poll::Pending }
+    }
 }
 
 impl Source {
@@ -156,29 +186,29 @@ impl Source {
 
     async fn next(&mut self) -> Option<Pulled<Settlement>> {
         loop {
-            let raw = tokio::select! {
+            let arrived = tokio::select! {
                 biased;
-                Some(again) = self.returning.recv() => return Some(self.pulled(again)),
+                Some(again) = self.returning.recv() => again,
                 () = self.shared.draining.cancelled(), if !self.is_draining => {
                     self.is_draining = true;
                     self.unsubscribe().await;
                     continue;
                 }
-                raw = self.subscribers.next() => raw,
+                raw = self.subscribers.next() => Arrived { raw: raw?, attempt: 1 },
                 // Without a connection the client does not see the end of a subscription.
                 () = self.shared.link.watch.lost(), if self.is_draining => {
-                    self.subscribers.next().now_or_never().flatten()
+                    Arrived { raw: self.subscribers.next().now_or_never().flatten()?, attempt: 1 }
                 }
             };
-            if let Some(arrived) = self.shared.read(raw?).await {
-                return Some(self.pulled(arrived));
+            if let Some(message) = self.shared.read(&arrived.raw).await {
+                return Some(self.pulled(arrived, message));
             }
         }
     }
 
     /// Asks the server for no more; the streams end behind what it had sent.
     async fn unsubscribe(&mut self) {
-        for subscriber in &mut self.subscribers {
+        for subscriber in &mut self.subscribers.all {
             let until = Instant::now() + REPLY_TIMEOUT;
             let draining = async {
                 tokio::select! {
@@ -191,19 +221,17 @@ impl Source {
         }
     }
 
-    fn pulled(&self, arrived: Arrived) -> Pulled<Settlement> {
-        let delivery = Delivery { message: arrived.message.clone().into(), attempt: arrived.attempt };
+    fn pulled(&self, arrived: Arrived, message: Message) -> Pulled<Settlement> {
+        let delivery = Delivery { message: message.into(), attempt: arrived.attempt };
         Pulled { delivery, settle: Settlement { shared: Arc::clone(&self.shared), arrived } }
     }
 }
 
 impl Shared {
     /// Reads what arrived; `None` when it is not for this subscription, or no message at all.
-    async fn read(&self, raw: async_nats::Message) -> Option<Arrived> {
-        match wire::decode_asked(&raw, &self.link.clock) {
-            Ok(message) if self.subscription.filter.matches(&message) => {
-                Some(Arrived { message, reply_to: raw.reply, attempt: 1 })
-            }
+    async fn read(&self, raw: &async_nats::Message) -> Option<Message> {
+        match wire::decode_asked(raw, &self.link.clock) {
+            Ok(message) if self.subscription.filter.matches(&message) => Some(message),
             Ok(message) => {
                 tracing::debug!(subscription = %self.subscription, message_id = %message.id, "only its subject matched");
                 None
@@ -214,10 +242,10 @@ impl Shared {
                     subscription = %self.subscription, subject = %raw.subject, bytes = raw.payload.len(), dropped,
                     error = &error as &dyn std::error::Error, "what came is no message"
                 );
-                if let (true, Some(inbox)) = (self.subscription.answers, raw.reply) {
+                if let (true, Some(inbox)) = (self.subscription.answers, &raw.reply) {
                     let server = self.link.party(&self.subscription.address);
                     let refused = refusal::unreadable(&raw.payload, &server, &error, &self.link.clock);
-                    self.answer_logged(&inbox, &refused).await;
+                    self.answer_logged(inbox, &refused).await;
                 }
                 None
             }
@@ -280,7 +308,7 @@ impl Settlement {
             self.log(reply, &error, "the event of a reply is not kept; the caller is told of a failure");
             return self.fail().await;
         }
-        if let Some(inbox) = &self.arrived.reply_to
+        if let Some(inbox) = &self.arrived.raw.reply
             && let Err(error) = shared.answer(inbox, reply).await
         {
             self.log(reply, &error, "a reply cannot be sent; its caller is told of a failure");
@@ -304,11 +332,18 @@ impl Settlement {
     /// Tells the caller of a command that there is no answer.
     async fn fail(&self) {
         let shared = &self.shared;
-        if let (true, Some(inbox)) = (shared.subscription.answers, &self.arrived.reply_to) {
+        if let (true, Some(inbox), Some(message)) =
+            (shared.subscription.answers, &self.arrived.raw.reply, self.message())
+        {
             let server = shared.link.party(&shared.subscription.address);
-            let failure = refusal::unanswered(&self.arrived.message, &server, &shared.link.clock);
+            let failure = refusal::unanswered(&message, &server, &shared.link.clock);
             shared.answer_logged(inbox, &failure).await;
         }
+    }
+
+    /// What it is about, once more.
+    fn message(&self) -> Option<Message> {
+        wire::decode_asked(&self.arrived.raw, &self.shared.link.clock).ok()
     }
 
     /// Comes back after a time, in this process: core NATS keeps nothing for later.
@@ -337,10 +372,11 @@ impl Settlement {
     }
 
     fn lost(&self, reason: &str) {
-        let message = &self.arrived.message;
+        let message = self.message();
+        let (id, trace) = message.as_ref().map(|message| (&message.id, &message.trace_id)).unzip();
         tracing::error!(
-            subscription = %self.shared.subscription, reason, message_id = %message.id, trace_id = %message.trace_id,
-            attempt = self.arrived.attempt, "a message is lost: NATS without a stream keeps no dead letters, a store does"
+            subscription = %self.shared.subscription, reason, message_id = id.map(field::display),
+            trace_id = trace.map(field::display), attempt = self.arrived.attempt, "a message is lost: NATS without a stream keeps no dead letters, a store does"
         );
     }
 }
