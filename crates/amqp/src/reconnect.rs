@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lapin::{Channel, Consumer};
 use purista_core::bridge::BridgeError;
-use purista_core::broker::reconnect_delay;
+use purista_core::broker::Attempts;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,8 +17,6 @@ use crate::session::{Peer, Session};
 
 /// After which time a subscription is tried again that the broker did not feed.
 const ATTACH_PAUSE: Duration = Duration::from_secs(1);
-/// A connection that lived this long was a good one: the next loss is a new one.
-const GOOD_AFTER: Duration = Duration::from_secs(1);
 /// How long the end of the connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -57,9 +55,9 @@ impl Keeper {
 
     /// Feeds from the connection as long as it is there, then makes the next one, for ever.
     pub(crate) async fn run(self, first: Arc<Session>) {
-        let (mut session, mut attempt) = (first, 0_u32);
+        let (mut session, mut attempts) = (first, Attempts::default());
         loop {
-            let began = Instant::now();
+            attempts.connected();
             let was_stopped = tokio::select! {
                 () = self.stop.cancelled() => true,
                 () = session.lost() => false,
@@ -75,12 +73,9 @@ impl Keeper {
                     "the connection to the AMQP broker is lost; it is tried again until it is back"
                 );
             }
-            if began.elapsed() >= GOOD_AFTER {
-                attempt = 0;
-            }
             session = tokio::select! {
                 () = self.stop.cancelled() => return,
-                session = self.again(&mut attempt) => session,
+                session = self.again(&mut attempts) => session,
             };
             tracing::info!("connected to the AMQP broker again");
         }
@@ -107,16 +102,15 @@ impl Keeper {
         }
     }
 
-    async fn again(&self, attempt: &mut u32) -> Arc<Session> {
+    async fn again(&self, attempts: &mut Attempts) -> Arc<Session> {
         loop {
-            tokio::time::sleep(reconnect_delay(*attempt, self.link.clock.fraction())).await;
-            *attempt = attempt.saturating_add(1);
+            tokio::time::sleep(attempts.next_delay(self.link.clock.fraction())).await;
             match Session::open(&self.peer).await {
                 Ok(opened) => return self.taken(opened),
                 Err(error) => {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
-                        attempt,
+                        ?attempts,
                         "the broker is not back yet"
                     );
                 }

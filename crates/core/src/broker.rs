@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// How long the second attempt to connect waits, at most.
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(50);
 /// How long any attempt waits, at most.
@@ -15,6 +17,34 @@ pub fn reconnect_delay(attempt: u32, fraction: f64) -> Duration {
     let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
     let delay = RECONNECT_DELAY_MIN.saturating_mul(2_u32.saturating_pow(doublings)).min(RECONNECT_DELAY_MAX);
     delay.div_f64(2.0) + delay.div_f64(2.0).mul_f64(fraction.clamp(0.0, 1.0))
+}
+
+/// How long a connection has to live so that its loss is a new one, and not one more failure of the attempt that made it.
+pub const GOOD_AFTER: Duration = Duration::from_secs(1);
+
+/// The attempts to connect since there was a connection that lived, for [`GOOD_AFTER`] at least. A broker that takes
+/// connections and cuts them at once is so asked as seldom as one that takes none.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    made: u32,
+    up_since: Option<Instant>,
+}
+
+impl Attempts {
+    /// There is a connection.
+    pub fn connected(&mut self) {
+        self.up_since = Some(Instant::now());
+    }
+
+    /// How long to wait before the next attempt, by [`reconnect_delay`].
+    pub fn next_delay(&mut self, fraction: f64) -> Duration {
+        if self.up_since.take().is_some_and(|since| since.elapsed() >= GOOD_AFTER) {
+            self.made = 0;
+        }
+        let delay = reconnect_delay(self.made, fraction);
+        self.made = self.made.saturating_add(1);
+        delay
+    }
 }
 
 /// Whether what is said to this host stays on this machine. A name but `localhost` may lead anywhere; brackets around an
@@ -58,6 +88,20 @@ mod tests {
         assert_eq!(reconnect_delay(3, 1.0), Duration::from_millis(200));
         for attempt in [20, 40, u32::MAX] {
             assert_eq!(reconnect_delay(attempt, 1.0), RECONNECT_DELAY_MAX);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_are_counted_until_a_connection_has_lived() {
+        let mut attempts = Attempts::default();
+        for (lived, counted) in [(None, 0..3), (Some(GOOD_AFTER / 2), 3..5), (Some(GOOD_AFTER), 0..2)] {
+            if let Some(lived) = lived {
+                attempts.connected();
+                tokio::time::advance(lived).await;
+            }
+            for nth in counted {
+                assert_eq!(attempts.next_delay(1.0), reconnect_delay(nth, 1.0), "{lived:?}, {nth}");
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::unfold;
 use purista_core::bridge::BridgeError;
-use purista_core::broker::reconnect_delay;
+use purista_core::broker::Attempts;
 use rumqttc::{AsyncClient, ConnAck, Event, EventLoop, Packet, Publish};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,8 +25,6 @@ use crate::link::{Link, rejected};
 
 /// How long the farewell may take: the last acknowledgements, and the word that the connection ends on purpose.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that lived this long was a good one: the next loss is a new one.
-const GOOD_AFTER: Duration = Duration::from_secs(10);
 
 /// What a session is for.
 pub(crate) trait Role: Send + Sync + 'static {
@@ -141,13 +139,13 @@ impl Session {
 
     async fn keep(self: Arc<Self>, first: Dialled, role: Arc<dyn Role>) {
         let _ended = self.ended.clone().drop_guard();
-        let (mut dialled, mut number, mut attempt) = (Some(first), 0_u64, 0_u32);
+        let (mut dialled, mut number, mut attempts) = (Some(first), 0_u64, Attempts::default());
         while !self.stop.is_cancelled() {
             let Some(next) = dialled.take() else {
-                dialled = self.again(&mut attempt).await;
+                dialled = self.again(&mut attempts).await;
                 continue;
             };
-            let began = Instant::now();
+            attempts.connected();
             number = number.saturating_add(1);
             let ended = self.serve(next, number, &role).await;
             self.up.send_replace(None);
@@ -159,14 +157,13 @@ impl Session {
                 self.link.standing.lost();
             }
             if ended == Ended::OnPurpose {
-                attempt = 0;
+                attempts = Attempts::default();
                 continue;
             }
             tracing::warn!(
                 session = self.dial.client_id(),
                 "the connection to the MQTT broker is lost; it is tried again until it is back"
             );
-            attempt = if began.elapsed() < GOOD_AFTER { attempt.saturating_add(1) } else { 0 };
         }
         if self.is_missed.load(Ordering::Relaxed) {
             self.link.standing.back();
@@ -174,20 +171,20 @@ impl Session {
     }
 
     /// One more attempt, after its delay.
-    async fn again(&self, attempt: &mut u32) -> Option<Dialled> {
+    async fn again(&self, attempts: &mut Attempts) -> Option<Dialled> {
+        let delay = attempts.next_delay(self.link.clock.fraction());
         let dialling = async {
-            tokio::time::sleep(reconnect_delay(*attempt, self.link.clock.fraction())).await;
+            tokio::time::sleep(delay).await;
             self.dial.dial().await
         };
         let dialled = tokio::select! {
             () = self.stop.cancelled() => return None,
             dialled = dialling => dialled,
         };
-        *attempt = attempt.saturating_add(1);
         let session = self.dial.client_id();
         dialled
             .inspect_err(|error| {
-                tracing::debug!(session, attempt, error = error as &dyn std::error::Error, "not back yet");
+                tracing::debug!(session, ?attempts, error = error as &dyn std::error::Error, "not back yet");
             })
             .ok()
     }

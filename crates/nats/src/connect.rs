@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::{ConnectOptions, ServerAddr};
 use purista_core::bridge::BridgeError;
-use purista_core::broker::{self, is_this_machine, unescaped};
+use purista_core::broker::{is_this_machine, unescaped};
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use tokio::time::Instant;
@@ -244,7 +244,7 @@ fn following(
         }
         // The client counts anew after each connection that it made: one that is cut as soon as it is there would be made again
         // at once, without end.
-        broker::reconnect_delay(watch.next_attempt(), clock.fraction())
+        watch.next_delay(clock.fraction())
     })
 }
 

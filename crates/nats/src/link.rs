@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, Event, HeaderMap, PublishError};
+use async_nats::{Client, Event, HeaderMap, PublishError, Subject};
 use bytes::Bytes;
 use purista_core::bridge::{BridgeError, BridgeErrorKind, BridgeState};
+use purista_core::broker::Attempts;
 use purista_core::clock::Clock;
 use purista_core::id::Id;
 use purista_core::message::{Message, Party};
@@ -21,16 +22,6 @@ use crate::wire;
 
 /// How long the first connection, and each later attempt, may take.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A connection that lived this long was a good one: the next loss is a new one.
-const GOOD_AFTER: Duration = Duration::from_secs(1);
-
-/// The attempts to connect since there was a good connection.
-#[derive(Debug, Default)]
-struct Attempts {
-    made: u32,
-    up_since: Option<Instant>,
-}
 
 /// What follows the events of the connection; made before it, since the first event comes with it.
 #[derive(Debug)]
@@ -68,7 +59,7 @@ impl Watch {
             Event::Connected => {
                 // The client may have dropped the news of the loss: what was asked before is lost in any case.
                 self.replies.abandon();
-                self.attempts().up_since = Some(Instant::now());
+                self.attempts().connected();
                 self.up.send_replace(Some(self.connections.fetch_add(1, Ordering::Relaxed)));
                 tracing::info!("connected to NATS");
             }
@@ -100,15 +91,9 @@ impl Watch {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of the next attempt to connect, from 0, since the last connection that lived.
-    pub(crate) fn next_attempt(&self) -> u32 {
-        let mut attempts = self.attempts();
-        if attempts.up_since.take().is_some_and(|since| since.elapsed() >= GOOD_AFTER) {
-            attempts.made = 0;
-        }
-        let next = attempts.made;
-        attempts.made = next.saturating_add(1);
-        next
+    /// How long the next attempt to connect waits.
+    pub(crate) fn next_delay(&self, fraction: f64) -> Duration {
+        self.attempts().next_delay(fraction)
     }
 
     /// Waits for a connection after the `last`.
@@ -214,8 +199,8 @@ impl Link {
     /// says that it was not handed over.
     pub(crate) async fn write(
         &self,
-        subject: String,
-        reply_to: Option<String>,
+        subject: Subject,
+        reply_to: Option<Subject>,
         headers: HeaderMap,
         body: Bytes,
         deadline: Instant,
@@ -238,7 +223,7 @@ impl Link {
     /// Writes a message on its own subject.
     pub(crate) async fn write_routed(&self, message: &Message, deadline: Instant) -> Result<(), BridgeError> {
         let (subject, body) = (subject_of(&self.prefix, message), encode(message)?);
-        self.write(subject, None, wire::headers(message), body, deadline).await
+        self.write(subject.into(), None, wire::headers(message), body, deadline).await
     }
 }
 
@@ -250,23 +235,4 @@ pub(crate) fn encode(message: &Message) -> Result<Bytes, BridgeError> {
     message
         .encode(Instant::now())
         .map_err(|error| rejected("the message cannot be encoded").with_source(error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn attempts_are_counted_until_a_connection_has_lived() {
-        let watch = Watch::default();
-        assert_eq!([0; 3].map(|_: u32| watch.next_attempt()), [0, 1, 2]);
-        watch.follow(&Event::Connected);
-        tokio::time::advance(GOOD_AFTER / 2).await;
-        watch.follow(&Event::Disconnected);
-        assert_eq!([0; 2].map(|_: u32| watch.next_attempt()), [3, 4]);
-        watch.follow(&Event::Connected);
-        tokio::time::advance(GOOD_AFTER).await;
-        watch.follow(&Event::Disconnected);
-        assert_eq!([0; 2].map(|_: u32| watch.next_attempt()), [0, 1]);
-    }
 }
