@@ -3,6 +3,7 @@
 //! Every adapter uses it, so that bounds, retries of a paused feed and the end of a subscription are the same everywhere.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -134,17 +135,24 @@ async fn run<S, K>(
 {
     let mut running = Running::default();
     let mut paused = control.paused.subscribe();
+    // One for all rounds: to begin waiting takes a lock each time.
+    let mut stopped = pin!(control.stop.cancelled());
     let mut has_ended = false;
     loop {
         // Asked once for all of a burst: both take a lock.
-        let may_burst = !(control.stop.is_cancelled() || *paused.borrow());
+        let mut may_burst = !(control.stop.is_cancelled() || *paused.borrow());
         let mut burst = 0;
         // What is there is pulled without setting up what would wake it.
         while may_burst && !has_ended && burst < BURST_MAX && running.len() < in_flight {
             let Poll::Ready(pulled) = futures_util::poll!(source.next()) else { break };
             burst += 1;
             match pulled {
-                Some(pulled) => running.extend(taken(pulled, &*consumer, &control).await),
+                Some(pulled) => match taken(pulled, &*consumer, &control).await {
+                    Taken::Done => {}
+                    // It may have asked for a pause.
+                    Taken::Told => may_burst = !*paused.borrow(),
+                    Taken::UnderWay(rest) => running.push(rest),
+                },
                 None => has_ended = true,
             }
         }
@@ -158,29 +166,48 @@ async fn run<S, K>(
         tokio::select! {
             biased;
             Some(()) = running.next(), if !running.is_empty() => {}
-            () = control.stop.cancelled(), if !is_stopping => {}
+            () = &mut stopped, if !is_stopping => {}
             _ = paused.changed() => {}
             pulled = source.next(), if may_pull => match pulled {
-                Some(pulled) => running.extend(taken(pulled, &*consumer, &control).await),
+                Some(pulled) => {
+                    if let Taken::UnderWay(rest) = taken(pulled, &*consumer, &control).await {
+                        running.push(rest);
+                    }
+                }
                 None => has_ended = true,
             }
         }
     }
 }
 
-/// Hands one message to the consumer. Most are done at once; what waits, or has to be told, is returned.
+/// What became of one message so far.
+enum Taken<F> {
+    /// It is done, and the carrier need not hear of it.
+    Done,
+    /// It is done, and the carrier was told.
+    Told,
+    /// It waits for something, or the telling does.
+    UnderWay(F),
+}
+
+/// Hands one message to the consumer. Most are done and told at once; what waits is returned.
 async fn taken<K: Settle>(
     Pulled { delivery, settle }: Pulled<K>,
     consumer: &dyn Consumer,
     control: &Arc<Control>,
-) -> Option<impl Future<Output = ()> + use<K>> {
+) -> Taken<Pin<Box<impl Future<Output = ()> + use<K>>>> {
     let mut consuming = consume(consumer, delivery);
     let outcome = match futures_util::poll!(&mut consuming) {
         Poll::Ready(ended) => Some(outcome_of(ended)),
         Poll::Pending => None,
     };
-    let is_settled = outcome.as_ref().is_some_and(|outcome| settle.nothing_to_tell(outcome));
-    (!is_settled).then(|| finish(outcome, consuming, settle, Arc::clone(control)))
+    if outcome.as_ref().is_some_and(|outcome| settle.nothing_to_tell(outcome)) {
+        return Taken::Done;
+    }
+    let is_done = outcome.is_some();
+    let mut rest = Box::pin(finish(outcome, consuming, settle, Arc::clone(control)));
+    // A handler that waits has been polled for now.
+    if is_done && futures_util::poll!(&mut rest).is_ready() { Taken::Told } else { Taken::UnderWay(rest) }
 }
 
 /// A consumer catches the panics of handlers; one of its own, made before its future or in it, must not end the feed.
@@ -214,4 +241,81 @@ fn outcome_of(ended: std::thread::Result<Outcome>) -> Outcome {
 
 fn panicked() -> Outcome {
     Outcome::DeadLetter { reason: "the consumer panicked".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::stream;
+
+    use super::*;
+    use crate::address::{Address, ServiceId};
+    use crate::clock::Clock;
+    use crate::message::{Message, MessageType, Party};
+
+    /// Tells each outcome to a list, after some other task has had its turn where the carrier takes its time.
+    struct Told {
+        number: usize,
+        takes_time: bool,
+        list: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Settle for Told {
+        async fn settle(self, outcome: Outcome) {
+            if self.takes_time {
+                tokio::task::yield_now().await;
+            }
+            self.list.lock().unwrap().push(format!("{} {outcome:?}", self.number));
+        }
+    }
+
+    /// Pauses at the first message, as long as it is told to.
+    struct Pauses {
+        does: AtomicBool,
+        list: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Consumer for Pauses {
+        fn consume(&self, delivery: Delivery) -> BoxFuture<'static, Outcome> {
+            self.list.lock().unwrap().push(format!("consumes {}", delivery.message.timestamp_ms));
+            let pauses = self.does.swap(false, Ordering::Relaxed);
+            let outcome = if pauses { Outcome::Pause { reason: "full".to_owned() } } else { Outcome::Ack };
+            Box::pin(std::future::ready(outcome))
+        }
+    }
+
+    fn message(number: usize) -> Message {
+        let (clock, sender) =
+            (Clock::system(), Party::anywhere(Address::of(ServiceId::new("Test", "1"), "")));
+        Message::new(clock.id(), MessageType::CustomMessage, number as u64, sender, clock.id())
+    }
+
+    #[tokio::test]
+    async fn in_order_each_is_told_before_the_next_is_consumed_and_nothing_behind_a_pause() {
+        for takes_time in [false, true] {
+            let list = Arc::<Mutex<Vec<String>>>::default();
+            let (consumer, tasks) =
+                (Pauses { does: true.into(), list: Arc::clone(&list) }, TaskTracker::new());
+            let pulled = |number: usize| Pulled {
+                delivery: Delivery { message: message(number).into(), attempt: 1 },
+                settle: Told { number, takes_time, list: Arc::clone(&list) },
+            };
+            let source = stream::iter((1..=3).map(pulled).collect::<Vec<_>>());
+            let control = start(source, Arc::new(consumer), 1, &tasks);
+            control.drained().await;
+            assert_eq!(control.paused().as_deref(), Some("full"));
+            // A pause is told as a retry, and it lasts.
+            let first = ["consumes 1", "1 Retry { after: 0ns }"];
+            control.stop().await;
+            assert_eq!(*list.lock().unwrap(), first, "{takes_time}");
+            list.lock().unwrap().clear();
+
+            let (consumer, tasks) =
+                (Pauses { does: false.into(), list: Arc::clone(&list) }, TaskTracker::new());
+            let source = stream::iter((1..=2).map(pulled).collect::<Vec<_>>());
+            start(source, Arc::new(consumer), 1, &tasks).drained().await;
+            assert_eq!(*list.lock().unwrap(), ["consumes 1", "1 Ack", "consumes 2", "2 Ack"], "{takes_time}");
+        }
+    }
 }
