@@ -133,6 +133,7 @@ fn completed(body: &Bytes, properties: &BasicProperties, clock: &Clock) -> Optio
 #[cfg(test)]
 mod tests {
     use purista_core::address::AddressParts;
+    use purista_core::id::Id;
     use purista_core::message::Party;
 
     use super::*;

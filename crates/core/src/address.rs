@@ -1,6 +1,7 @@
 //! Addresses: which service, which version, which command or subscription.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -114,6 +115,14 @@ impl AddressParts {
     }
 }
 
+/// How many addresses a thread keeps of those that it has read.
+const RECENT_MAX: usize = 8;
+
+thread_local! {
+    static RECENT: RefCell<[Option<Address>; RECENT_MAX]> =
+        const { RefCell::new([const { None }; RECENT_MAX]) };
+}
+
 /// Where a message comes from or goes to. Cheap to clone.
 #[derive(Clone)]
 pub struct Address(Repr);
@@ -133,6 +142,35 @@ impl Address {
     /// An address of a service of ours.
     pub fn of(service: ServiceId, target: &'static str) -> Self {
         Self::from(AddressParts::known(service, target))
+    }
+
+    /// One that was read. Messages come from few places and go to few, so that what a thread has just read is shared, and
+    /// not made once more.
+    pub(crate) fn read(service: &str, version: &str, target: &str) -> Self {
+        let owned = |part: &str| Cow::Owned(part.to_owned());
+        let make = || {
+            Self::from(AddressParts {
+                service: owned(service),
+                version: owned(version),
+                target: owned(target),
+            })
+        };
+        if [service, version, target].iter().any(|part| part.len() > NAME_BYTES_MAX) {
+            return make();
+        }
+        let shared = RECENT.try_with(|recent| {
+            let mut recent = recent.borrow_mut();
+            let place = recent.get_mut((service.len() + 3 * target.len()) % RECENT_MAX)?;
+            let is_it = |known: &&Self| {
+                known.target() == target && known.service() == service && known.version() == version
+            };
+            Some(match place.as_ref().filter(is_it) {
+                Some(known) => known.clone(),
+                None => place.insert(make()).clone(),
+            })
+        });
+        // At the end of its thread nothing is kept any more.
+        shared.ok().flatten().unwrap_or_else(make)
     }
 
     /// The three parts.
@@ -231,5 +269,22 @@ mod tests {
         let known = Address::known(&PARTS);
         assert_eq!(known, Address::from(PARTS.clone()));
         assert_eq!(known.to_string(), "User.1.signUp");
+    }
+
+    #[test]
+    fn what_is_read_again_is_shared_and_never_somebody_elses() {
+        let (first, again) = (Address::read("User", "1", "signUp"), Address::read("User", "1", "signUp"));
+        assert!(std::ptr::eq(first.parts(), again.parts()));
+        // All of these would have its place.
+        for parts in [["Resu", "1", "signUp"], ["User", "2", "signUp"], ["User", "1", "pUngis"]] {
+            let [service, version, target] = parts;
+            let other = Address::read(service, version, target);
+            assert_eq!([other.service(), other.version(), other.target()], parts);
+            assert_ne!(other, first);
+        }
+        assert_eq!(Address::read("User", "1", "signUp"), first);
+        let long = "x".repeat(1 << 20);
+        assert_eq!(Address::read(&long, "1", "").service(), long);
+        assert!(RECENT.with_borrow(|recent| recent.iter().flatten().all(|one| one.service() != long)));
     }
 }

@@ -112,6 +112,7 @@ pub(crate) fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 }
 
 /// The value of each byte as a lowercase hex digit; what is none has one above 15.
+#[expect(clippy::indexing_slicing, reason = "the compiler runs it")]
 const NIBBLES: [u8; 256] = {
     let mut nibbles = [u8::MAX; 256];
     let mut value = 0;

@@ -1,6 +1,7 @@
 //! The table of calls that wait for a reply, for carriers that bring replies as messages of their own.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,16 +39,16 @@ impl Replies {
         if pending.len() >= self.pending_max {
             return Err(BridgeError::new(BridgeErrorKind::Rejected, "too many calls wait for a reply"));
         }
-        if pending.contains_key(&correlation_id) {
+        let Entry::Vacant(place) = pending.entry(correlation_id.clone()) else {
             return Err(BridgeError::new(
                 BridgeErrorKind::Rejected,
                 "a call with this correlation id is under way",
             ));
-        }
+        };
         let (sender, receiver) = oneshot::channel();
-        pending.insert(correlation_id.clone(), sender);
+        place.insert(sender);
         drop(pending);
-        Ok(PendingReply { replies: self.clone(), correlation_id, receiver })
+        Ok(PendingReply { replies: self.clone(), correlation_id, receiver, has_left: false })
     }
 
     /// Hands a reply to its call. `false` when nobody waits, which is counted: it came after the deadline, twice, or was
@@ -106,12 +107,16 @@ pub struct PendingReply {
     replies: Replies,
     correlation_id: Id,
     receiver: oneshot::Receiver<Ended>,
+    /// Whoever ended it has taken it out of the table.
+    has_left: bool,
 }
 
 impl PendingReply {
     /// Waits for the reply until `deadline`. Cancel safe: a dropped call leaves the table.
     pub async fn until(mut self, deadline: Instant) -> Result<Message, BridgeError> {
-        match tokio::time::timeout_at(deadline, &mut self.receiver).await {
+        let waited = tokio::time::timeout_at(deadline, &mut self.receiver).await;
+        self.has_left = waited.is_ok();
+        match waited {
             Ok(Ok(ended)) => ended,
             Ok(Err(_)) => Err(BridgeError::new(
                 BridgeErrorKind::Unknown,
@@ -124,7 +129,9 @@ impl PendingReply {
 
 impl Drop for PendingReply {
     fn drop(&mut self) {
-        self.replies.lock().remove(&self.correlation_id);
+        if !self.has_left {
+            self.replies.lock().remove(&self.correlation_id);
+        }
     }
 }
 

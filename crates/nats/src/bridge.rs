@@ -197,8 +197,8 @@ impl Inner {
         self.link.watch.up_until(deadline).await?;
         let pending = self.link.watch.replies.expect(correlation_id.clone())?;
         let (subject, headers) = (subject_of(&self.link.prefix, &command), wire::headers(&command));
-        let reply_to = Some(self.inbox.reply_to(&correlation_id));
-        self.link.write(subject, reply_to, headers, encode(&command)?, deadline).await?;
+        let reply_to = Some(self.inbox.reply_to(&correlation_id).into());
+        self.link.write(subject.into(), reply_to, headers, encode(&command)?, deadline).await?;
         pending.until(deadline).await.map(Box::new)
     }
 

@@ -81,7 +81,8 @@ async fn echo(link: Link, inbox: Inbox, mut receiver: mpsc::Receiver<oneshot::Se
         while !waiting.is_empty() {
             last = last.saturating_add(1);
             let until = Instant::now() + ECHO_TIMEOUT;
-            let asked = link.write(inbox.echo_to(last), None, HeaderMap::new(), Bytes::new(), until).await;
+            let asked =
+                link.write(inbox.echo_to(last).into(), None, HeaderMap::new(), Bytes::new(), until).await;
             if asked.is_err() {
                 // Dropped without an answer: what they wrote may have been read.
                 waiting.clear();

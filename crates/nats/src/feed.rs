@@ -16,7 +16,7 @@ use purista_core::refusal;
 use purista_core::subscription::Subscription;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tracing::field;
 
@@ -89,6 +89,7 @@ impl NatsFeed {
             shared: Arc::clone(&shared),
             subscribers: Subscribers { all: subscribers, next: 0 },
             returning,
+            draining: Box::pin(shared.draining.clone().cancelled_owned()),
             is_draining: false,
         };
         let pump = pump(source.into_stream(), consumer, in_flight, tasks);
@@ -143,6 +144,8 @@ struct Source {
     shared: Arc<Shared>,
     subscribers: Subscribers,
     returning: mpsc::Receiver<Arrived>,
+    /// One for all looks: to begin waiting takes a lock each time.
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
     is_draining: bool,
 }
 
@@ -189,7 +192,7 @@ impl Source {
             let arrived = tokio::select! {
                 biased;
                 Some(again) = self.returning.recv() => again,
-                () = self.shared.draining.cancelled(), if !self.is_draining => {
+                () = &mut self.draining, if !self.is_draining => {
                     self.is_draining = true;
                     self.unsubscribe().await;
                     continue;
@@ -253,9 +256,8 @@ impl Shared {
     }
 
     async fn answer(&self, inbox: &Subject, reply: &Message) -> Result<(), BridgeError> {
-        let (subject, body) = (inbox.to_string(), encode(reply)?);
-        let until = Instant::now() + REPLY_TIMEOUT;
-        self.link.write(subject, None, wire::headers(reply), body, until).await
+        let (body, until) = (encode(reply)?, Instant::now() + REPLY_TIMEOUT);
+        self.link.write(inbox.clone(), None, wire::headers(reply), body, until).await
     }
 
     async fn answer_logged(&self, inbox: &Subject, reply: &Message) {

@@ -3,6 +3,8 @@
 //! One subscription for all of them. The client's own requests would keep an entry for every reply that never comes; here
 //! an entry lives as long as its call.
 
+use std::pin::pin;
+
 use async_nats::{StatusCode, Subscriber};
 use futures_util::StreamExt;
 use purista_core::bridge::{BridgeError, BridgeErrorKind};
@@ -60,9 +62,11 @@ impl Inbox {
 
     /// Takes what comes in until `stop`.
     pub(crate) async fn run(self, mut subscriber: Subscriber, link: Link, stop: CancellationToken) {
+        // One for all replies: to begin waiting takes a lock each time.
+        let mut stopped = pin!(stop.cancelled());
         loop {
             let raw = tokio::select! {
-                () = stop.cancelled() => return,
+                () = &mut stopped => return,
                 raw = subscriber.next() => raw,
             };
             let Some(raw) = raw else { return };

@@ -1,6 +1,6 @@
 //! Headers and bodies: how a message becomes one of NATS, and back.
 
-use async_nats::{HeaderMap, HeaderValue};
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use purista_core::clock::Clock;
 use purista_core::message::{DecodeError, Message};
 use serde_json::{Map, Value};
@@ -11,11 +11,8 @@ const CORRELATION_ID: &str = "correlationId";
 /// The headers of a message: what PURISTA writes on everything but requests.
 pub(crate) fn headers(message: &Message) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    message.headers(|name, value| {
-        if let Ok(value) = value.parse::<HeaderValue>() {
-            headers.insert(name, value);
-        }
-    });
+    // No value has the end of a line in it, which would be one of the protocol's.
+    message.headers(|name, value| headers.insert(HeaderName::from_static(name), value));
     headers
 }
 

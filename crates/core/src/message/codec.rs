@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::headers::trace_of;
 use super::{Content, Message, MessageType, Party, Record};
-use crate::address::{Address, AddressParts};
+use crate::address::Address;
 use crate::clock::Clock;
 use crate::contract::{ContractError, json_of};
 use crate::id::Id;
@@ -353,14 +353,10 @@ fn written_party(party: &Party) -> WrittenParty<'_> {
 }
 
 fn party(wire: ReadParty<'_>) -> Party {
-    let parts = AddressParts {
-        service: Cow::Owned(wire.service_name.into_owned()),
-        version: Cow::Owned(wire.service_version.into_owned()),
-        target: Cow::Owned(wire.service_target.into_owned()),
-    };
+    let address = Address::read(&wire.service_name, &wire.service_version, &wire.service_target);
     // What is no id names nobody: peers send an empty text where they have none.
     let instance = wire.instance_id.and_then(|text| Id::parse(&text.0).ok());
-    Party { address: Address::from(parts), instance }
+    Party { address, instance }
 }
 
 /// Appends a payload, and says whether there is any: who answers with nothing has none, as at PURISTA, and none that is

@@ -15,7 +15,7 @@ impl Message {
     /// of who speaks for a whole service is there, and empty.
     pub fn headers(&self, mut put: impl FnMut(&'static str, &str)) {
         let mut put = |name: &'static str, value: Option<&str>| {
-            if let Some(value) = value.filter(|value| !value.contains(char::is_control)) {
+            if let Some(value) = value.filter(|value| is_printable(value)) {
                 put(name, value);
             }
         };
@@ -44,6 +44,11 @@ impl Message {
 /// The technical trace context of the headers, where there is one.
 pub(super) fn trace_of<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Option<TraceContext> {
     TraceContext::parse(header(TRACEPARENT)?, header(TRACESTATE))
+}
+
+/// Whether no character is one of control, which is seen at once where all are ASCII.
+fn is_printable(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) || !text.contains(char::is_control)
 }
 
 fn named(text: Option<&str>) -> Option<&str> {
