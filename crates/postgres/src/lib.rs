@@ -53,6 +53,7 @@ mod opening;
 mod place;
 mod queue;
 mod receipts;
+mod rows;
 mod selection;
 mod shared;
 mod snapshot;

@@ -134,7 +134,7 @@ impl Writing {
     fn of(query: &Query, range: Range) -> Self {
         let tenant = match &query.tenants {
             TenantScope::All => None,
-            TenantScope::Only(tenant) => Some(codec::tenant_key(tenant.as_deref())),
+            TenantScope::Only(tenant) => Some(codec::tenant_key(tenant.as_deref()).into_owned()),
         };
         Self { range, tenant, values: Vec::new() }
     }
