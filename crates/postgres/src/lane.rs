@@ -58,6 +58,7 @@ impl Lane {
         while let Some(group) = shared.queue.group(self.group_max).await {
             self.serve(group).await;
         }
+            shared.queue.answered(batches);
     }
 
     /// Commits a group and answers each of its batches.

@@ -81,7 +81,7 @@ impl PostgresStore {
         let OpenSchema { server, opened, head } = opening.open().await?;
         let Opening { clock, group_max, writers, readers, .. } = opening;
         let (jobs, waiting) = mpsc::channel(QUEUE_MAX);
-        let shared = Shared::new(Queue::new(waiting), clock, opened.latest);
+        let shared = Shared::new(Queue::new(waiting, writers), clock, opened.latest);
         shared.reached(head);
         let (stop, lanes) = (CancellationToken::new(), TaskTracker::new());
         for _ in 0..writers {
