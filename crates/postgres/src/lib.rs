@@ -59,6 +59,7 @@ mod shared;
 mod snapshot;
 mod state;
 mod subscriptions;
+mod tail;
 mod time;
 mod tls;
 mod upkeep;
