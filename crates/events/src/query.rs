@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use purista_core::event::Tags;
 use purista_core::text::Text;
 use uuid::Uuid;
 
 use crate::fingerprint::Fingerprint;
-use crate::recorded::Recorded;
+use crate::recorded::{NewEvent, Recorded};
 
 /// Sets fingerprints of queries apart from everything else that is named by version 5 of UUID.
 const NAMESPACE: Uuid = Uuid::from_u128(0x2d5c_91f4_7a1e_4c3b_8f60_b3e9_54d7_1a08);
@@ -95,19 +96,32 @@ impl Query {
 
     /// Whether it selects this event: the meaning that every engine's index must agree with.
     pub fn selects<E>(&self, event: &Recorded<E>) -> bool {
+        self.is_met_by(event.tenant_id.as_deref(), &event.name, &event.tags)
+    }
+
+    /// Whether it will select this event of the tenant, once it is recorded.
+    pub fn selects_new(&self, tenant: Option<&str>, event: &NewEvent) -> bool {
+        self.is_met_by(tenant, &event.name, &event.tags)
+    }
+
+    fn is_met_by(&self, tenant: Option<&str>, name: &Text, tags: &Tags) -> bool {
         let is_of_tenant = match &self.tenants {
             TenantScope::All => true,
-            TenantScope::Only(tenant) => tenant.as_deref() == event.tenant_id.as_deref(),
+            TenantScope::Only(only) => only.as_deref() == tenant,
         };
-        is_of_tenant && (self.items.is_empty() || self.items.iter().any(|item| item.selects(event)))
+        is_of_tenant && (self.items.is_empty() || self.items.iter().any(|item| item.is_met_by(name, tags)))
     }
 }
 
 impl QueryItem {
     /// Whether this item selects the event, whoever's it is.
     pub fn selects<E>(&self, event: &Recorded<E>) -> bool {
-        (self.types.is_empty() || self.types.contains(&event.name))
-            && self.tags.iter().all(|(name, value)| event.tags.contains(name, value))
+        self.is_met_by(&event.name, &event.tags)
+    }
+
+    fn is_met_by(&self, event: &Text, tags: &Tags) -> bool {
+        (self.types.is_empty() || self.types.contains(event))
+            && self.tags.iter().all(|(name, value)| tags.contains(name, value))
     }
 }
 

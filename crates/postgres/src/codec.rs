@@ -28,13 +28,13 @@ pub(crate) fn text_of(column: &str) -> Cow<'_, str> {
 }
 
 /// A tenant as a part of keys, where `None` is the empty text.
-pub(crate) fn tenant_key(tenant: Option<&str>) -> String {
+pub(crate) fn tenant_key(tenant: Option<&str>) -> Cow<'_, str> {
     match tenant {
-        None => String::new(),
+        None => Cow::Borrowed(""),
         Some(name) if name.is_empty() || name.starts_with(ESCAPE) => {
-            text(&format!("{ESCAPE}{name}")).into_owned()
+            Cow::Owned(text(&format!("{ESCAPE}{name}")).into_owned())
         }
-        Some(name) => text(name).into_owned(),
+        Some(name) => text(name),
     }
 }
 

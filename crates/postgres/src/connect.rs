@@ -114,10 +114,11 @@ impl Server {
         )
     }
 
-    /// A connection of its own, with its session's settings. Notifications go to `notified`, as far as there is room.
+    /// A connection of its own, with its session's settings. The senders of notifications go to
+    /// `notified`, as far as there is room.
     pub(crate) async fn connect(
         &self,
-        notified: Option<mpsc::Sender<()>>,
+        notified: Option<mpsc::Sender<i32>>,
     ) -> Result<Client, tokio_postgres::Error> {
         self.connect_until(CancellationToken::new(), notified).await
     }
@@ -126,17 +127,17 @@ impl Server {
     pub(crate) async fn connect_until(
         &self,
         end: CancellationToken,
-        notified: Option<mpsc::Sender<()>>,
+        notified: Option<mpsc::Sender<i32>>,
     ) -> Result<Client, tokio_postgres::Error> {
         let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
         self.tasks.spawn(async move {
             loop {
                 let message = end.run_until_cancelled(poll_fn(|context| connection.poll_message(context)));
                 match message.await.flatten() {
-                    Some(Ok(AsyncMessage::Notification(_))) => {
+                    Some(Ok(AsyncMessage::Notification(word))) => {
                         if let Some(notified) = &notified {
-                            // One that waits already says the same.
-                            let _ = notified.try_send(());
+                            // Those that wait already say the same.
+                            let _ = notified.try_send(word.process_id());
                         }
                     }
                     Some(Ok(_)) => {}

@@ -322,7 +322,7 @@ async fn add_tags(transaction: &Transaction<'_>, events: &[Recorded]) -> Result<
     let mut writer = pin!(BinaryCopyInWriter::new(transaction.copy_in(TAGS).await?, &types));
     let mut streams: BTreeMap<(String, String, String), i64> = BTreeMap::new();
     for event in events {
-        let tenant = codec::tenant_key(event.tenant_id.as_deref());
+        let tenant = codec::tenant_key(event.tenant_id.as_deref()).into_owned();
         // A tag that is there twice is found once.
         let tags: BTreeSet<(&str, &str)> = event.tags.iter().collect();
         for (name, value) in tags {

@@ -3,12 +3,16 @@
 //! The checks only read, so a batch that is refused leaves nothing; their order is that of the memory engine. What is taken
 //! changes what is known, so that the next batch of the group finds the log as it will be.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use purista_core::id::Id;
 use purista_core::store::{Expect, StateChange};
+use purista_core::text::Text;
 use purista_events::batch::{Batch, Condition, Receipt};
 use purista_events::position::Position;
-use purista_events::recorded::{NewEvent, Recorded};
+use purista_events::query::Query;
+use purista_events::recorded::NewEvent;
 use purista_events::store::{StoreError, StoreErrorKind};
 use purista_events::subscriptions::{
     DeadLetter, Parked, ParkedChange, Pause, ProgressChange, SubscriptionId,
@@ -17,17 +21,39 @@ use tokio::time::Instant;
 
 use crate::codec;
 use crate::flight::Blob;
-use crate::known::{Entry, Known, Owned, Stream, stream};
-use crate::place;
+use crate::known::{Entry, Known, Owned, key, stream};
+use crate::{place, write};
+
+/// An event with what its place in the log gives it.
+#[derive(Debug)]
+pub(crate) struct Placed<'g> {
+    pub(crate) event: &'g NewEvent,
+    pub(crate) batch: &'g Batch,
+    /// The key of its tenant.
+    pub(crate) tenant: Cow<'g, str>,
+    pub(crate) position: i64,
+    pub(crate) stream_version: Option<i64>,
+    pub(crate) recorded_at: i64,
+}
+
+/// The receipt of a batch, as it is kept.
+#[derive(Debug)]
+pub(crate) struct NewReceipt<'g> {
+    pub(crate) id: &'g Id,
+    pub(crate) recorded_at: i64,
+    pub(crate) position: i64,
+    pub(crate) events: i32,
+    pub(crate) state_versions: Option<String>,
+}
 
 /// What a group will have written, when it is committed.
 #[derive(Debug, Default)]
 pub(crate) struct Decided<'g> {
-    /// The events, with the keys of their tenants.
-    pub(crate) events: Vec<(Recorded, String)>,
-    pub(crate) streams: HashSet<Stream>,
+    pub(crate) events: Vec<Placed<'g>>,
+    /// The tags that they bear.
+    tags: HashSet<(&'g str, &'g str)>,
     pub(crate) state: BTreeSet<Owned>,
-    pub(crate) replies: Vec<(&'g Batch, String)>,
+    pub(crate) replies: Vec<(&'g Batch, Cow<'g, str>)>,
     pub(crate) consumed: Vec<(String, Blob)>,
     /// The new low marks; and what is finished beyond them.
     pub(crate) lows: BTreeMap<String, i64>,
@@ -36,14 +62,15 @@ pub(crate) struct Decided<'g> {
     pub(crate) pauses: BTreeMap<&'g SubscriptionId, Option<&'g Pause>>,
     pub(crate) letters: Vec<&'g DeadLetter>,
     pub(crate) forgotten_letters: Vec<Blob>,
-    pub(crate) receipts: Vec<Receipt>,
+    pub(crate) receipts: Vec<NewReceipt<'g>>,
 }
 
+#[expect(clippy::ptr_arg, reason = "a key that is borrowed from its batch is copied for nothing")]
 impl<'g> Decided<'g> {
     /// Decides on the batch of this number. `texts` are the values of its state as they will lie in their rows.
     pub(crate) fn batch(
         &mut self,
-        known: &mut Known,
+        known: &mut Known<'g>,
         number: usize,
         batch: &'g Batch,
         texts: &'g [Option<String>],
@@ -67,16 +94,17 @@ impl<'g> Decided<'g> {
 
     fn check_condition(
         &self,
-        known: &Known,
+        known: &Known<'g>,
         number: [usize; 2],
-        tenant: &str,
-        condition: &Condition,
+        tenant: &Cow<'g, str>,
+        condition: &'g Condition,
     ) -> Result<(), StoreError> {
         let conflict = |what| Err(StoreError::new(StoreErrorKind::Conflict, what));
         match condition {
             Condition::Always => Ok(()),
             Condition::Stream { name, value, version } => {
-                let actual = known.streams.get(&stream(tenant, name, value)).copied().unwrap_or(0);
+                let known = known.streams.get(&stream(tenant, name, value));
+                let actual = known.map_or(0, |count| count.events);
                 if actual == codec::signed(*version) {
                     return Ok(());
                 }
@@ -86,9 +114,8 @@ impl<'g> Decided<'g> {
             Condition::Unless(query, _) => {
                 let before = known.broken.get(&number).map(|(name, position)| (name.as_str(), *position));
                 // What the batches before it in the group record comes after every token.
-                let of_group = self.events.iter().find(|(event, _)| query.selects(event));
                 let of_group =
-                    of_group.map(|(event, _)| (&*event.name, codec::signed(event.position.number())));
+                    self.first_selected(query).map(|placed| (&*placed.event.name, placed.position));
                 match before.or(of_group) {
                     None => Ok(()),
                     Some((name, position)) => conflict(format!("`{name}` was recorded at {position}")),
@@ -101,26 +128,38 @@ impl<'g> Decided<'g> {
         }
     }
 
+    /// The first event of the batches before that a query selects.
+    fn first_selected(&self, query: &Query) -> Option<&Placed<'g>> {
+        let is_borne = |(name, value): &(Text, Text)| self.tags.contains(&(name.as_str(), value.as_str()));
+        // Most are about what nobody else in the group is about: their tags say so at once.
+        if !query.items.is_empty() && query.items.iter().all(|item| !item.tags.iter().all(is_borne)) {
+            return None;
+        }
+        let is_selected =
+            |placed: &&Placed<'_>| query.selects_new(placed.batch.tenant.as_deref(), placed.event);
+        self.events.iter().find(is_selected)
+    }
+
     /// Takes what was checked.
     fn write(
         &mut self,
-        known: &mut Known,
-        tenant: &str,
+        known: &mut Known<'g>,
+        tenant: &Cow<'g, str>,
         batch: &'g Batch,
         entries: HashMap<Owned, Entry>,
         state_versions: Vec<u64>,
     ) -> Receipt {
-        let events: Vec<&NewEvent> = batch.appends.iter().flat_map(|append| &append.events).collect();
+        let events = || batch.appends.iter().flat_map(|append| &append.events);
         let positions: Vec<Position> =
-            place::positions(known.base, self.events.len() + 1, events.len()).collect();
-        for (event, position) in events.into_iter().zip(&positions) {
-            self.record(known, tenant, batch, event, *position);
+            place::positions(known.base, self.events.len() + 1, events().count()).collect();
+        for (event, position) in events().zip(&positions) {
+            self.record(known, tenant, batch, event, codec::signed(position.number()));
         }
         self.state.extend(entries.keys().cloned());
         known.state.extend(entries);
         if let Some(reply) = &batch.reply {
-            known.replies.insert(stream(tenant, &reply.key.scope, &reply.key.key));
-            self.replies.push((batch, tenant.to_owned()));
+            known.replies.insert(key(tenant, &reply.key.scope, &reply.key.key));
+            self.replies.push((batch, tenant.clone()));
         }
         if let Some((subscription, message)) = &batch.consumed {
             let consumed = (codec::text(subscription.as_str()).into_owned(), codec::id(message).into());
@@ -155,44 +194,38 @@ impl<'g> Decided<'g> {
             state_versions,
             is_repeated: false,
         };
+        self.receipts.push(NewReceipt {
+            id: &batch.id,
+            recorded_at: known.now,
+            position: known.head,
+            events: i32::try_from(receipt.positions.len()).unwrap_or(i32::MAX),
+            state_versions: write::versions(&receipt),
+        });
         known.receipts.insert(batch.id.clone(), receipt.clone());
-        self.receipts.push(receipt.clone());
         receipt
     }
 
     fn record(
         &mut self,
-        known: &mut Known,
-        tenant: &str,
-        batch: &Batch,
-        event: &NewEvent,
-        position: Position,
+        known: &mut Known<'g>,
+        tenant: &Cow<'g, str>,
+        batch: &'g Batch,
+        event: &'g NewEvent,
+        position: i64,
     ) {
         let stream_version = event.tags.first().map(|(name, value)| {
-            let stream = stream(tenant, name, value);
-            let count = known.streams.entry(stream.clone()).or_insert(0);
-            *count += 1;
-            self.streams.insert(stream);
-            u64::try_from(*count).unwrap_or(0)
+            let count = known.streams.entry(stream(tenant, name, value)).or_default();
+            count.events += 1;
+            count.is_new = true;
+            count.events
         });
-        let NewEvent { id, name, version, tags, body, cause } = event.clone();
-        known.head = codec::signed(position.number());
-        let recorded = Recorded {
-            position,
-            id,
-            name,
-            version,
-            tags,
-            stream_version,
-            recorded_at: codec::timestamp(known.now),
-            tenant_id: batch.tenant.clone(),
-            cause,
-            body,
-        };
-        self.events.push((recorded, tenant.to_owned()));
+        self.tags.extend(event.tags.iter());
+        known.head = position;
+        let (tenant, recorded_at) = (tenant.clone(), known.now);
+        self.events.push(Placed { event, batch, tenant, position, stream_version, recorded_at });
     }
 
-    fn progress(&mut self, known: &mut Known, change: &ProgressChange) {
+    fn progress(&mut self, known: &mut Known<'_>, change: &ProgressChange) {
         let name = codec::text(change.subscription.as_str()).into_owned();
         let up_to = codec::signed(change.up_to.unwrap_or_default().number());
         let low = known.lows.entry(name.clone()).or_insert(0);
@@ -215,7 +248,7 @@ fn already_done(what: String) -> StoreError {
     StoreError::new(StoreErrorKind::AlreadyDone, what)
 }
 
-fn check_undone(known: &Known, batch: &Batch) -> Result<(), StoreError> {
+fn check_undone(known: &Known<'_>, batch: &Batch) -> Result<(), StoreError> {
     if let Some((subscription, message)) = &batch.consumed
         && known
             .consumed
@@ -243,9 +276,9 @@ fn check_undone(known: &Known, batch: &Batch) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn check_reply_key(known: &Known, tenant: &str, batch: &Batch) -> Result<(), StoreError> {
+fn check_reply_key(known: &Known<'_>, tenant: &str, batch: &Batch) -> Result<(), StoreError> {
     let Some(reply) = &batch.reply else { return Ok(()) };
-    if known.replies.contains(&stream(tenant, &reply.key.scope, &reply.key.key)) {
+    if known.replies.contains(&key(tenant, &reply.key.scope, &reply.key.key)) {
         let what = format!("another reply is kept under the key that {} brings", batch.id);
         return Err(StoreError::new(StoreErrorKind::KeyTaken, what));
     }
@@ -254,7 +287,7 @@ fn check_reply_key(known: &Known, tenant: &str, batch: &Batch) -> Result<(), Sto
 
 /// Checks each change against what those before it leave. Returns the rows, and the new version of each change.
 fn plan_state(
-    known: &Known,
+    known: &Known<'_>,
     tenant: &str,
     changes: &[StateChange],
     texts: &[Option<String>],

@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use deadpool_postgres::Client;
-use futures_util::{StreamExt as _, TryFutureExt as _};
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use purista_events::form::{Counted, Form};
 use purista_events::position::{Position, ReadToken};
@@ -103,31 +103,30 @@ pub(crate) async fn rest(
     Ok(last.filter(|last| *last <= token.position() || !events.is_empty()).map(|last| (events, last)))
 }
 
-/// The last event that can no longer be overtaken.
-const END: &str = "SELECT coalesce(max(position), 0) FROM events WHERE position < (SELECT horizon())";
-
-/// The next page of what is followed.
+/// The next page of what is followed. `head` is a position up to which the log could be followed before it was asked for. Where
+/// that leads on, the page ends there at the latest.
 pub(crate) async fn follow(
     client: &Client,
     query: &Query,
     from: Position,
     events_max: usize,
+    head: Position,
 ) -> Result<FollowPage, StoreError> {
-    let select = Select::events(query, Range::followed(from, events_max), COLUMNS);
-    let what = "read of what follows";
-    let end = client.prepare_cached(END).await.map_err(read_failed(what))?;
-    // Both are on their way at once. The end is asked for first: the moment of the rows is later, so that they are all that is
-    // selected up to there.
-    let end = client.query_one(&end, &[]).map_err(read_failed(what));
-    let (end, events) = futures_util::try_join!(end, selected(client, &select, what))?;
-    let head = codec::position(end.try_get(0).map_err(read_failed(what))?);
-    let looked_up_to = match events.last() {
+    let up_to = if head > from { UpTo::Position(codec::signed(head.number())) } else { UpTo::Horizon };
+    let select = Select::events(query, Range::between(from, up_to, events_max), COLUMNS);
+    let events = selected(client, &select, "read of what follows").await?;
+    // The moment of the rows is later than that of the head, so that they are all that is selected up to there.
+    Ok(match events.last() {
         // The page is full: what comes after its last event was not looked at.
-        Some(last) if events.len() == events_max => last.position,
-        None if events_max == 0 => from,
-        last => from.max(head).max(last.map_or(from, |last| last.position)),
-    };
-    Ok(FollowPage { events, looked_up_to, is_caught_up: looked_up_to >= head })
+        Some(last) if events.len() == events_max => {
+            FollowPage { looked_up_to: last.position, events, is_caught_up: false }
+        }
+        None if events_max == 0 => FollowPage { events, looked_up_to: from, is_caught_up: from >= head },
+        last => {
+            let looked_up_to = from.max(head).max(last.map_or(from, |last| last.position));
+            FollowPage { events, looked_up_to, is_caught_up: true }
+        }
+    })
 }
 
 /// How many events are selected after the first position and up to the second, looked for up to a bound.

@@ -37,18 +37,18 @@ impl ToSql for Blob {
 }
 
 /// One parameter: a column of many rows, as an array.
-pub(crate) type Column = Box<dyn ToSql + Sync + Send>;
+pub(crate) type Column<'g> = Box<dyn ToSql + Sync + Send + 'g>;
 
 /// A statement with its parameters.
-pub(crate) struct Order {
+pub(crate) struct Order<'g> {
     pub(crate) statement: Statement,
-    pub(crate) columns: Vec<Column>,
+    pub(crate) columns: Vec<Column<'g>>,
 }
 
 type Flying<'f> = Pin<Box<dyn Future<Output = Result<Vec<Row>, Error>> + Send + 'f>>;
 
 /// Sends all of these in order, behind `BEGIN`, and gives what each answered. The first error is that of all.
-pub(crate) async fn begin(client: &Client, orders: &[Order]) -> Result<Vec<Vec<Row>>, Error> {
+pub(crate) async fn begin(client: &Client, orders: &[Order<'_>]) -> Result<Vec<Vec<Row>>, Error> {
     let mut flying = vec![simple(client, "BEGIN")];
     flying.extend(orders.iter().map(|order| query(client, order)));
     let mut answers = send(flying).await.land().await?;
@@ -57,7 +57,7 @@ pub(crate) async fn begin(client: &Client, orders: &[Order]) -> Result<Vec<Vec<R
 }
 
 /// Sends all of these in order into a transaction that is open, and gives what each answered. The first error is that of all.
-pub(crate) async fn run(client: &Client, orders: &[Order]) -> Result<Vec<Vec<Row>>, Error> {
+pub(crate) async fn run(client: &Client, orders: &[Order<'_>]) -> Result<Vec<Vec<Row>>, Error> {
     send(orders.iter().map(|order| query(client, order)).collect()).await.land().await
 }
 
@@ -72,7 +72,7 @@ pub(crate) enum End {
 }
 
 /// Sends all of these in order, and then `COMMIT`.
-pub(crate) async fn commit(client: &Client, orders: &[Order]) -> End {
+pub(crate) async fn commit(client: &Client, orders: &[Order<'_>]) -> End {
     let sent = send(orders.iter().map(|order| query(client, order)).collect()).await;
     if let Some(error) = sent.failed {
         // Something was not even sent: without it nothing may be committed.
@@ -144,7 +144,7 @@ async fn send(flying: Vec<Flying<'_>>) -> Sent<'_> {
     Sent { rest, failed: None }
 }
 
-fn query<'f>(client: &'f Client, order: &'f Order) -> Flying<'f> {
+fn query<'f>(client: &'f Client, order: &'f Order<'_>) -> Flying<'f> {
     Box::pin(async move {
         let columns: Vec<&(dyn ToSql + Sync)> = order.columns.iter().map(|column| &**column as _).collect();
         client.query(&order.statement, &columns).await

@@ -7,10 +7,11 @@ use tokio_postgres::{Client, Error, Statement};
 use crate::codec;
 use crate::decision::Decided;
 use crate::flight::{self, Column, Order};
-use crate::known::{About, BY_TAG, BY_TAG_AND_TYPES, Known, TagSearch, Wanted};
+use crate::known::{About, Known, Wanted};
 use crate::locks::Locks;
 use crate::queue::Answer;
 use crate::receipts::forgotten_before;
+use crate::rows::Rows;
 use crate::shared::Shared;
 use crate::write::{self, column};
 
@@ -19,8 +20,8 @@ use purista_events::batch::Batch;
 /// The most statements that a connection keeps prepared.
 const STATEMENTS_MAX: usize = 512;
 
-const GROUP_BEGINS: &str =
-    "SELECT base, recorded_at FROM group_begins($1::bigint[], $2::boolean[], $3::bigint, $4::bigint)";
+const GROUP_LOOKS: &str =
+    "SELECT base, recorded_at, receipts, counts, broken FROM group_looks($1, $2, $3, $4, $5, $6, $7)";
 
 /// A batch with the values of its state as they will lie in their rows.
 pub(crate) type Member<'g> = (&'g Batch, &'g [Option<String>]);
@@ -36,10 +37,10 @@ pub(crate) struct Session<'c> {
 }
 
 /// What a group came to, before it is written.
-pub(crate) struct Outcome {
+pub(crate) struct Outcome<'g> {
     pub(crate) answers: Vec<Answer>,
     /// What has to be written for the answers to be true; nothing, when none of the batches was taken.
-    pub(crate) orders: Vec<Order>,
+    pub(crate) orders: Vec<Order<'g>>,
     /// The last position then.
     pub(crate) head: i64,
     /// The forms that will be in the table then.
@@ -57,8 +58,6 @@ impl Session<'_> {
     /// Prepares what every group needs, all at once.
     pub(crate) async fn prepare_all(&mut self) -> Result<(), Error> {
         let about = [
-            About::Receipts,
-            About::Streams,
             About::Consumed,
             About::Replies,
             About::Lows,
@@ -67,7 +66,7 @@ impl Session<'_> {
             About::State,
             About::Log,
         ];
-        let texts = about.into_iter().map(About::sql).chain(write::ALL).chain([GROUP_BEGINS, BY_TAG]);
+        let texts = about.into_iter().map(About::sql).chain(write::ALL).chain([GROUP_LOOKS]);
         let texts: Vec<&'static str> = texts.collect();
         let prepared =
             futures_util::future::try_join_all(texts.iter().map(|sql| self.client.prepare(sql))).await?;
@@ -76,7 +75,11 @@ impl Session<'_> {
     }
 
     /// A statement on its way, prepared when it is said for the first time.
-    pub(crate) async fn order(&mut self, sql: &str, columns: Vec<Column>) -> Result<Order, Error> {
+    pub(crate) async fn order<'g>(
+        &mut self,
+        sql: &str,
+        columns: Vec<Column<'g>>,
+    ) -> Result<Order<'g>, Error> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(Order { statement: statement.clone(), columns });
         }
@@ -88,12 +91,12 @@ impl Session<'_> {
     }
 
     /// Takes the locks, a number and a time, and decides on each of them.
-    pub(crate) async fn decide(
+    pub(crate) async fn decide<'g>(
         &mut self,
         shared: &Shared,
-        group: &[Member<'_>],
+        group: &[Member<'g>],
         transaction: Transaction,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Outcome<'g>, Error> {
         let mut known = self.look(shared, group, transaction).await?;
         shared.time.at_least(known.now);
         let mut decided = Decided::default();
@@ -103,10 +106,13 @@ impl Session<'_> {
         }
         let (mut orders, mut forms) = (Vec::new(), BTreeSet::new());
         if !decided.is_empty() {
-            let each = decided.events.iter().map(|(event, _)| event);
-            let named = each.map(|event| (codec::text(&event.name).into_owned(), i64::from(event.version)));
+            let each = decided.events.iter().map(|placed| placed.event);
+            let named: BTreeSet<_> =
+                each.map(|event| (event.name.as_str(), i64::from(event.version))).collect();
+            let named = named.into_iter().map(|(name, version)| (codec::text(name).into_owned(), version));
             forms = shared.forms.unknown(named.collect());
-            for (sql, columns) in write::writings(&decided, &known, &forms, forgotten_before(known.now)) {
+            let before = forgotten_before(known.now);
+            for (sql, columns) in write::writings(decided, &mut known, &forms, before) {
                 orders.push(self.order(sql, columns).await?);
             }
         }
@@ -114,12 +120,12 @@ impl Session<'_> {
     }
 
     /// Begins to write, and reads what the group asks.
-    async fn look(
+    async fn look<'g>(
         &mut self,
         shared: &Shared,
-        group: &[Member<'_>],
+        group: &[Member<'g>],
         transaction: Transaction,
-    ) -> Result<Known, Error> {
+    ) -> Result<Known<'g>, Error> {
         let (mut wanted, mut locks) = (Wanted::default(), Locks::new(self.schema));
         for (number, (batch, _)) in group.iter().enumerate() {
             wanted.add(number, batch);
@@ -127,9 +133,17 @@ impl Session<'_> {
         }
         let (keys, are_exclusive) = locks.columns();
         let (clock, guard) = (shared.time.now(), Locks::guard(self.schema));
-        let begins: Vec<Column> =
-            vec![Box::new(keys), Box::new(are_exclusive), Box::new(clock), Box::new(guard)];
-        let mut orders = vec![self.order(GROUP_BEGINS, begins).await?];
+        let asked = wanted.streams.iter().map(|stream| (stream.clone(), 0)).collect();
+        let columns: Vec<Column<'_>> = vec![
+            Box::new(keys),
+            Box::new(are_exclusive),
+            Box::new(clock),
+            Box::new(guard),
+            Box::new(&wanted.ids),
+            Box::new(Rows(asked)),
+            Box::new(&wanted.by_tag),
+        ];
+        let mut orders = vec![self.order(GROUP_LOOKS, columns).await?];
         let mut about = Vec::new();
         for (asked, columns) in questions(&wanted) {
             orders.push(self.order(asked.sql(), columns).await?);
@@ -139,61 +153,34 @@ impl Session<'_> {
             orders.push(self.order(&select.sql, select.columns()).await?);
             about.push(About::Condition(*number));
         }
-        let by_tag: Vec<_> = wanted.by_tag.iter().collect();
-        for (types, searches) in &by_tag {
-            let sql = if types.is_empty() { BY_TAG } else { BY_TAG_AND_TYPES };
-            orders.push(self.order(sql, tags(types, searches)).await?);
-        }
         let answered = match transaction {
             Transaction::Begins => flight::begin(self.client, &orders).await?,
             Transaction::IsOpen => flight::run(self.client, &orders).await?,
         };
         let mut known = Known::default();
+        drop(orders);
         let mut answered = answered.iter();
         if let Some(row) = answered.next().and_then(|rows| rows.first()) {
-            (known.base, known.now) = (row.try_get(0)?, row.try_get(1)?);
+            known.learn_first(row, wanted.streams, &wanted.by_tag.0)?;
         }
-        let before = forgotten_before(known.now);
-        for (about, rows) in about.iter().zip(answered.by_ref()) {
-            known.learn(about, rows, before)?;
-        }
-        for ((_, searches), rows) in by_tag.into_iter().zip(answered) {
-            known.learn_broken(searches, rows)?;
+        for (about, rows) in about.into_iter().zip(answered) {
+            known.learn(about, rows)?;
         }
         Ok(known)
     }
 }
 
-/// The columns of a search by tags.
-fn tags(types: &[String], searches: &[TagSearch]) -> Vec<Column> {
-    let each = || searches.iter();
-    let mut columns = vec![
-        column(each().map(|search| search.stream.0.clone())),
-        column(each().map(|search| search.stream.1.clone())),
-        column(each().map(|search| search.stream.2.clone())),
-        column(each().map(|search| search.from)),
-        column(each().map(|search| search.up_to)),
-    ];
-    if !types.is_empty() {
-        columns.push(column(types.iter().cloned()));
-    }
-    columns
-}
-
 /// What is asked beside conditions. The log itself comes last: what it has forgotten of a key is known then, where the key's row
 /// is gone.
-fn questions(wanted: &Wanted) -> Vec<(About, Vec<Column>)> {
-    let threes = |keys: &std::collections::BTreeSet<(String, String, String)>| -> Vec<Column> {
+fn questions(wanted: &Wanted<'_>) -> Vec<(About, Vec<Column<'static>>)> {
+    let threes = |keys: &std::collections::BTreeSet<(String, String, String)>| -> Vec<Column<'static>> {
         vec![
             column(keys.iter().map(|(one, ..)| one.clone())),
             column(keys.iter().map(|(_, two, _)| two.clone())),
             column(keys.iter().map(|(.., three)| three.clone())),
         ]
     };
-    let mut questions = vec![(About::Receipts, vec![column(wanted.ids.iter().cloned())])];
-    if !wanted.streams.is_empty() {
-        questions.push((About::Streams, threes(&wanted.streams)));
-    }
+    let mut questions = Vec::new();
     if !wanted.consumed.is_empty() {
         let subscriptions = column(wanted.consumed.iter().map(|(subscription, _)| subscription.clone()));
         let messages = column(wanted.consumed.iter().map(|(_, message)| message.clone()));

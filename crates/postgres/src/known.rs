@@ -1,5 +1,6 @@
 //! What a group of batches asks of the log, and what the log says: read at once, before anything is decided.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use purista_core::id::Id;
@@ -11,23 +12,25 @@ use purista_events::subscriptions::ProgressChange;
 use tokio_postgres::{Error, Row};
 
 use crate::codec;
-use crate::flight::Blob;
+use crate::flight::{Blob, Column};
+use crate::receipts::forgotten_before;
+use crate::rows::{Broken, IdBytes, Rows};
 use crate::selection::{Range, Select, UpTo, Value};
 
 /// A tenant's key and a name in it.
 pub(crate) type Owned = (String, String);
 
-/// A stream: tenant, name and value.
-pub(crate) type Stream = (String, String, String);
+/// A stream: tenant, name and value, as their columns hold them.
+pub(crate) type Stream<'g> = (Cow<'g, str>, Cow<'g, str>, Cow<'g, str>);
 
 /// A key of a reply: tenant, scope and key.
 pub(crate) type Key = (String, String, String);
 
 /// What a group asks.
 #[derive(Debug, Default)]
-pub(crate) struct Wanted {
-    pub(crate) ids: BTreeSet<Blob>,
-    pub(crate) streams: BTreeSet<Stream>,
+pub(crate) struct Wanted<'g> {
+    pub(crate) ids: Vec<IdBytes<'g>>,
+    pub(crate) streams: BTreeSet<Stream<'g>>,
     pub(crate) consumed: BTreeSet<(String, Blob)>,
     pub(crate) replies: BTreeSet<Key>,
     pub(crate) lows: BTreeSet<String>,
@@ -38,26 +41,28 @@ pub(crate) struct Wanted {
     pub(crate) log: bool,
     /// Whether anything was recorded: the condition of the batch and append of these numbers, and a search for what breaks it.
     pub(crate) searches: Vec<([usize; 2], Select)>,
-    /// The same for what bears one tag, which is most of it: by the types that are looked for, all at once.
-    pub(crate) by_tag: BTreeMap<Vec<String>, Vec<TagSearch>>,
+    /// The same for what bears one tag, which is most of it: all at once.
+    pub(crate) by_tag: Rows<TagSearch<'g>>,
 }
 
-/// A search for an event with a tag.
+/// A search for the first event with a tag.
 #[derive(Debug)]
-pub(crate) struct TagSearch {
+pub(crate) struct TagSearch<'g> {
     /// Whose condition it breaks.
     pub(crate) number: [usize; 2],
-    pub(crate) stream: Stream,
+    pub(crate) stream: Stream<'g>,
+    /// Of one of these types, or of any.
+    pub(crate) types: Option<Vec<Cow<'g, str>>>,
     /// Strictly beyond it.
     pub(crate) from: i64,
     pub(crate) up_to: i64,
 }
 
-impl Wanted {
+impl<'g> Wanted<'g> {
     /// What one batch asks, the one of this number in its group.
-    pub(crate) fn add(&mut self, number: usize, batch: &Batch) {
+    pub(crate) fn add(&mut self, number: usize, batch: &'g Batch) {
         let tenant = codec::tenant_key(batch.tenant.as_deref());
-        self.ids.insert(codec::id(&batch.id).into());
+        self.ids.push(IdBytes(&batch.id));
         for (of_batch, append) in batch.appends.iter().enumerate() {
             let firsts = append.events.iter().filter_map(|event| event.tags.first());
             self.streams.extend(firsts.map(|(name, value)| stream(&tenant, name, value)));
@@ -74,7 +79,7 @@ impl Wanted {
             self.consumed.insert((subscription, codec::id(message).into()));
         }
         if let Some(reply) = &batch.reply {
-            self.replies.insert(stream(&tenant, &reply.key.scope, &reply.key.key));
+            self.replies.insert(key(&tenant, &reply.key.scope, &reply.key.key));
         }
         for ProgressChange { subscription, done, .. } in &batch.progress {
             let subscription = codec::text(subscription.as_str()).into_owned();
@@ -85,10 +90,10 @@ impl Wanted {
         // A batch that records something is itself where the log ends.
         self.log |= !batch.state.is_empty() || batch.appends.iter().all(|append| append.events.is_empty());
         let keys = batch.state.iter().map(|change| codec::text(&change.key).into_owned());
-        self.state.extend(keys.map(|key| (tenant.clone(), key)));
+        self.state.extend(keys.map(|key| (tenant.clone().into_owned(), key)));
     }
 
-    fn search(&mut self, number: [usize; 2], query: &Query, token: &ReadToken) {
+    fn search(&mut self, number: [usize; 2], query: &'g Query, token: &ReadToken) {
         let places = token.unseen().iter().map(|unseen| (unseen.after, unseen.up_to));
         for (after, up_to) in places.chain([(token.position(), Position::new(u64::MAX))]) {
             let [from, up_to] = [after, up_to].map(|position| codec::signed(position.number()));
@@ -105,22 +110,20 @@ impl Wanted {
             self.searches.push((number, select));
         }
     }
-}
 
-impl Wanted {
     /// Takes a search whose every alternative is one tag of one tenant; says whether it is such.
-    fn search_by_tag(&mut self, number: [usize; 2], query: &Query, [from, up_to]: [i64; 2]) -> bool {
+    fn search_by_tag(&mut self, number: [usize; 2], query: &'g Query, [from, up_to]: [i64; 2]) -> bool {
         let TenantScope::Only(tenant) = &query.tenants else { return false };
         if query.items.is_empty() || query.items.iter().any(|item| item.tags.len() != 1) {
             return false;
         }
         let tenant = codec::tenant_key(tenant.as_deref());
         for item in &query.items {
-            let types = item.types.iter().map(|name| codec::text(name).into_owned()).collect();
-            let searches = self.by_tag.entry(types).or_default();
-            searches.extend(item.tags.iter().map(|(name, value)| TagSearch {
+            let types = || item.types.iter().map(|name| codec::text(name)).collect();
+            self.by_tag.0.extend(item.tags.iter().map(|(name, value)| TagSearch {
                 number,
                 stream: stream(&tenant, name, value),
+                types: (!item.types.is_empty()).then(types),
                 from,
                 up_to,
             }));
@@ -129,9 +132,22 @@ impl Wanted {
     }
 }
 
-/// A part of a key of three.
-pub(crate) fn stream(tenant: &str, name: &str, value: &str) -> Stream {
-    (tenant.to_owned(), codec::text(name).into_owned(), codec::text(value).into_owned())
+/// A stream of the tenant with this key.
+pub(crate) fn stream<'g>(tenant: &Cow<'g, str>, name: &'g str, value: &'g str) -> Stream<'g> {
+    (tenant.clone(), codec::text(name), codec::text(value))
+}
+
+/// A key of the tenant with this key.
+pub(crate) fn key(tenant: &str, scope: &str, key: &str) -> Key {
+    (tenant.to_owned(), codec::text(scope).into_owned(), codec::text(key).into_owned())
+}
+
+/// How many events a stream has.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Count {
+    pub(crate) events: i64,
+    /// Whether this group adds some.
+    pub(crate) is_new: bool,
 }
 
 /// A row of state.
@@ -150,7 +166,7 @@ impl Entry {
 
 /// What the log says; and, as batches are taken, what it will say.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct Known<'g> {
     /// The position before the first event of this transaction.
     pub(crate) base: i64,
     /// The time of this transaction.
@@ -158,7 +174,8 @@ pub(crate) struct Known {
     /// The last position.
     pub(crate) head: i64,
     pub(crate) receipts: HashMap<Id, Receipt>,
-    pub(crate) streams: HashMap<Stream, i64>,
+    /// All that were asked for.
+    pub(crate) streams: BTreeMap<Stream<'g>, Count>,
     pub(crate) consumed: HashSet<(String, Blob)>,
     pub(crate) replies: HashSet<Key>,
     pub(crate) lows: HashMap<String, i64>,
@@ -168,44 +185,58 @@ pub(crate) struct Known {
     pub(crate) state_versions_forgotten: i64,
     /// What breaks the condition of a batch and append of these numbers: an event's name and place.
     pub(crate) broken: HashMap<[usize; 2], (String, i64)>,
+    /// Of what there are rows that were kept long enough, and make room.
+    pub(crate) expired: HashSet<About>,
 }
 
-impl Known {
-    /// Takes in what breaks conditions on these tags.
-    pub(crate) fn learn_broken(&mut self, searches: &[TagSearch], rows: &[Row]) -> Result<(), Error> {
-        for row in rows {
-            let ordinal = usize::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0);
-            if let Some(search) = ordinal.checked_sub(1).and_then(|index| searches.get(index)) {
-                self.broken.entry(search.number).or_insert((row.try_get(1)?, row.try_get(2)?));
+impl<'g> Known<'g> {
+    /// Takes in what every group asks.
+    pub(crate) fn learn_first(
+        &mut self,
+        row: &Row,
+        streams: BTreeSet<Stream<'g>>,
+        searches: &[TagSearch<'_>],
+    ) -> Result<(), Error> {
+        (self.base, self.now) = (row.try_get(0)?, row.try_get(1)?);
+        let before = forgotten_before(self.now);
+        for row in row.try_get::<_, Option<Vec<ReceiptRow<'_>>>>(2)?.unwrap_or_default() {
+            if row.recorded_at <= before {
+                self.expired.insert(About::Receipts);
+            } else if let Some((id, receipt)) = row.receipt() {
+                self.receipts.insert(id, receipt);
+            }
+        }
+        let counts: Vec<i64> = row.try_get::<_, Option<_>>(3)?.unwrap_or_default();
+        let counted = streams.into_iter().zip(counts);
+        self.streams = counted.map(|(stream, events)| (stream, Count { events, is_new: false })).collect();
+        for Broken { number, name, position } in row.try_get::<_, Option<Vec<_>>>(4)?.unwrap_or_default() {
+            let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+            if let Some(search) = index.and_then(|index| searches.get(index)) {
+                self.broken.entry(search.number).or_insert((name, position));
             }
         }
         Ok(())
     }
 
     /// Takes in what a statement about this said. What was kept long enough counts as absent.
-    pub(crate) fn learn(&mut self, about: &About, rows: &[Row], forgotten_before: i64) -> Result<(), Error> {
+    pub(crate) fn learn(&mut self, about: About, rows: &[Row]) -> Result<(), Error> {
+        let before = forgotten_before(self.now);
         for row in rows {
             match about {
-                About::Receipts => {
-                    let recorded_at: i64 = row.try_get(1)?;
-                    if recorded_at > forgotten_before
-                        && let Some((id, receipt)) = receipt(row)?
-                    {
-                        self.receipts.insert(id, receipt);
-                    }
-                }
-                About::Streams => {
-                    let stream = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-                    self.streams.insert(stream, row.try_get(3)?);
-                }
+                // With what every group asks.
+                About::Receipts => {}
                 About::Consumed => {
-                    if row.try_get::<_, i64>(2)? > forgotten_before {
+                    if row.try_get::<_, i64>(2)? > before {
                         self.consumed.insert((row.try_get(0)?, blob(row, 1)?));
+                    } else {
+                        self.expired.insert(about);
                     }
                 }
                 About::Replies => {
-                    if row.try_get::<_, i64>(3)? > forgotten_before {
+                    if row.try_get::<_, i64>(3)? > before {
                         self.replies.insert((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+                    } else {
+                        self.expired.insert(about);
                     }
                 }
                 About::Lows => {
@@ -229,7 +260,7 @@ impl Known {
                     (self.state_versions_forgotten, self.head) = (row.try_get(0)?, row.try_get(1)?);
                 }
                 About::Condition(number) => {
-                    self.broken.entry(*number).or_insert((row.try_get(0)?, row.try_get(1)?));
+                    self.broken.entry(number).or_insert((row.try_get(0)?, row.try_get(1)?));
                 }
             }
         }
@@ -238,10 +269,9 @@ impl Known {
 }
 
 /// What a statement asks about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum About {
     Receipts,
-    Streams,
     Consumed,
     Replies,
     Lows,
@@ -253,14 +283,9 @@ pub(crate) enum About {
 }
 
 impl About {
-    /// The statement; that of a condition is its own.
+    /// The statement; that of a condition is its own, and that of receipts every group's.
     pub(crate) fn sql(self) -> &'static str {
         match self {
-            Self::Receipts => RECEIPTS,
-            Self::Streams => {
-                "SELECT s.tenant, s.name, s.value, s.count FROM unnest($1::text[], $2::text[], $3::text[]) \
-                 k (tenant, name, value) JOIN streams s USING (tenant, name, value)"
-            }
             Self::Consumed => {
                 "SELECT c.subscription, c.message, c.recorded_at FROM unnest($1::text[], $2::bytea[]) \
                  k (subscription, message) JOIN consumed c USING (subscription, message)"
@@ -282,49 +307,55 @@ impl About {
             Self::Log => {
                 "SELECT state_versions_forgotten, (SELECT coalesce(max(position), 0) FROM events) FROM log"
             }
-            Self::Condition(_) => "",
+            Self::Receipts | Self::Condition(_) => "",
         }
     }
 }
-
-/// The first event with each of these tags, in a range of its own.
-pub(crate) const BY_TAG: &str = "SELECT k.number, e.name, e.position \
-     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[]) \
-     WITH ORDINALITY k (tenant, name, value, after, up_to, number) CROSS JOIN LATERAL \
-     (SELECT position FROM tags t WHERE t.name = k.name COLLATE \"C\" AND t.value = k.value COLLATE \"C\" \
-     AND t.tenant = k.tenant COLLATE \"C\" AND t.position > k.after AND t.position <= k.up_to \
-     ORDER BY t.position LIMIT 1) t JOIN events e ON e.position = t.position";
-
-/// The same of these types.
-pub(crate) const BY_TAG_AND_TYPES: &str = "SELECT k.number, e.name, e.position \
-     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[]) \
-     WITH ORDINALITY k (tenant, name, value, after, up_to, number) CROSS JOIN LATERAL \
-     (SELECT o.name, o.position FROM tags t JOIN events o ON o.position = t.position \
-     WHERE t.name = k.name COLLATE \"C\" AND t.value = k.value COLLATE \"C\" \
-     AND t.tenant = k.tenant COLLATE \"C\" AND t.position > k.after AND t.position <= k.up_to \
-     AND o.name = ANY ($6::text[]) ORDER BY t.position LIMIT 1) e";
 
 /// The receipts of these ids.
 pub(crate) const RECEIPTS: &str =
     "SELECT id, recorded_at, position, events, state_versions FROM batches WHERE id = ANY ($1::bytea[])";
 
+/// A receipt as it is kept.
+#[derive(Debug)]
+pub(crate) struct ReceiptRow<'r> {
+    pub(crate) id: &'r [u8],
+    pub(crate) recorded_at: i64,
+    pub(crate) position: i64,
+    pub(crate) events: i32,
+    pub(crate) state_versions: Option<&'r str>,
+}
+
+impl ReceiptRow<'_> {
+    /// The receipt, and whose it is. `None` when its id is none.
+    fn receipt(&self) -> Option<(Id, Receipt)> {
+        let id = codec::id_of(self.id).ok()?;
+        let versions =
+            self.state_versions.unwrap_or_default().split(',').filter(|version| !version.is_empty());
+        // One transaction gives the positions of a batch, so they are one run.
+        let positions = self.position - i64::from(self.events) + 1..=self.position;
+        let receipt = Receipt {
+            id: id.clone(),
+            position: codec::position(self.position),
+            positions: positions.map(codec::position).collect(),
+            recorded_at: codec::timestamp(self.recorded_at),
+            state_versions: versions.map(|version| version.parse().unwrap_or(0)).collect(),
+            is_repeated: true,
+        };
+        Some((id, receipt))
+    }
+}
+
 /// The receipt of a row of [`RECEIPTS`].
 pub(crate) fn receipt(row: &Row) -> Result<Option<(Id, Receipt)>, Error> {
-    let Ok(id) = codec::id_of(row.try_get(0)?) else { return Ok(None) };
-    let last: i64 = row.try_get(2)?;
-    let events: i32 = row.try_get(3)?;
-    let versions: Option<&str> = row.try_get(4)?;
-    let versions = versions.unwrap_or_default().split(',').filter(|version| !version.is_empty());
-    let receipt = Receipt {
-        id: id.clone(),
-        position: codec::position(last),
-        // One transaction gives the positions of a batch, so they are one run.
-        positions: (last - i64::from(events) + 1..=last).map(codec::position).collect(),
-        recorded_at: codec::timestamp(row.try_get(1)?),
-        state_versions: versions.map(|version| version.parse().unwrap_or(0)).collect(),
-        is_repeated: true,
+    let row = ReceiptRow {
+        id: row.try_get(0)?,
+        recorded_at: row.try_get(1)?,
+        position: row.try_get(2)?,
+        events: row.try_get(3)?,
+        state_versions: row.try_get(4)?,
     };
-    Ok(Some((id, receipt)))
+    Ok(row.receipt())
 }
 
 fn blob(row: &Row, column: usize) -> Result<Blob, Error> {
@@ -333,8 +364,8 @@ fn blob(row: &Row, column: usize) -> Result<Blob, Error> {
 
 impl Select {
     /// The values as columns of an order.
-    pub(crate) fn columns(&self) -> Vec<crate::flight::Column> {
-        let column = |value: &Value| -> crate::flight::Column {
+    pub(crate) fn columns(&self) -> Vec<Column<'static>> {
+        let column = |value: &Value| -> Column<'static> {
             match value.clone() {
                 Value::Number(number) => Box::new(number),
                 Value::Text(text) => Box::new(text),

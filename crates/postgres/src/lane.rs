@@ -56,7 +56,9 @@ impl Lane {
     pub(crate) async fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         while let Some(group) = shared.queue.group(self.group_max).await {
+            let batches = group.len();
             self.serve(group).await;
+            shared.queue.answered(batches);
         }
     }
 
@@ -133,6 +135,9 @@ impl Lane {
             Some(connection) if !connection.client.is_closed() => connection,
             _ => {
                 let client = self.server.connect(None).await?;
+                // Each statement has one plan that is good for groups of all sizes, since an index leads to every row; otherwise
+                // small groups have theirs made anew each time, which takes longer than what is planned.
+                client.batch_execute("SET plan_cache_mode TO force_generic_plan").await?;
                 let mut connection = Connection { client, statements: Statements::new() };
                 connection.session(&self.server.schema).prepare_all().await?;
                 connection

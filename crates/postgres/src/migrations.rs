@@ -19,11 +19,12 @@ pub struct Migration {
 }
 
 /// All steps, in order.
-pub const MIGRATIONS: [Migration; 4] = [
+pub const MIGRATIONS: [Migration; 5] = [
     Migration { number: 1, name: "log", sql: include_str!("sql/1-log.sql") },
     Migration { number: 2, name: "copy", sql: include_str!("sql/2-copy.sql") },
     Migration { number: 3, name: "begin", sql: include_str!("sql/3-begin.sql") },
     Migration { number: 4, name: "trace", sql: include_str!("sql/4-trace.sql") },
+    Migration { number: 5, name: "rows", sql: include_str!("sql/5-rows.sql") },
 ];
 
 /// What a log is called, and how late it is.

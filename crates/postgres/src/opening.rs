@@ -60,7 +60,7 @@ impl Opening {
         let now = codec::nanoseconds(self.clock.now());
         let name = self.clock.id().to_string();
         let opened = migrations::enter(&mut client, &name, now, &server.schema).await?;
-        let head = client.query_one(horizon::HEAD, &[]).await.map_err(read_failed("read of the head"))?;
+        let head = client.query_one(&horizon::head(), &[]).await.map_err(read_failed("read of the head"))?;
         let head = head.try_get(0).map_err(read_failed("read of the head"))?;
         Ok(OpenSchema { server, opened, head })
     }

@@ -11,6 +11,7 @@ use purista_events::store::Direction;
 use tokio_postgres::types::ToSql;
 
 use crate::codec;
+use crate::horizon::HORIZON;
 
 /// Up to where.
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +43,14 @@ impl Range {
 
     /// What follows a position, as far as it can no longer be overtaken.
     pub(crate) fn followed(from: Position, events_max: usize) -> Self {
+        Self::between(from, UpTo::Horizon, events_max)
+    }
+
+    /// What follows a position.
+    pub(crate) fn between(from: Position, up_to: UpTo, events_max: usize) -> Self {
         Self {
             from: codec::signed(from.number()),
-            up_to: UpTo::Horizon,
+            up_to,
             direction: Direction::Forwards,
             limit: limit(events_max),
         }
@@ -134,7 +140,7 @@ impl Writing {
     fn of(query: &Query, range: Range) -> Self {
         let tenant = match &query.tenants {
             TenantScope::All => None,
-            TenantScope::Only(tenant) => Some(codec::tenant_key(tenant.as_deref())),
+            TenantScope::Only(tenant) => Some(codec::tenant_key(tenant.as_deref()).into_owned()),
         };
         Self { range, tenant, values: Vec::new() }
     }
@@ -211,7 +217,7 @@ impl Writing {
                 let _ = write!(sql, " AND {table}.position <= {position}");
             }
             UpTo::Horizon => {
-                let _ = write!(sql, " AND {table}.position < (SELECT horizon())");
+                let _ = write!(sql, " AND {table}.position < {HORIZON}");
             }
         }
         let (order, limit) = (self.range.order(), self.number(self.range.limit));

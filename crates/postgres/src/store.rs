@@ -36,6 +36,7 @@ use crate::leases::Leases;
 use crate::opening::{OpenSchema, Opening};
 use crate::queue::{Job, Queue, units};
 use crate::shared::Shared;
+use crate::tail::{self, Tail};
 use crate::{ahead, fetch, horizon, receipts, snapshot, state, subscriptions, upkeep};
 
 pub use crate::queue::QUEUE_MAX;
@@ -67,6 +68,7 @@ pub(crate) struct Handle {
     pub(crate) server: Server,
     leases: Leases,
     ahead: ReadAhead,
+    tail: Tail,
     stop: CancellationToken,
     /// The lanes.
     writers: TaskTracker,
@@ -81,7 +83,7 @@ impl PostgresStore {
         let OpenSchema { server, opened, head } = opening.open().await?;
         let Opening { clock, group_max, writers, readers, .. } = opening;
         let (jobs, waiting) = mpsc::channel(QUEUE_MAX);
-        let shared = Shared::new(Queue::new(waiting), clock, opened.latest);
+        let shared = Shared::new(Queue::new(waiting, writers), clock, opened.latest);
         shared.reached(head);
         let (stop, lanes) = (CancellationToken::new(), TaskTracker::new());
         for _ in 0..writers {
@@ -99,7 +101,19 @@ impl PostgresStore {
         let leases = Leases::new(server.clone(), stop.clone());
         let (origin, writers) = (opened.origin.into(), lanes);
         let ahead = ReadAhead::new(readers);
-        let handle = Handle { origin, jobs, room, pool, shared, server, leases, ahead, stop, writers };
+        let handle = Handle {
+            origin,
+            jobs,
+            room,
+            pool,
+            shared,
+            server,
+            leases,
+            ahead,
+            tail: Tail::default(),
+            stop,
+            writers,
+        };
         Ok(Self { handle: Arc::new(handle) })
     }
 }
@@ -177,7 +191,7 @@ impl Handle {
         }
     }
 
-    /// The next page; while it is handled, those behind it are read.
+    /// The next page. Those who ask for the same near the log's end have it of one who reads it.
     async fn follow(&self, query: &Query, from: Position, limit: usize) -> Result<FollowPage, StoreError> {
         if self.is_closed() {
             return Err(closed());
@@ -185,8 +199,34 @@ impl Handle {
         if let Some(page) = self.ahead.page(query, from, limit).await {
             return Ok(page);
         }
+        let head = *self.shared.head.borrow();
+        if head <= from || limit == 0 {
+            // More than is known here: another process may have written it.
+            return self.read_page(query, from, limit, head).await;
+        }
+        let place = Place { query: query.clone(), from, limit };
+        let slot = self.tail.slot(&place, head);
+        let mut kept = slot.lock().await;
+        if let Some(page) = &*kept {
+            return Ok(page.clone());
+        }
+        let page = self.read_page(query, from, limit, head).await?;
+        if tail::is_kept(&page, limit) {
+            *kept = Some(page.clone());
+        }
+        Ok(page)
+    }
+
+    /// Reads the next page; when it is full, those behind it too.
+    async fn read_page(
+        &self,
+        query: &Query,
+        from: Position,
+        limit: usize,
+        head: Position,
+    ) -> Result<FollowPage, StoreError> {
         let client = self.client("read of what follows").await?;
-        let page = fetch::follow(&client, query, from, limit).await?;
+        let page = fetch::follow(&client, query, from, limit, head).await?;
         if limit > 0 && page.events.len() == limit {
             let place = Place { query: query.clone(), from: page.looked_up_to, limit };
             if let Some(pages) = self.ahead.reader(place.clone()) {

@@ -2,30 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use purista_core::trace::TraceContext;
 use purista_events::batch::{Receipt, StoredReply};
-use purista_events::recorded::Recorded;
 use purista_events::subscriptions::{DeadLetter, DeadLetterSource, Parked};
 
 use crate::codec;
-use crate::decision::Decided;
-use crate::event::tags_text;
+use crate::decision::{Decided, Placed};
 use crate::flight::{Blob, Column};
-use crate::known::Known;
+use crate::known::{About, Known, Stream};
+use crate::rows::{IdBytes, Rows, TagRow};
 
 /// A statement that is prepared once a connection, with its columns.
-pub(crate) type Writing = (&'static str, Vec<Column>);
+pub(crate) type Writing<'g> = (&'static str, Vec<Column<'g>>);
 
-const EVENTS: &str = "INSERT INTO events (position, name, version, tenant, recorded_at, id, stream_version, tags, \
-     sender_service, sender_version, sender_target, sender_instance, principal, trace_id, correlation_id, causation_id, \
-     hops, body, trace) SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bytea[], \
-     $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[], $12::bytea[], $13::text[], $14::bytea[], \
-     $15::bytea[], $16::bytea[], $17::smallint[], $18::bytea[], $19::text[])";
-const TAGS: &str = "INSERT INTO tags (name, value, tenant, position) \
-     SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])";
-const STREAMS: &str = "INSERT INTO streams (tenant, name, value, count) \
-     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) \
-     ON CONFLICT (tenant, name, value) DO UPDATE SET count = excluded.count";
+// What every group writes is one call: each statement more is one answer more on its way.
+const GROUP_ENDS: &str = "SELECT group_ends($1, $2, $3, $4)";
 pub(crate) const FORMS: &str =
     "INSERT INTO forms (name, version) SELECT * FROM unnest($1::text[], $2::bigint[]) ON CONFLICT DO NOTHING";
 pub(crate) const STATE: &str = "INSERT INTO state (tenant, key, value, version, expires_at) \
@@ -69,10 +59,8 @@ pub(crate) const RECEIPTS: &str = "INSERT INTO batches (id, recorded_at, positio
      SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::integer[], $5::text[])";
 
 /// Every statement that a group may need, to be prepared beforehand.
-pub(crate) const ALL: [&str; 20] = [
-    EVENTS,
-    TAGS,
-    STREAMS,
+pub(crate) const ALL: [&str; 17] = [
+    GROUP_ENDS,
     FORMS,
     STATE,
     REPLIES_EXPIRED,
@@ -89,13 +77,12 @@ pub(crate) const ALL: [&str; 20] = [
     LETTERS_FORGOTTEN,
     LETTERS,
     RECEIPTS_EXPIRED,
-    RECEIPTS,
 ];
 
 /// One column of an order.
-pub(crate) fn column<T>(rows: impl IntoIterator<Item = T>) -> Column
+pub(crate) fn column<'g, T>(rows: impl IntoIterator<Item = T>) -> Column<'g>
 where
-    Vec<T>: tokio_postgres::types::ToSql + Sync + Send + 'static,
+    Vec<T>: tokio_postgres::types::ToSql + Sync + Send + 'g,
 {
     Box::new(rows.into_iter().collect::<Vec<T>>())
 }
@@ -106,40 +93,44 @@ fn text(text: &str) -> String {
 
 /// What a group has to write. `forms` are those that nobody is known to have written; what was kept until `forgotten_before`
 /// makes room.
-pub(crate) fn writings(
-    decided: &Decided<'_>,
-    known: &Known,
+pub(crate) fn writings<'g>(
+    decided: Decided<'g>,
+    known: &mut Known<'g>,
     forms: &BTreeSet<(String, i64)>,
     forgotten_before: i64,
-) -> Vec<Writing> {
+) -> Vec<Writing<'g>> {
     let mut writings = Vec::new();
-    if !decided.events.is_empty() {
-        log(decided, known, &mut writings);
+    if known.expired.contains(&About::Receipts) {
+        let ids = column(decided.receipts.iter().map(|receipt| IdBytes(receipt.id)));
+        writings.push((RECEIPTS_EXPIRED, vec![ids, Box::new(forgotten_before)]));
     }
     if !forms.is_empty() {
         let names = column(forms.iter().map(|(name, _)| name.clone()));
         writings.push((FORMS, vec![names, column(forms.iter().map(|(_, version)| *version))]));
     }
     if !decided.state.is_empty() {
-        writings.push((STATE, state(decided, known)));
+        writings.push((STATE, state(&decided, known)));
     }
-    effects(decided, known, forgotten_before, &mut writings);
-    progress(decided, &mut writings);
-    waiting(decided, &mut writings);
-    let ids = || column(decided.receipts.iter().map(|receipt| Blob::from(codec::id(&receipt.id))));
-    writings.push((RECEIPTS_EXPIRED, vec![ids(), Box::new(forgotten_before)]));
-    let each = || decided.receipts.iter();
-    writings.push((
-        RECEIPTS,
-        vec![
-            ids(),
-            column(each().map(|receipt| codec::nanoseconds(receipt.recorded_at))),
-            column(each().map(|receipt| codec::signed(receipt.position.number()))),
-            column(each().map(|receipt| i32::try_from(receipt.positions.len()).unwrap_or(i32::MAX))),
-            column(each().map(versions)),
-        ],
-    ));
+    effects(&decided, known, forgotten_before, &mut writings);
+    progress(&decided, &mut writings);
+    waiting(&decided, &mut writings);
+    let tags: Vec<TagRow<'g>> = decided.events.iter().flat_map(tags).collect();
+    let streams = std::mem::take(&mut known.streams).into_iter().filter(|(_, count)| count.is_new);
+    let streams: Vec<(Stream<'g>, i64)> = streams.map(|(stream, count)| (stream, count.events)).collect();
+    let Decided { events, receipts, .. } = decided;
+    let rows: Vec<Column<'g>> =
+        vec![Box::new(Rows(events)), Box::new(Rows(tags)), Box::new(Rows(streams)), Box::new(Rows(receipts))];
+    writings.push((GROUP_ENDS, rows));
     writings
+}
+
+/// The tags by which an event is found; one that is there twice is found once.
+fn tags<'g>(placed: &Placed<'g>) -> impl Iterator<Item = TagRow<'g>> {
+    let (event, tenant, position) = (placed.event, placed.tenant.clone(), placed.position);
+    let is_first =
+        move |(index, tag): &(usize, (&str, &str))| !event.tags.iter().take(*index).any(|it| it == *tag);
+    let tags = event.tags.iter().enumerate().filter(is_first);
+    tags.map(move |(_, tag)| TagRow { tag, tenant: tenant.clone(), position })
 }
 
 /// The versions of a receipt as its row holds them.
@@ -148,65 +139,7 @@ pub(crate) fn versions(receipt: &Receipt) -> Option<String> {
     (!versions.is_empty()).then(|| versions.join(","))
 }
 
-fn log(decided: &Decided<'_>, known: &Known, writings: &mut Vec<Writing>) {
-    let each = || decided.events.iter().map(|(event, _)| event);
-    let tenants = decided.events.iter().map(|(_, tenant)| tenant.clone());
-    let position = |event: &Recorded| codec::signed(event.position.number());
-    let id = |id: &purista_core::id::Id| Blob::from(codec::id(id));
-    writings.push((
-        EVENTS,
-        vec![
-            column(each().map(position)),
-            column(each().map(|event| text(&event.name))),
-            column(each().map(|event| i64::from(event.version))),
-            column(tenants),
-            column(each().map(|event| codec::nanoseconds(event.recorded_at))),
-            column(each().map(|event| id(&event.id))),
-            column(each().map(|event| event.stream_version.map(codec::signed))),
-            column(each().map(|event| tags_text(&event.tags))),
-            column(each().map(|event| text(event.cause.sender.address.service()))),
-            column(each().map(|event| text(event.cause.sender.address.version()))),
-            column(each().map(|event| text(event.cause.sender.address.target()))),
-            column(each().map(|event| event.cause.sender.instance.as_ref().map(id))),
-            column(each().map(|event| event.cause.principal_id.as_deref().map(text))),
-            column(each().map(|event| id(&event.cause.trace_id))),
-            column(each().map(|event| event.cause.correlation_id.as_ref().map(id))),
-            column(each().map(|event| event.cause.causation_id.as_ref().map(id))),
-            column(each().map(|event| i16::from(event.cause.hops))),
-            column(each().map(|event| Blob(event.body.clone()))),
-            column(each().map(|event| event.cause.trace.as_deref().map(TraceContext::to_otp))),
-        ],
-    ));
-    let tags = || {
-        decided.events.iter().flat_map(|(event, tenant)| {
-            event.tags.iter().map(move |(name, value)| (name, value, tenant, position(event)))
-        })
-    };
-    if tags().next().is_some() {
-        writings.push((
-            TAGS,
-            vec![
-                column(tags().map(|(name, ..)| text(name))),
-                column(tags().map(|(_, value, ..)| text(value))),
-                column(tags().map(|(_, _, tenant, _)| tenant.clone())),
-                column(tags().map(|(.., position)| position)),
-            ],
-        ));
-        let streams = || decided.streams.iter();
-        let count = |stream| known.streams.get(stream).copied().unwrap_or(0);
-        writings.push((
-            STREAMS,
-            vec![
-                column(streams().map(|(tenant, ..)| tenant.clone())),
-                column(streams().map(|(_, name, _)| name.clone())),
-                column(streams().map(|(.., value)| value.clone())),
-                column(streams().map(count)),
-            ],
-        ));
-    }
-}
-
-fn state(decided: &Decided<'_>, known: &Known) -> Vec<Column> {
+fn state<'g>(decided: &Decided<'_>, known: &Known<'_>) -> Vec<Column<'g>> {
     let each = || decided.state.iter().filter_map(|place| Some((place, known.state.get(place)?)));
     vec![
         column(each().map(|((tenant, _), _)| tenant.clone())),
@@ -218,22 +151,29 @@ fn state(decided: &Decided<'_>, known: &Known) -> Vec<Column> {
 }
 
 /// What makes a second time harmless.
-fn effects(decided: &Decided<'_>, known: &Known, forgotten_before: i64, writings: &mut Vec<Writing>) {
+fn effects<'g>(
+    decided: &Decided<'g>,
+    known: &Known<'_>,
+    forgotten_before: i64,
+    writings: &mut Vec<Writing<'g>>,
+) {
     let replies = || {
         let each = decided.replies.iter();
         each.filter_map(|(batch, tenant)| Some((tenant, batch.reply.as_ref()?)))
     };
     if replies().next().is_some() {
-        let keys = || -> Vec<Column> {
+        let keys = || -> Vec<Column<'g>> {
             vec![
                 column(replies().map(|(tenant, _)| tenant.clone())),
                 column(replies().map(|(_, reply)| text(&reply.key.scope))),
                 column(replies().map(|(_, reply)| text(&reply.key.key))),
             ]
         };
-        let mut expired = keys();
-        expired.push(Box::new(forgotten_before));
-        writings.push((REPLIES_EXPIRED, expired));
+        if known.expired.contains(&About::Replies) {
+            let mut expired = keys();
+            expired.push(Box::new(forgotten_before));
+            writings.push((REPLIES_EXPIRED, expired));
+        }
         let body = |reply: &StoredReply| reply.body.clone().map(Blob);
         let mut columns = keys();
         columns.extend([
@@ -245,7 +185,7 @@ fn effects(decided: &Decided<'_>, known: &Known, forgotten_before: i64, writings
         writings.push((REPLIES, columns));
     }
     if !decided.consumed.is_empty() {
-        let columns = |time: i64| -> Vec<Column> {
+        let columns = |time: i64| -> Vec<Column<'g>> {
             let each = || decided.consumed.iter();
             vec![
                 column(each().map(|(subscription, _)| subscription.clone())),
@@ -253,16 +193,18 @@ fn effects(decided: &Decided<'_>, known: &Known, forgotten_before: i64, writings
                 Box::new(time),
             ]
         };
-        writings.push((CONSUMED_EXPIRED, columns(forgotten_before)));
+        if known.expired.contains(&About::Consumed) {
+            writings.push((CONSUMED_EXPIRED, columns(forgotten_before)));
+        }
         writings.push((CONSUMED, columns(known.now)));
     }
 }
 
-fn progress(decided: &Decided<'_>, writings: &mut Vec<Writing>) {
+fn progress<'g>(decided: &Decided<'g>, writings: &mut Vec<Writing<'g>>) {
     if decided.lows.is_empty() {
         return;
     }
-    let lows = || -> Vec<Column> {
+    let lows = || -> Vec<Column<'g>> {
         vec![column(decided.lows.keys().cloned()), column(decided.lows.values().copied())]
     };
     writings.push((LOWS, lows()));
@@ -274,7 +216,7 @@ fn progress(decided: &Decided<'_>, writings: &mut Vec<Writing>) {
 }
 
 /// What is parked, paused and given up.
-fn waiting(decided: &Decided<'_>, writings: &mut Vec<Writing>) {
+fn waiting<'g>(decided: &Decided<'g>, writings: &mut Vec<Writing<'g>>) {
     let kept: Vec<&Parked> = decided.parked.values().copied().flatten().collect();
     if !kept.is_empty() {
         writings.push((PARKED, self::parked(&kept)));
@@ -309,7 +251,7 @@ fn waiting(decided: &Decided<'_>, writings: &mut Vec<Writing>) {
 }
 
 /// The columns of what is parked.
-pub(crate) fn parked(parked: &[&Parked]) -> Vec<Column> {
+pub(crate) fn parked<'g>(parked: &[&Parked]) -> Vec<Column<'g>> {
     let each = || parked.iter();
     vec![
         column(each().map(|parked| text(parked.subscription.as_str()))),
@@ -322,7 +264,7 @@ pub(crate) fn parked(parked: &[&Parked]) -> Vec<Column> {
 }
 
 /// The columns of dead letters.
-pub(crate) fn letters(letters: &[&DeadLetter]) -> Vec<Column> {
+pub(crate) fn letters<'g>(letters: &[&DeadLetter]) -> Vec<Column<'g>> {
     let each = || letters.iter();
     let position = |letter: &&DeadLetter| match &letter.source {
         DeadLetterSource::Event(position) => Some(codec::signed(position.number())),

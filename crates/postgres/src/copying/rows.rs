@@ -56,7 +56,7 @@ async fn write(transaction: &Transaction<'_>, part: Part, rows: &[Kept]) -> Resu
     }
 }
 
-async fn run(transaction: &Transaction<'_>, sql: &str, columns: Vec<Column>) -> Result<(), Error> {
+async fn run(transaction: &Transaction<'_>, sql: &str, columns: Vec<Column<'static>>) -> Result<(), Error> {
     let values: Vec<&(dyn ToSql + Sync)> =
         columns.iter().map(|column| &**column as &(dyn ToSql + Sync)).collect();
     transaction.execute(sql, &values).await.map(drop)
@@ -74,7 +74,7 @@ async fn state(transaction: &Transaction<'_>, rows: &[Kept]) -> Result<(), Error
     let found = rows.iter().filter_map(|kept| if let Kept::State(row) = kept { Some(row) } else { None });
     let found: Vec<_> = found.collect();
     let columns = vec![
-        column(found.iter().map(|row| codec::tenant_key(row.tenant.as_deref()))),
+        column(found.iter().map(|row| codec::tenant_key(row.tenant.as_deref()).into_owned())),
         column(found.iter().map(|row| text(&row.key))),
         column(found.iter().map(|row| row.value.clone())),
         column(found.iter().map(|row| codec::signed(row.version))),
@@ -89,14 +89,14 @@ async fn state(transaction: &Transaction<'_>, rows: &[Kept]) -> Result<(), Error
     Ok(())
 }
 
-fn replies(rows: &[Kept]) -> Vec<Column> {
+fn replies(rows: &[Kept]) -> Vec<Column<'static>> {
     let found = rows.iter().filter_map(|kept| match kept {
         Kept::Reply { tenant, reply, recorded_at } => Some((tenant, reply, recorded_at)),
         _ => None,
     });
     let found: Vec<_> = found.collect();
     vec![
-        column(found.iter().map(|(tenant, ..)| codec::tenant_key(tenant.as_deref()))),
+        column(found.iter().map(|(tenant, ..)| codec::tenant_key(tenant.as_deref()).into_owned())),
         column(found.iter().map(|(_, reply, _)| text(&reply.key.scope))),
         column(found.iter().map(|(_, reply, _)| text(&reply.key.key))),
         column(found.iter().map(|(_, reply, _)| Blob::from(reply.fingerprint.0.to_vec()))),
@@ -106,7 +106,7 @@ fn replies(rows: &[Kept]) -> Vec<Column> {
     ]
 }
 
-fn receipts(rows: &[Kept]) -> Vec<Column> {
+fn receipts(rows: &[Kept]) -> Vec<Column<'static>> {
     let found =
         rows.iter().filter_map(|kept| if let Kept::Receipt(receipt) = kept { Some(receipt) } else { None });
     let found: Vec<_> = found.collect();
@@ -119,7 +119,7 @@ fn receipts(rows: &[Kept]) -> Vec<Column> {
     ]
 }
 
-fn consumed(rows: &[Kept]) -> Vec<Column> {
+fn consumed(rows: &[Kept]) -> Vec<Column<'static>> {
     let found = rows.iter().filter_map(|kept| match kept {
         Kept::Consumed { subscription, message, recorded_at } => Some((subscription, message, recorded_at)),
         _ => None,
@@ -136,7 +136,7 @@ fn letter(kept: &Kept) -> Option<&DeadLetter> {
     if let Kept::DeadLetter(letter) = kept { Some(letter) } else { None }
 }
 
-fn snapshots(rows: &[Kept]) -> Vec<Column> {
+fn snapshots(rows: &[Kept]) -> Vec<Column<'static>> {
     let found = rows
         .iter()
         .filter_map(|kept| if let Kept::Snapshot(snapshot) = kept { Some(snapshot) } else { None });
@@ -144,7 +144,7 @@ fn snapshots(rows: &[Kept]) -> Vec<Column> {
     vec![
         column(found.iter().map(|snapshot| text(&snapshot.key.name))),
         column(found.iter().map(|snapshot| i64::from(snapshot.key.version))),
-        column(found.iter().map(|snapshot| codec::tenant_key(snapshot.key.tenant.as_deref()))),
+        column(found.iter().map(|snapshot| codec::tenant_key(snapshot.key.tenant.as_deref()).into_owned())),
         column(found.iter().map(|snapshot| Blob::from(snapshot.key.query.0.to_vec()))),
         column(found.iter().map(|snapshot| codec::signed(snapshot.position.number()))),
         column(found.iter().map(|snapshot| codec::nanoseconds(snapshot.taken_at))),
@@ -164,7 +164,7 @@ async fn subscriptions(transaction: &Transaction<'_>, rows: &[Kept]) -> Result<(
         let parked: Vec<&Parked> = record.parked.iter().collect();
         run(transaction, write::PARKED, write::parked(&parked)).await?;
         if let Some(pause) = &record.pause {
-            let columns: Vec<Column> = vec![
+            let columns: Vec<Column<'static>> = vec![
                 Box::new(vec![name]),
                 Box::new(vec![codec::nanoseconds(pause.since)]),
                 Box::new(vec![text(&pause.reason)]),
