@@ -107,6 +107,9 @@ impl Session {
     /// The connection, when there is one behind the one with the number `after`. What waits for it until the deadline never
     /// happened.
     pub(crate) async fn line_after(&self, after: u64, deadline: Instant) -> Result<Arc<Line>, BridgeError> {
+        if let Some(line) = self.line_now().filter(|line| line.number > after) {
+            return Ok(line);
+        }
         let is_it = |up: &Option<Arc<Line>>| up.as_ref().is_some_and(|line| line.number > after);
         let mut up = self.up.subscribe();
         let waiting = async { up.wait_for(is_it).await.ok().and_then(|up| up.clone()) };
@@ -201,6 +204,8 @@ impl Session {
         }));
         let mut greeted = pin!(Arc::clone(role).greet(Arc::clone(&line), greeting.session_present));
         let (mut is_greeted, mut is_stopping) = (false, false);
+        // One for all events: to begin waiting takes a lock each time.
+        let mut stopped = pin!(self.stop.cancelled());
         let mut interrupted = role.interrupted();
         let mut farewell = pin!(async {
             // A connection that is gone already takes none.
@@ -210,7 +215,7 @@ impl Session {
         loop {
             let event = tokio::select! {
                 biased;
-                () = self.stop.cancelled(), if !is_stopping => {
+                () = &mut stopped, if !is_stopping => {
                     is_stopping = true;
                     continue;
                 }
