@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use purista_core::id::{Id, InvalidId};
+use purista_events::batch::Receipt;
 use purista_events::position::Position;
 use purista_events::subscriptions::Failure;
 
@@ -100,6 +101,12 @@ pub(crate) fn unsigned(number: i64) -> u32 {
 pub(crate) fn history(failures: &[Failure]) -> String {
     // Times, numbers and texts have a JSON in any case.
     serde_json::to_string(failures).unwrap_or_else(|_| "[]".to_owned())
+}
+
+/// The versions of a receipt as its row holds them.
+pub(crate) fn versions(receipt: &Receipt) -> Option<String> {
+    let versions: Vec<String> = receipt.state_versions.iter().map(u64::to_string).collect();
+    (!versions.is_empty()).then(|| versions.join(","))
 }
 
 #[cfg(test)]

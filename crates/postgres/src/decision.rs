@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::codec;
 use crate::flight::Blob;
 use crate::known::{Entry, Known, Owned, key, stream};
-use crate::{place, write};
+use crate::place;
 
 /// An event with what its place in the log gives it.
 #[derive(Debug)]
@@ -199,7 +199,7 @@ impl<'g> Decided<'g> {
             recorded_at: known.now,
             position: known.head,
             events: i32::try_from(receipt.positions.len()).unwrap_or(i32::MAX),
-            state_versions: write::versions(&receipt),
+            state_versions: codec::versions(&receipt),
         });
         known.receipts.insert(batch.id.clone(), receipt.clone());
         receipt

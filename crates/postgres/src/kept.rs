@@ -18,7 +18,7 @@ use tokio_postgres::{Error, Row};
 
 use crate::error::{corrupt, read_failed};
 use crate::subscriptions::{self, Decoded};
-use crate::{codec, known};
+use crate::{codec, receipts};
 
 type Read = fn(&Row) -> Decoded<Kept>;
 
@@ -131,7 +131,7 @@ fn reply(row: &Row) -> Decoded<Kept> {
 }
 
 fn receipt(row: &Row) -> Decoded<Kept> {
-    let (_, receipt) = known::receipt(row)?.ok_or("a batch has no id")?;
+    let (_, receipt) = receipts::receipt_of(row)?.ok_or("a batch has no id")?;
     Ok(Kept::Receipt(receipt))
 }
 

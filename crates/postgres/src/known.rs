@@ -13,8 +13,8 @@ use tokio_postgres::{Error, Row};
 
 use crate::codec;
 use crate::flight::{Blob, Column};
-use crate::receipts::forgotten_before;
-use crate::rows::{Broken, IdBytes, Rows};
+use crate::receipts::{ReceiptRow, forgotten_before};
+use crate::rows::{AsRow, Broken, IdBytes, NewRow, Refusal, Rows};
 use crate::selection::{Range, Select, UpTo, Value};
 
 /// A tenant's key and a name in it.
@@ -56,6 +56,18 @@ pub(crate) struct TagSearch<'g> {
     /// Strictly beyond it.
     pub(crate) from: i64,
     pub(crate) up_to: i64,
+}
+
+impl AsRow for TagSearch<'_> {
+    fn put(&self, row: &mut NewRow<'_>) -> Result<(), Refusal> {
+        let (tenant, name, value) = &self.stream;
+        row.put(tenant)?;
+        row.put(name)?;
+        row.put(value)?;
+        row.put(&self.types)?;
+        row.put(&self.from)?;
+        row.put(&self.up_to)
+    }
 }
 
 impl<'g> Wanted<'g> {
@@ -310,52 +322,6 @@ impl About {
             Self::Receipts | Self::Condition(_) => "",
         }
     }
-}
-
-/// The receipts of these ids.
-pub(crate) const RECEIPTS: &str =
-    "SELECT id, recorded_at, position, events, state_versions FROM batches WHERE id = ANY ($1::bytea[])";
-
-/// A receipt as it is kept.
-#[derive(Debug)]
-pub(crate) struct ReceiptRow<'r> {
-    pub(crate) id: &'r [u8],
-    pub(crate) recorded_at: i64,
-    pub(crate) position: i64,
-    pub(crate) events: i32,
-    pub(crate) state_versions: Option<&'r str>,
-}
-
-impl ReceiptRow<'_> {
-    /// The receipt, and whose it is. `None` when its id is none.
-    fn receipt(&self) -> Option<(Id, Receipt)> {
-        let id = codec::id_of(self.id).ok()?;
-        let versions =
-            self.state_versions.unwrap_or_default().split(',').filter(|version| !version.is_empty());
-        // One transaction gives the positions of a batch, so they are one run.
-        let positions = self.position - i64::from(self.events) + 1..=self.position;
-        let receipt = Receipt {
-            id: id.clone(),
-            position: codec::position(self.position),
-            positions: positions.map(codec::position).collect(),
-            recorded_at: codec::timestamp(self.recorded_at),
-            state_versions: versions.map(|version| version.parse().unwrap_or(0)).collect(),
-            is_repeated: true,
-        };
-        Some((id, receipt))
-    }
-}
-
-/// The receipt of a row of [`RECEIPTS`].
-pub(crate) fn receipt(row: &Row) -> Result<Option<(Id, Receipt)>, Error> {
-    let row = ReceiptRow {
-        id: row.try_get(0)?,
-        recorded_at: row.try_get(1)?,
-        position: row.try_get(2)?,
-        events: row.try_get(3)?,
-        state_versions: row.try_get(4)?,
-    };
-    Ok(row.receipt())
 }
 
 fn blob(row: &Row, column: usize) -> Result<Blob, Error> {

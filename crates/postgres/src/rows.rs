@@ -2,21 +2,16 @@
 //!
 //! A parameter is written field by field from what the batches hold, so that nothing is copied before it is sent.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::slice;
 
 use bytes::{BufMut as _, BytesMut};
 use purista_core::id::Id;
-use purista_core::trace::TraceContext;
 use tokio_postgres::types::{Field, FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
 
 use crate::codec;
-use crate::decision::{NewReceipt, Placed};
-use crate::event::tags_text;
-use crate::known::{ReceiptRow, Stream, TagSearch};
 
-type Refusal = Box<dyn std::error::Error + Sync + Send>;
+pub(crate) type Refusal = Box<dyn std::error::Error + Sync + Send>;
 
 /// What is written as a row.
 pub(crate) trait AsRow {
@@ -31,13 +26,13 @@ pub(crate) struct NewRow<'r> {
 }
 
 impl NewRow<'_> {
-    fn put(&mut self, value: &dyn ToSql) -> Result<(), Refusal> {
+    pub(crate) fn put(&mut self, value: &dyn ToSql) -> Result<(), Refusal> {
         let field = self.fields.next().ok_or("the row type has fewer fields")?;
         self.out.put_u32(field.type_().oid());
         measured(self.out, |out| value.to_sql_checked(field.type_(), out))
     }
 
-    fn text(&mut self, text: &str) -> Result<(), Refusal> {
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Refusal> {
         self.put(&codec::text(text))
     }
 }
@@ -127,91 +122,14 @@ impl ToSql for IdBytes<'_> {
     to_sql_checked!();
 }
 
-impl AsRow for Placed<'_> {
-    fn put(&self, row: &mut NewRow<'_>) -> Result<(), Refusal> {
-        let Self { event, tenant, position, stream_version, recorded_at, .. } = self;
-        let cause = &event.cause;
-        let address = &cause.sender.address;
-        row.put(position)?;
-        row.text(&event.name)?;
-        row.put(&i64::from(event.version))?;
-        row.put(tenant)?;
-        row.put(recorded_at)?;
-        row.put(&IdBytes(&event.id))?;
-        row.put(stream_version)?;
-        row.put(&tags_text(&event.tags))?;
-        row.text(address.service())?;
-        row.text(address.version())?;
-        row.text(address.target())?;
-        row.put(&cause.sender.instance.as_ref().map(IdBytes))?;
-        row.put(&cause.principal_id.as_deref().map(codec::text))?;
-        row.put(&IdBytes(&cause.trace_id))?;
-        row.put(&cause.correlation_id.as_ref().map(IdBytes))?;
-        row.put(&cause.causation_id.as_ref().map(IdBytes))?;
-        row.put(&i16::from(cause.hops))?;
-        row.put(&&*event.body)?;
-        row.put(&cause.trace.as_deref().map(TraceContext::to_otp))
-    }
-}
-
-/// A tag of an event.
-#[derive(Debug)]
-pub(crate) struct TagRow<'g> {
-    pub(crate) tag: (&'g str, &'g str),
-    pub(crate) tenant: Cow<'g, str>,
-    pub(crate) position: i64,
-}
-
-impl AsRow for TagRow<'_> {
-    fn put(&self, row: &mut NewRow<'_>) -> Result<(), Refusal> {
-        row.text(self.tag.0)?;
-        row.text(self.tag.1)?;
-        row.put(&self.tenant)?;
-        row.put(&self.position)
-    }
-}
-
-/// A stream with the number of its events.
-impl AsRow for (Stream<'_>, i64) {
-    fn put(&self, row: &mut NewRow<'_>) -> Result<(), Refusal> {
-        let ((tenant, name, value), count) = self;
-        row.put(tenant)?;
-        row.put(name)?;
-        row.put(value)?;
-        row.put(count)
-    }
-}
-
-impl AsRow for NewReceipt<'_> {
-    fn put(&self, row: &mut NewRow<'_>) -> Result<(), Refusal> {
-        row.put(&IdBytes(self.id))?;
-        row.put(&self.recorded_at)?;
-        row.put(&self.position)?;
-        row.put(&self.events)?;
-        row.put(&self.state_versions)
-    }
-}
-
-impl AsRow for TagSearch<'_> {
-    fn put(&self, row: &mut NewRow<'_>) -> Result<(), Refusal> {
-        let (tenant, name, value) = &self.stream;
-        row.put(tenant)?;
-        row.put(name)?;
-        row.put(value)?;
-        row.put(&self.types)?;
-        row.put(&self.from)?;
-        row.put(&self.up_to)
-    }
-}
-
 /// A row that was read.
-struct FoundRow<'t, 'r> {
+pub(crate) struct FoundRow<'t, 'r> {
     fields: slice::Iter<'t, Field>,
     rest: &'r [u8],
 }
 
 impl<'t, 'r> FoundRow<'t, 'r> {
-    fn of(of_row: &'t Type, row: &'r [u8]) -> Result<Self, Refusal> {
+    pub(crate) fn of(of_row: &'t Type, row: &'r [u8]) -> Result<Self, Refusal> {
         let Kind::Composite(fields) = of_row.kind() else { return Err("no row".into()) };
         let mut found = Self { fields: fields.iter(), rest: row };
         if usize::try_from(found.number()?)? == fields.len() { Ok(found) } else { Err("another row".into()) }
@@ -223,7 +141,7 @@ impl<'t, 'r> FoundRow<'t, 'r> {
         Ok(i32::from_be_bytes(*number))
     }
 
-    fn take<T: FromSql<'r>>(&mut self) -> Result<T, Refusal> {
+    pub(crate) fn take<T: FromSql<'r>>(&mut self) -> Result<T, Refusal> {
         let field = self.fields.next().ok_or("the row type has fewer fields")?;
         // The number of its type, which is that of the field.
         self.number()?;
@@ -247,23 +165,6 @@ impl<'r> FromSql<'r> for Broken {
     fn from_sql(of_type: &Type, row: &'r [u8]) -> Result<Self, Refusal> {
         let mut row = FoundRow::of(of_type, row)?;
         Ok(Self { number: row.take()?, name: row.take()?, position: row.take()? })
-    }
-
-    fn accepts(of_type: &Type) -> bool {
-        matches!(of_type.kind(), Kind::Composite(_))
-    }
-}
-
-impl<'r> FromSql<'r> for ReceiptRow<'r> {
-    fn from_sql(of_type: &Type, row: &'r [u8]) -> Result<Self, Refusal> {
-        let mut row = FoundRow::of(of_type, row)?;
-        Ok(Self {
-            id: row.take()?,
-            recorded_at: row.take()?,
-            position: row.take()?,
-            events: row.take()?,
-            state_versions: row.take()?,
-        })
     }
 
     fn accepts(of_type: &Type) -> bool {

@@ -1,15 +1,18 @@
 //! What a group writes, as statements: one a table, however many batches there are.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use purista_events::batch::{Receipt, StoredReply};
+use purista_core::trace::TraceContext;
+use purista_events::batch::StoredReply;
 use purista_events::subscriptions::{DeadLetter, DeadLetterSource, Parked};
 
 use crate::codec;
-use crate::decision::{Decided, Placed};
+use crate::decision::{Decided, NewReceipt, Placed};
+use crate::event::tags_text;
 use crate::flight::{Blob, Column};
 use crate::known::{About, Known, Stream};
-use crate::rows::{IdBytes, Rows, TagRow};
+use crate::rows::{AsRow, IdBytes, NewRow, Refusal, Rows};
 
 /// A statement that is prepared once a connection, with its columns.
 pub(crate) type Writing<'g> = (&'static str, Vec<Column<'g>>);
@@ -131,12 +134,6 @@ fn tags<'g>(placed: &Placed<'g>) -> impl Iterator<Item = TagRow<'g>> {
         move |(index, tag): &(usize, (&str, &str))| !event.tags.iter().take(*index).any(|it| it == *tag);
     let tags = event.tags.iter().enumerate().filter(is_first);
     tags.map(move |(_, tag)| TagRow { tag, tenant: tenant.clone(), position })
-}
-
-/// The versions of a receipt as its row holds them.
-pub(crate) fn versions(receipt: &Receipt) -> Option<String> {
-    let versions: Vec<String> = receipt.state_versions.iter().map(u64::to_string).collect();
-    (!versions.is_empty()).then(|| versions.join(","))
 }
 
 fn state<'g>(decided: &Decided<'_>, known: &Known<'_>) -> Vec<Column<'g>> {
@@ -285,4 +282,69 @@ pub(crate) fn letters<'g>(letters: &[&DeadLetter]) -> Vec<Column<'g>> {
         column(each().map(|letter| Blob::from(codec::id(&letter.trace_id)))),
         column(each().map(|letter| codec::history(&letter.history))),
     ]
+}
+
+impl AsRow for Placed<'_> {
+    fn put(&self, row: &mut NewRow<'_>) -> Result<(), Refusal> {
+        let Self { event, tenant, position, stream_version, recorded_at, .. } = self;
+        let cause = &event.cause;
+        let address = &cause.sender.address;
+        row.put(position)?;
+        row.text(&event.name)?;
+        row.put(&i64::from(event.version))?;
+        row.put(tenant)?;
+        row.put(recorded_at)?;
+        row.put(&IdBytes(&event.id))?;
+        row.put(stream_version)?;
+        row.put(&tags_text(&event.tags))?;
+        row.text(address.service())?;
+        row.text(address.version())?;
+        row.text(address.target())?;
+        row.put(&cause.sender.instance.as_ref().map(IdBytes))?;
+        row.put(&cause.principal_id.as_deref().map(codec::text))?;
+        row.put(&IdBytes(&cause.trace_id))?;
+        row.put(&cause.correlation_id.as_ref().map(IdBytes))?;
+        row.put(&cause.causation_id.as_ref().map(IdBytes))?;
+        row.put(&i16::from(cause.hops))?;
+        row.put(&&*event.body)?;
+        row.put(&cause.trace.as_deref().map(TraceContext::to_otp))
+    }
+}
+
+/// A tag of an event.
+#[derive(Debug)]
+pub(crate) struct TagRow<'g> {
+    pub(crate) tag: (&'g str, &'g str),
+    pub(crate) tenant: Cow<'g, str>,
+    pub(crate) position: i64,
+}
+
+impl AsRow for TagRow<'_> {
+    fn put(&self, row: &mut NewRow<'_>) -> Result<(), Refusal> {
+        row.text(self.tag.0)?;
+        row.text(self.tag.1)?;
+        row.put(&self.tenant)?;
+        row.put(&self.position)
+    }
+}
+
+/// A stream with the number of its events.
+impl AsRow for (Stream<'_>, i64) {
+    fn put(&self, row: &mut NewRow<'_>) -> Result<(), Refusal> {
+        let ((tenant, name, value), count) = self;
+        row.put(tenant)?;
+        row.put(name)?;
+        row.put(value)?;
+        row.put(count)
+    }
+}
+
+impl AsRow for NewReceipt<'_> {
+    fn put(&self, row: &mut NewRow<'_>) -> Result<(), Refusal> {
+        row.put(&IdBytes(self.id))?;
+        row.put(&self.recorded_at)?;
+        row.put(&self.position)?;
+        row.put(&self.events)?;
+        row.put(&self.state_versions)
+    }
 }

@@ -115,7 +115,7 @@ fn receipts(rows: &[Kept]) -> Vec<Column<'static>> {
         column(found.iter().map(|receipt| codec::nanoseconds(receipt.recorded_at))),
         column(found.iter().map(|receipt| codec::signed(receipt.position.number()))),
         column(found.iter().map(|receipt| i32::try_from(receipt.positions.len()).unwrap_or(i32::MAX))),
-        column(found.iter().map(|receipt| write::versions(receipt))),
+        column(found.iter().map(|receipt| codec::versions(receipt))),
     ]
 }
 
