@@ -15,7 +15,6 @@ use purista_core::pump::{Pulled, Settle};
 use purista_core::refusal;
 use purista_core::status::Status;
 use tokio::time::Instant;
-use tracing::field;
 
 use crate::address::retry_delay;
 use crate::history;
@@ -67,8 +66,9 @@ pub(crate) async fn read(
     }
     match wire::decode(&parcel.body, &parcel.properties, &shared.link.clock) {
         Ok(message) if subscription.filter.matches(&message) => {
+            let command = subscription.answers.then(|| Box::new(message.clone()));
             let delivery = Delivery { message: message.into(), attempt };
-            let settle = Settlement { shared: Arc::clone(shared), parcel };
+            let settle = Settlement { shared: Arc::clone(shared), parcel, command };
             Some(Pulled { delivery, settle })
         }
         Ok(message) => {
@@ -206,66 +206,60 @@ fn too_slow() -> BridgeError {
 /// Tells the broker, and the caller of a command.
 pub(crate) struct Settlement {
     shared: Arc<Shared>,
-    /// As it came: a command is read once more only if its caller has to be told that there is no answer.
     parcel: Parcel,
+    /// The command, when it is one.
+    command: Option<Box<Message>>,
 }
 
 impl Settle for Settlement {
     async fn settle(self, outcome: Outcome) {
         let (shared, parcel) = (&self.shared, &self.parcel);
-        match (shared.subscription.answers, outcome) {
-            (true, Outcome::Reply(reply)) => self.reply(&reply).await,
+        match (&self.command, outcome) {
+            (Some(command), Outcome::Reply(reply)) => self.reply(command, &reply).await,
             (_, Outcome::Retry { after }) => self.come_back(after).await,
-            (false, Outcome::DeadLetter { reason }) => {
+            (None, Outcome::DeadLetter { reason }) => {
                 tracing::error!(
                     subscription = %shared.subscription, reason, attempt = parcel.attempt,
                     queue = %shared.topology.dead_letters, "a message is a dead letter"
                 );
                 shared.keep_dead(parcel, &reason).await;
             }
-            (true, outcome) => {
+            (Some(command), outcome) => {
                 if let Outcome::DeadLetter { reason } = outcome {
-                    let trace_id = self.message().map(|command| field::display(command.trace_id));
-                    tracing::error!(subscription = %shared.subscription, reason, trace_id, "a command failed");
+                    tracing::error!(subscription = %shared.subscription, reason, trace_id = %command.trace_id, "a command failed");
                 }
-                self.fail().await;
+                self.fail(command).await;
             }
             // The pump tells a pause as a retry.
-            (false, _) => parcel.acknowledge().await,
+            (None, _) => parcel.acknowledge().await,
         }
         shared.settled().await;
     }
 }
 
 impl Settlement {
-    async fn reply(&self, reply: &Message) {
+    async fn reply(&self, command: &Message, reply: &Message) {
         if let Err(error) = self.shared.answer(&self.parcel, reply).await {
             tracing::error!(
                 subscription = %self.shared.subscription, trace_id = %reply.trace_id,
                 error = &error as &dyn std::error::Error, "a reply may be lost"
             );
             if !error.may_have_happened() {
-                self.fail().await;
+                self.fail(command).await;
             }
         }
     }
 
-    /// What it is about, once more.
-    fn message(&self) -> Option<Message> {
-        wire::decode(&self.parcel.body, &self.parcel.properties, &self.shared.link.clock).ok()
-    }
-
     /// Tells the caller of a command that there is no answer.
-    async fn fail(&self) {
-        let Some(command) = self.message() else { return };
+    async fn fail(&self, command: &Message) {
         let server = self.shared.link.party(&self.shared.subscription.address);
-        let failure = refusal::unanswered(&command, &server, &self.shared.link.clock);
+        let failure = refusal::unanswered(command, &server, &self.shared.link.clock);
         self.shared.answer_logged(&self.parcel, &failure).await;
     }
 
     /// Comes back after a time. Of a durable subscription the broker keeps it until then, of any other this process does.
     async fn come_back(&self, after: Duration) {
-        let (shared, parcel, answers) = (&self.shared, &self.parcel, self.shared.subscription.answers);
+        let (shared, parcel) = (&self.shared, &self.parcel);
         if !shared.subscription.durable {
             let is_back = tokio::select! {
                 biased;
@@ -273,22 +267,21 @@ impl Settlement {
                 () = tokio::time::sleep(after) => true,
             };
             if !is_back {
-                if answers {
-                    self.fail().await;
-                } else {
-                    parcel.give_back().await;
+                match &self.command {
+                    Some(command) => self.fail(command).await,
+                    None => parcel.give_back().await,
                 }
                 shared.given_up.notify_one();
                 return;
             }
         }
-        if !parcel.acker.usable() && !answers {
+        if !parcel.acker.usable() && self.command.is_none() {
             // Its channel is gone, and with it the message came back to its queue.
             return;
         }
         let is_put_back = shared.put_back(parcel, after).await;
-        if answers && !is_put_back {
-            self.fail().await;
+        if let (false, Some(command)) = (is_put_back, &self.command) {
+            self.fail(command).await;
         }
         if shared.draining.is_cancelled() {
             shared.given_up.notify_one();

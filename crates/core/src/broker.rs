@@ -19,18 +19,31 @@ pub fn reconnect_delay(attempt: u32, fraction: f64) -> Duration {
     delay.div_f64(2.0) + delay.div_f64(2.0).mul_f64(fraction.clamp(0.0, 1.0))
 }
 
-/// How long a connection has to live so that its loss is a new one, and not one more failure of the attempt that made it.
+/// How long a connection has to live so that its loss is a new one, and not one more failure of the attempt that made it,
+/// unless the adapter says otherwise.
 pub const GOOD_AFTER: Duration = Duration::from_secs(1);
 
-/// The attempts to connect since there was a connection that lived, for [`GOOD_AFTER`] at least. A broker that takes
-/// connections and cuts them at once is so asked as seldom as one that takes none.
-#[derive(Debug, Default)]
+/// The attempts to connect since there was a connection that lived. A broker that takes connections and cuts them at once is so
+/// asked as seldom as one that takes none.
+#[derive(Debug)]
 pub struct Attempts {
     made: u32,
     up_since: Option<Instant>,
+    good_after: Duration,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self::good_after(GOOD_AFTER)
+    }
 }
 
 impl Attempts {
+    /// None so far; a connection is a good one that has lived so long.
+    pub const fn good_after(good_after: Duration) -> Self {
+        Self { made: 0, up_since: None, good_after }
+    }
+
     /// There is a connection.
     pub fn connected(&mut self) {
         self.up_since = Some(Instant::now());
@@ -38,7 +51,7 @@ impl Attempts {
 
     /// How long to wait before the next attempt, by [`reconnect_delay`].
     pub fn next_delay(&mut self, fraction: f64) -> Duration {
-        if self.up_since.take().is_some_and(|since| since.elapsed() >= GOOD_AFTER) {
+        if self.up_since.take().is_some_and(|since| since.elapsed() >= self.good_after) {
             self.made = 0;
         }
         let delay = reconnect_delay(self.made, fraction);

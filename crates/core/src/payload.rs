@@ -194,7 +194,6 @@ impl Payload {
     }
 }
 
-/// What a peer means who has nothing to say: PURISTA leaves the key out, also where a type without a required field waits.
 /// Appends what is one JSON value, without the blanks around it.
 pub(crate) fn append(bytes: &[u8], json: &mut Vec<u8>) -> Result<(), ContractError> {
     let raw: &RawValue = serde_json::from_slice(bytes)?;
@@ -202,6 +201,7 @@ pub(crate) fn append(bytes: &[u8], json: &mut Vec<u8>) -> Result<(), ContractErr
     Ok(())
 }
 
+/// What a peer means who has nothing to say: PURISTA leaves the key out, also where a type without a required field waits.
 #[cold]
 fn absent<T: Contract>() -> Result<T, ContractError> {
     T::decode(b"null").or_else(|_| T::decode(b"{}"))

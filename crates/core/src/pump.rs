@@ -147,12 +147,14 @@ async fn run<S, K>(
             let Poll::Ready(pulled) = futures_util::poll!(source.next()) else { break };
             burst += 1;
             match pulled {
-                Some(pulled) => match taken(pulled, &*consumer, &control).await {
-                    Taken::Done => {}
-                    // It may have asked for a pause.
-                    Taken::Told => may_burst = !*paused.borrow(),
-                    Taken::UnderWay(rest) => running.push(rest),
-                },
+                Some(pulled) => {
+                    let taken = taken(pulled, &*consumer, &control).await;
+                    // What was not done at once, or had to be told, may have asked for a pause.
+                    may_burst = matches!(taken, Taken::Done) || !*paused.borrow();
+                    if let Taken::UnderWay(rest) = taken {
+                        running.push(rest);
+                    }
+                }
                 None => has_ended = true,
             }
         }

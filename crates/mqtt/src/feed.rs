@@ -15,7 +15,6 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::field;
 
 use crate::hub::{Hub, Inlet};
 use crate::in_hand::{InHand, Key, Known};
@@ -59,10 +58,10 @@ struct Shared {
     returned: mpsc::Sender<Arrived>,
 }
 
-/// What is to be consumed, as it came: it is read once more only if it comes back, or if somebody must be told what became
-/// of it. That is rare, and a copy of what was read would be made for every message.
+/// A message that is to be consumed. It is kept as it was read: what its sender left out was made up then, and is the same at
+/// each attempt.
 struct Arrived {
-    arrival: Arrival,
+    message: Message,
     /// What the broker is told of in the end, of a durable subscription.
     key: Option<Key>,
     attempt: u32,
@@ -175,28 +174,24 @@ impl Source {
         loop {
             let arrival = tokio::select! {
                 biased;
-                Some(again) = self.returning.recv() => {
-                    // It was read before.
-                    let Some(message) = self.shared.message(&again.arrival) else { continue };
-                    return Some(self.pulled(again, message));
-                }
+                Some(again) = self.returning.recv() => return Some(self.pulled(again)),
                 arrival = self.shared.queue.next() => arrival?,
             };
-            if let Some((message, key)) = self.shared.read(&arrival).await {
-                return Some(self.pulled(Arrived { arrival, key, attempt: 1 }, message));
+            if let Some(arrived) = self.shared.read(&arrival).await {
+                return Some(self.pulled(arrived));
             }
         }
     }
 
-    fn pulled(&self, arrived: Arrived, message: Message) -> Pulled<Settlement> {
-        let delivery = Delivery { message: message.into(), attempt: arrived.attempt };
+    fn pulled(&self, arrived: Arrived) -> Pulled<Settlement> {
+        let delivery = Delivery { message: arrived.message.clone().into(), attempt: arrived.attempt };
         Pulled { delivery, settle: Settlement { shared: Arc::clone(&self.shared), arrived } }
     }
 }
 
 impl Shared {
     /// Reads what arrived; `None` when it is not for this subscription, or no message at all.
-    async fn read(&self, arrival: &Arrival) -> Option<(Message, Option<Key>)> {
+    async fn read(&self, arrival: &Arrival) -> Option<Arrived> {
         match wire::decode(&arrival.raw, &self.link.clock) {
             Ok(message) if self.is_wanted(&message) => self.taken(message, arrival).await,
             Ok(message) => {
@@ -232,22 +227,19 @@ impl Shared {
         filter.matches(message) && (filter.event_names.is_empty() || message.routed_event().is_some())
     }
 
-    async fn taken(&self, message: Message, arrival: &Arrival) -> Option<(Message, Option<Key>)> {
-        let Origin::Own(_, in_hand) = &self.origin else { return Some((message, None)) };
+    async fn taken(&self, message: Message, arrival: &Arrival) -> Option<Arrived> {
+        let Origin::Own(_, in_hand) = &self.origin else {
+            return Some(Arrived { message, key: None, attempt: 1 });
+        };
         let key = Key::of(arrival, &message.id);
         match in_hand.take(&key, arrival) {
-            Known::New => Some((message, Some(key))),
+            Known::New => Some(Arrived { message, key: Some(key), attempt: 1 }),
             Known::InHand => None,
             Known::Done => {
                 self.acknowledge(arrival).await;
                 None
             }
         }
-    }
-
-    /// What arrived, once more.
-    fn message(&self, arrival: &Arrival) -> Option<Message> {
-        wire::decode(&arrival.raw, &self.link.clock).ok()
     }
 
     /// Tells the broker of a durable subscription's message; of others it has been told.
@@ -327,9 +319,9 @@ impl Settlement {
     /// Tells the caller of a command that there is no answer.
     async fn fail(&self) {
         let shared = &self.shared;
-        if let (true, Some(message)) = (shared.subscription.answers, shared.message(&self.arrived.arrival)) {
+        if shared.subscription.answers {
             let server = shared.link.party(&shared.subscription.address);
-            let failure = refusal::unanswered(&message, &server, &shared.link.clock);
+            let failure = refusal::unanswered(&self.arrived.message, &server, &shared.link.clock);
             shared.answer_logged(&failure).await;
         }
     }
@@ -372,12 +364,11 @@ impl Settlement {
     }
 
     fn lost(&self, reason: &str) {
-        let message = self.shared.message(&self.arrived.arrival);
-        let (id, trace) = message.as_ref().map(|message| (&message.id, &message.trace_id)).unzip();
+        let message = &self.arrived.message;
         let dropped = self.shared.link.count_dropped();
         tracing::error!(
-            subscription = %self.shared.subscription, reason, message_id = id.map(field::display),
-            trace_id = trace.map(field::display), attempt = self.arrived.attempt, dropped,
+            subscription = %self.shared.subscription, reason, message_id = %message.id, trace_id = %message.trace_id,
+            attempt = self.arrived.attempt, dropped,
             "a message is lost: MQTT keeps no dead letters, a store does"
         );
     }

@@ -26,6 +26,10 @@ use crate::link::{Link, rejected};
 /// How long the farewell may take: the last acknowledgements, and the word that the connection ends on purpose.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a connection has to live to be a good one. Two processes of one client id take the session from one another; they
+/// are to do so ever more seldom.
+const GOOD_AFTER: Duration = Duration::from_secs(10);
+
 /// What a session is for.
 pub(crate) trait Role: Send + Sync + 'static {
     /// Subscribes over a fresh connection, before anybody else uses it. `is_resumed` says that the broker knew the session.
@@ -142,7 +146,7 @@ impl Session {
 
     async fn keep(self: Arc<Self>, first: Dialled, role: Arc<dyn Role>) {
         let _ended = self.ended.clone().drop_guard();
-        let (mut dialled, mut number, mut attempts) = (Some(first), 0_u64, Attempts::default());
+        let (mut dialled, mut number, mut attempts) = (Some(first), 0_u64, Attempts::good_after(GOOD_AFTER));
         while !self.stop.is_cancelled() {
             let Some(next) = dialled.take() else {
                 dialled = self.again(&mut attempts).await;
@@ -160,7 +164,7 @@ impl Session {
                 self.link.standing.lost();
             }
             if ended == Ended::OnPurpose {
-                attempts = Attempts::default();
+                attempts = Attempts::good_after(GOOD_AFTER);
                 continue;
             }
             tracing::warn!(

@@ -18,7 +18,6 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
-use tracing::field;
 
 use crate::jetstream::Streams;
 use crate::link::{Link, encode};
@@ -57,10 +56,11 @@ struct Shared {
     returned: mpsc::Sender<Arrived>,
 }
 
-/// What arrived, as it came: it is read once more only if it comes back, or if somebody must be told what became of it. That
-/// is rare, and a copy of what was read would be made for every message.
+/// A message that is to be consumed. It is kept as it was read: what its sender left out was made up then, and is the same at
+/// each attempt.
 struct Arrived {
-    raw: async_nats::Message,
+    message: Message,
+    reply_to: Option<Subject>,
     attempt: u32,
 }
 
@@ -189,22 +189,22 @@ impl Source {
 
     async fn next(&mut self) -> Option<Pulled<Settlement>> {
         loop {
-            let arrived = tokio::select! {
+            let raw = tokio::select! {
                 biased;
-                Some(again) = self.returning.recv() => again,
+                Some(again) = self.returning.recv() => return Some(self.pulled(again)),
                 () = &mut self.draining, if !self.is_draining => {
                     self.is_draining = true;
                     self.unsubscribe().await;
                     continue;
                 }
-                raw = self.subscribers.next() => Arrived { raw: raw?, attempt: 1 },
+                raw = self.subscribers.next() => raw,
                 // Without a connection the client does not see the end of a subscription.
                 () = self.shared.link.watch.lost(), if self.is_draining => {
-                    Arrived { raw: self.subscribers.next().now_or_never().flatten()?, attempt: 1 }
+                    self.subscribers.next().now_or_never().flatten()
                 }
             };
-            if let Some(message) = self.shared.read(&arrived.raw).await {
-                return Some(self.pulled(arrived, message));
+            if let Some(arrived) = self.shared.read(raw?).await {
+                return Some(self.pulled(arrived));
             }
         }
     }
@@ -224,17 +224,19 @@ impl Source {
         }
     }
 
-    fn pulled(&self, arrived: Arrived, message: Message) -> Pulled<Settlement> {
-        let delivery = Delivery { message: message.into(), attempt: arrived.attempt };
+    fn pulled(&self, arrived: Arrived) -> Pulled<Settlement> {
+        let delivery = Delivery { message: arrived.message.clone().into(), attempt: arrived.attempt };
         Pulled { delivery, settle: Settlement { shared: Arc::clone(&self.shared), arrived } }
     }
 }
 
 impl Shared {
     /// Reads what arrived; `None` when it is not for this subscription, or no message at all.
-    async fn read(&self, raw: &async_nats::Message) -> Option<Message> {
-        match wire::decode_asked(raw, &self.link.clock) {
-            Ok(message) if self.subscription.filter.matches(&message) => Some(message),
+    async fn read(&self, raw: async_nats::Message) -> Option<Arrived> {
+        match wire::decode_asked(&raw, &self.link.clock) {
+            Ok(message) if self.subscription.filter.matches(&message) => {
+                Some(Arrived { message, reply_to: raw.reply, attempt: 1 })
+            }
             Ok(message) => {
                 tracing::debug!(subscription = %self.subscription, message_id = %message.id, "only its subject matched");
                 None
@@ -310,7 +312,7 @@ impl Settlement {
             self.log(reply, &error, "the event of a reply is not kept; the caller is told of a failure");
             return self.fail().await;
         }
-        if let Some(inbox) = &self.arrived.raw.reply
+        if let Some(inbox) = &self.arrived.reply_to
             && let Err(error) = shared.answer(inbox, reply).await
         {
             self.log(reply, &error, "a reply cannot be sent; its caller is told of a failure");
@@ -334,18 +336,11 @@ impl Settlement {
     /// Tells the caller of a command that there is no answer.
     async fn fail(&self) {
         let shared = &self.shared;
-        if let (true, Some(inbox), Some(message)) =
-            (shared.subscription.answers, &self.arrived.raw.reply, self.message())
-        {
+        if let (true, Some(inbox)) = (shared.subscription.answers, &self.arrived.reply_to) {
             let server = shared.link.party(&shared.subscription.address);
-            let failure = refusal::unanswered(&message, &server, &shared.link.clock);
+            let failure = refusal::unanswered(&self.arrived.message, &server, &shared.link.clock);
             shared.answer_logged(inbox, &failure).await;
         }
-    }
-
-    /// What it is about, once more.
-    fn message(&self) -> Option<Message> {
-        wire::decode_asked(&self.arrived.raw, &self.shared.link.clock).ok()
     }
 
     /// Comes back after a time, in this process: core NATS keeps nothing for later.
@@ -374,11 +369,10 @@ impl Settlement {
     }
 
     fn lost(&self, reason: &str) {
-        let message = self.message();
-        let (id, trace) = message.as_ref().map(|message| (&message.id, &message.trace_id)).unzip();
+        let message = &self.arrived.message;
         tracing::error!(
-            subscription = %self.shared.subscription, reason, message_id = id.map(field::display),
-            trace_id = trace.map(field::display), attempt = self.arrived.attempt, "a message is lost: NATS without a stream keeps no dead letters, a store does"
+            subscription = %self.shared.subscription, reason, message_id = %message.id, trace_id = %message.trace_id,
+            attempt = self.arrived.attempt, "a message is lost: NATS without a stream keeps no dead letters, a store does"
         );
     }
 }
