@@ -23,8 +23,9 @@ use crate::queue::{Arrival, Queue};
 use crate::session::Session;
 use crate::wire;
 
-/// How long a reply is tried for: its caller waits no longer for much.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a reply is tried for: as long as a lost connection takes to come back, and no longer, since who closes a bridge waits
+/// for the replies under way.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// Where the messages of a subscription come from.
 pub(crate) enum Origin {
