@@ -1,9 +1,10 @@
 //! Reading events: pages, views, and what can be followed. What has to be of one moment is one statement.
 
 use std::pin::pin;
+use std::sync::LazyLock;
 
 use deadpool_postgres::Client;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryFutureExt as _};
 use jiff::Timestamp;
 use purista_events::form::{Counted, Form};
 use purista_events::position::{Position, ReadToken};
@@ -15,6 +16,7 @@ use tokio_postgres::{Row, RowStream};
 
 use crate::error::{corrupt, read_failed};
 use crate::event::{self, COLUMNS};
+use crate::horizon::HORIZON;
 use crate::place::Moment;
 use crate::selection::{Range, Select, UpTo, limit};
 use crate::{codec, forms};
@@ -103,30 +105,51 @@ pub(crate) async fn rest(
     Ok(last.filter(|last| *last <= token.position() || !events.is_empty()).map(|last| (events, last)))
 }
 
-/// The next page of what is followed. `head` is a position up to which the log could be followed before it was asked for. Where
-/// that leads on, the page ends there at the latest.
-pub(crate) async fn follow(
+/// The last event that can no longer be overtaken.
+static END: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT coalesce(max(position), 0) FROM events WHERE position < {HORIZON}"));
+
+/// The next page of what is followed, up to a position where the log could be followed before it was asked for.
+pub(crate) async fn follow_to(
     client: &Client,
     query: &Query,
     from: Position,
     events_max: usize,
     head: Position,
 ) -> Result<FollowPage, StoreError> {
-    let up_to = if head > from { UpTo::Position(codec::signed(head.number())) } else { UpTo::Horizon };
+    let up_to = UpTo::Position(codec::signed(head.number()));
     let select = Select::events(query, Range::between(from, up_to, events_max), COLUMNS);
-    let events = selected(client, &select, "read of what follows").await?;
-    // The moment of the rows is later than that of the head, so that they are all that is selected up to there.
-    Ok(match events.last() {
+    let events = selected(client, &select, FOLLOW).await?;
+    Ok(followed(events, from, events_max, head))
+}
+
+/// The next page of what is followed, as far as the server says that it can be followed.
+pub(crate) async fn follow(
+    client: &Client,
+    query: &Query,
+    from: Position,
+    events_max: usize,
+) -> Result<FollowPage, StoreError> {
+    let select = Select::events(query, Range::followed(from, events_max), COLUMNS);
+    let end = client.prepare_cached(&END).await.map_err(read_failed(FOLLOW))?;
+    // Both are on their way at once, and the end is asked for first.
+    let end = client.query_one(&end, &[]).map_err(read_failed(FOLLOW));
+    let (end, events) = futures_util::try_join!(end, selected(client, &select, FOLLOW))?;
+    let head = codec::position(end.try_get(0).map_err(read_failed(FOLLOW))?);
+    Ok(followed(events, from, events_max, head))
+}
+
+const FOLLOW: &str = "read of what follows";
+
+/// What was selected at a moment that is later than that of the head, so that it is all that there is up to there.
+fn followed(events: Vec<Recorded>, from: Position, events_max: usize, head: Position) -> FollowPage {
+    let looked_up_to = match events.last() {
         // The page is full: what comes after its last event was not looked at.
-        Some(last) if events.len() == events_max => {
-            FollowPage { looked_up_to: last.position, events, is_caught_up: false }
-        }
-        None if events_max == 0 => FollowPage { events, looked_up_to: from, is_caught_up: from >= head },
-        last => {
-            let looked_up_to = from.max(head).max(last.map_or(from, |last| last.position));
-            FollowPage { events, looked_up_to, is_caught_up: true }
-        }
-    })
+        Some(last) if events.len() == events_max => last.position,
+        None if events_max == 0 => from,
+        last => from.max(head).max(last.map_or(from, |last| last.position)),
+    };
+    FollowPage { events, looked_up_to, is_caught_up: looked_up_to >= head }
 }
 
 /// How many events are selected after the first position and up to the second, looked for up to a bound.

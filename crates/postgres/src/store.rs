@@ -36,7 +36,7 @@ use crate::leases::Leases;
 use crate::opening::{OpenSchema, Opening};
 use crate::queue::{Job, Queue, units};
 use crate::shared::Shared;
-use crate::tail::{self, Tail};
+use crate::tail::{self, Known, Tail};
 use crate::{ahead, fetch, horizon, receipts, snapshot, state, subscriptions, upkeep};
 
 pub use crate::queue::QUEUE_MAX;
@@ -199,34 +199,56 @@ impl Handle {
         if let Some(page) = self.ahead.page(query, from, limit).await {
             return Ok(page);
         }
-        let head = *self.shared.head.borrow();
-        if head <= from || limit == 0 {
-            // More than is known here: another process may have written it.
-            return self.read_page(query, from, limit, head).await;
+        let head = self.head();
+        // Another process may have written more than is known here. And who asks for one event asks how far the log can be
+        // followed.
+        if head <= from || limit <= 1 {
+            return self.read_page(query, from, limit, None).await;
         }
-        let place = Place { query: query.clone(), from, limit };
-        let slot = self.tail.slot(&place, head);
-        let mut kept = slot.lock().await;
-        if let Some(page) = &*kept {
-            return Ok(page.clone());
-        }
-        let page = self.read_page(query, from, limit, head).await?;
-        if tail::is_kept(&page, limit) {
-            *kept = Some(page.clone());
-        }
+        let mut page = self.page_up_to(query, from, limit, head).await?;
+        page.is_caught_up &= page.looked_up_to >= self.head();
         Ok(page)
     }
 
-    /// Reads the next page; when it is full, those behind it too.
-    async fn read_page(
+    /// The last position that the watch knows the log can be followed up to.
+    fn head(&self) -> Position {
+        *self.shared.head.borrow()
+    }
+
+    async fn page_up_to(
         &self,
         query: &Query,
         from: Position,
         limit: usize,
         head: Position,
     ) -> Result<FollowPage, StoreError> {
+        let slot = self.tail.slot(&Place { query: query.clone(), from, limit }, head);
+        let mut known = slot.lock().await;
+        match &*known {
+            Known::Kept(page) => return Ok(page.clone()),
+            Known::Apart => drop(known),
+            Known::Unread => {
+                let page = self.read_page(query, from, limit, Some(head)).await;
+                *known = tail::known(&page, limit);
+                return page;
+            }
+        }
+        self.read_page(query, from, limit, Some(head)).await
+    }
+
+    /// Reads the next page, up to a position or as far as the server says; when it is full, those behind it too.
+    async fn read_page(
+        &self,
+        query: &Query,
+        from: Position,
+        limit: usize,
+        up_to: Option<Position>,
+    ) -> Result<FollowPage, StoreError> {
         let client = self.client("read of what follows").await?;
-        let page = fetch::follow(&client, query, from, limit, head).await?;
+        let page = match up_to {
+            Some(head) => fetch::follow_to(&client, query, from, limit, head).await?,
+            None => fetch::follow(&client, query, from, limit).await?,
+        };
         if limit > 0 && page.events.len() == limit {
             let place = Place { query: query.clone(), from: page.looked_up_to, limit };
             if let Some(pages) = self.ahead.reader(place.clone()) {
@@ -259,7 +281,7 @@ impl Drop for Handle {
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = *self.handle.shared.head.borrow();
+        let head = self.handle.head();
         let Handle { origin, server, .. } = &*self.handle;
         f.debug_struct("PostgresStore")
             .field("origin", origin)

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use purista_events::position::Position;
-use purista_events::store::FollowPage;
+use purista_events::store::{FollowPage, StoreError};
 
 use crate::ahead::Place;
 
@@ -16,8 +16,21 @@ const PAGES_MAX: usize = 4;
 /// How many bytes the bodies of a page may have that is kept.
 const PAGE_BYTES_MAX: usize = 256 << 10;
 
-/// A page, from when it was read; whoever reads it holds the lock.
-pub(crate) type Slot = Arc<tokio::sync::Mutex<Option<FollowPage>>>;
+/// Whoever reads the page holds the lock.
+pub(crate) type Slot = Arc<tokio::sync::Mutex<Known>>;
+
+/// What is known of a page.
+#[derive(Debug, Default)]
+pub(crate) enum Known {
+    /// Nobody has read it.
+    #[default]
+    Unread,
+    /// All have it of him who read it.
+    Kept(FollowPage),
+    /// It was read, and each reads it for himself, none waiting for another: it is too long, or full, or reading it failed. A
+    /// full one is followed by what is read ahead, for whoever reads it.
+    Apart,
+}
 
 /// The pages that were asked for last.
 #[derive(Debug, Default)]
@@ -42,8 +55,14 @@ impl Tail {
     }
 }
 
-/// Whether a page is kept for others: a full one is followed by what is read ahead, for whoever reads it.
-pub(crate) fn is_kept(page: &FollowPage, limit: usize) -> bool {
-    let bytes: usize = page.events.iter().map(|event| event.body.len()).sum();
-    page.events.len() < limit && bytes <= PAGE_BYTES_MAX
+/// What others are told of a page that was read.
+pub(crate) fn known(read: &Result<FollowPage, StoreError>, limit: usize) -> Known {
+    match read {
+        Ok(page) if page.events.len() < limit && bytes(page) <= PAGE_BYTES_MAX => Known::Kept(page.clone()),
+        _ => Known::Apart,
+    }
+}
+
+fn bytes(page: &FollowPage) -> usize {
+    page.events.iter().map(|event| event.body.len()).sum()
 }
