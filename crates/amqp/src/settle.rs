@@ -17,6 +17,7 @@ use purista_core::status::Status;
 use tokio::time::Instant;
 
 use crate::address::retry_delay;
+use crate::address::short;
 use crate::history;
 use crate::link::Destination;
 use crate::shared::Shared;
@@ -25,6 +26,8 @@ use crate::wire;
 /// How long a message that has to be sent may take: its caller waits no longer for much, and what is not acknowledged comes
 /// again.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a reply waits for the broker's word: a caller waits no longer for much, and a bridge that closes waits for it.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long the client may take to write what becomes of a message. When a connection ends it does not end everything that waits
 /// for it: then the broker hands the message over again. What is queued is written also when nobody waits any more.
 const TELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,7 +53,7 @@ pub(crate) async fn read(
     let body = Bytes::from(std::mem::take(&mut raw.data));
     let (properties, subscription) = (raw.properties, &shared.subscription);
     let attempt = history::attempt(&properties);
-    let parcel = Parcel { body, properties, acker: raw.acker, queue, attempt };
+    let mut parcel = Parcel { body, properties, acker: raw.acker, queue, attempt };
     if subscription.answers {
         // Before it runs: a command is done at most once.
         parcel.acknowledge().await;
@@ -66,6 +69,7 @@ pub(crate) async fn read(
     }
     match wire::decode(&parcel.body, &parcel.properties, &shared.link.clock) {
         Ok(message) if subscription.filter.matches(&message) => {
+            parcel.name(&message);
             let command = subscription.answers.then(|| Box::new(message.clone()));
             let delivery = Delivery { message: message.into(), attempt };
             let settle = Settlement { shared: Arc::clone(shared), parcel, command };
@@ -84,6 +88,15 @@ pub(crate) async fn read(
 }
 
 impl Parcel {
+    /// Writes the id that was made up for a message without one where the next attempt finds it.
+    fn name(&mut self, message: &Message) {
+        if self.properties.message_id().is_none()
+            && let Ok(id) = short(message.id.text())
+        {
+            self.properties = self.properties.clone().with_message_id(id);
+        }
+    }
+
     /// Says that it is done, and waits until that is written: who ends the channel before would have it again. When the
     /// channel is gone already, the message comes again.
     async fn acknowledge(&self) {
@@ -119,11 +132,11 @@ impl Shared {
             let named = parcel.properties.correlation_id().as_ref();
             refused.correlation_id = named.and_then(|id| Id::parse(id.as_str()).ok());
         }
-        self.answer_logged(parcel, &refused).await;
+        self.answer_logged(parcel, &refused, reply_until()).await;
     }
 
     /// Answers over the exchange: by one and the same publishing the caller gets the answer, and event subscriptions do.
-    async fn answer(&self, parcel: &Parcel, reply: &Message) -> Result<(), BridgeError> {
+    async fn answer(&self, parcel: &Parcel, reply: &Message, until: Instant) -> Result<(), BridgeError> {
         let reply_to = parcel.properties.reply_to().as_ref().map(ShortString::as_str);
         if reply_to.is_none() && reply.routed_event().is_none() {
             return Ok(());
@@ -133,13 +146,12 @@ impl Shared {
             properties = properties.with_correlation_id(named.clone());
         }
         let (to, body) = (self.link.everybody(false), self.link.encode(reply)?);
-        let until = Instant::now() + SEND_TIMEOUT;
         let session = self.link.watch.session_until(until).await?;
         self.link.send_confirmed(&session, to, body, properties, until).await
     }
 
-    async fn answer_logged(&self, parcel: &Parcel, reply: &Message) {
-        if let Err(error) = self.answer(parcel, reply).await {
+    async fn answer_logged(&self, parcel: &Parcel, reply: &Message, until: Instant) {
+        if let Err(error) = self.answer(parcel, reply, until).await {
             tracing::error!(
                 subscription = %self.subscription, trace_id = %reply.trace_id,
                 error = &error as &dyn std::error::Error, "a reply may be lost"
@@ -228,7 +240,7 @@ impl Settle for Settlement {
                 if let Outcome::DeadLetter { reason } = outcome {
                     tracing::error!(subscription = %shared.subscription, reason, trace_id = %command.trace_id, "a command failed");
                 }
-                self.fail(command).await;
+                self.fail(command, reply_until()).await;
             }
             // The pump tells a pause as a retry.
             (None, _) => parcel.acknowledge().await,
@@ -237,24 +249,30 @@ impl Settle for Settlement {
     }
 }
 
+/// Until when what begins now is answered, in one way or another.
+fn reply_until() -> Instant {
+    Instant::now() + REPLY_TIMEOUT
+}
+
 impl Settlement {
     async fn reply(&self, command: &Message, reply: &Message) {
-        if let Err(error) = self.shared.answer(&self.parcel, reply).await {
+        let until = reply_until();
+        if let Err(error) = self.shared.answer(&self.parcel, reply, until).await {
             tracing::error!(
                 subscription = %self.shared.subscription, trace_id = %reply.trace_id,
                 error = &error as &dyn std::error::Error, "a reply may be lost"
             );
             if !error.may_have_happened() {
-                self.fail(command).await;
+                self.fail(command, until).await;
             }
         }
     }
 
     /// Tells the caller of a command that there is no answer.
-    async fn fail(&self, command: &Message) {
+    async fn fail(&self, command: &Message, until: Instant) {
         let server = self.shared.link.party(&self.shared.subscription.address);
         let failure = refusal::unanswered(command, &server, &self.shared.link.clock);
-        self.shared.answer_logged(&self.parcel, &failure).await;
+        self.shared.answer_logged(&self.parcel, &failure, until).await;
     }
 
     /// Comes back after a time. Of a durable subscription the broker keeps it until then, of any other this process does.
@@ -268,7 +286,7 @@ impl Settlement {
             };
             if !is_back {
                 match &self.command {
-                    Some(command) => self.fail(command).await,
+                    Some(command) => self.fail(command, reply_until()).await,
                     None => parcel.give_back().await,
                 }
                 shared.given_up.notify_one();
@@ -281,7 +299,7 @@ impl Settlement {
         }
         let is_put_back = shared.put_back(parcel, after).await;
         if let (false, Some(command)) = (is_put_back, &self.command) {
-            self.fail(command).await;
+            self.fail(command, reply_until()).await;
         }
         if shared.draining.is_cancelled() {
             shared.given_up.notify_one();

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use purista_core::bridge::BridgeError;
 use purista_core::clock::Clock;
 use purista_core::id::ID_DIGITS;
-use purista_core::message::{DecodeError, Message, MessageType};
+use purista_core::message::{DecodeError, MESSAGE_ID, Message, MessageType};
 use purista_core::trace::PARENT_BYTES;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -90,16 +90,19 @@ pub(crate) fn header<'p>(properties: &'p BasicProperties, name: &str) -> Option<
     }
 }
 
-/// Reads a message. The trace context of the headers goes before the body's, as at PURISTA; and so does what else a peer
-/// may leave out of the body, since PURISTA's receiver takes it from the properties.
+/// Reads a message. The trace context of the headers goes before the body's, as at PURISTA; and what else a peer may leave out
+/// of the body is taken from the properties, as PURISTA's receiver does.
 pub(crate) fn decode(
     body: &Bytes,
     properties: &BasicProperties,
     clock: &Clock,
 ) -> Result<Message, DecodeError> {
     let received = Instant::now();
-    let read =
-        |body: &Bytes| Message::decode_with_headers(body, clock, received, |name| header(properties, name));
+    let told = |name: &str| match name {
+        MESSAGE_ID => properties.message_id().as_ref().map(ShortString::as_str),
+        name => header(properties, name),
+    };
+    let read = |body: &Bytes| Message::decode_with_headers(body, clock, received, told);
     match read(body) {
         Ok(message) => Ok(message),
         Err(error @ DecodeError::TooDeep) => Err(error),

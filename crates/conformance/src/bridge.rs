@@ -90,6 +90,11 @@ pub trait BridgeSystem: Send + Sync + 'static {
         None
     }
 
+    /// Sends the event `userRegistered` as a peer does that names no id. `None` where every message has one.
+    fn send_without_id(&self) -> Option<BoxFuture<'_, ()>> {
+        None
+    }
+
     /// Sends bytes that are no message to whoever is fed by `subscription`. `None` where nothing but messages can be sent.
     fn send_rubbish<'s>(&'s self, _subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
         None
@@ -222,6 +227,7 @@ macro_rules! bridge_suite {
         );
         $crate::bridge_suite!(@tests $attributes $system flow:
             retry_comes_back_with_the_next_attempt
+            message_without_an_id_has_the_same_at_each_attempt
             pause_stops_and_resume_goes_on
             in_flight_is_bounded
             one_in_flight_keeps_the_order
@@ -249,6 +255,7 @@ macro_rules! bridge_suite {
         $crate::bridge_suite!(@tests $attributes $system remains:
             close_leaves_no_task_behind
             close_while_the_server_is_away_leaves_no_task_behind
+            close_with_a_reply_under_way_while_the_server_is_away_ends_in_time
             close_on_a_silent_connection_leaves_no_task_behind
             dropped_bridge_leaves_no_task_behind
         );

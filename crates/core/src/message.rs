@@ -17,7 +17,7 @@ use crate::trace::TraceContext;
 
 mod codec;
 mod headers;
-pub use codec::{DecodeError, EncodeError};
+pub use codec::{DecodeError, EncodeError, MESSAGE_ID};
 
 /// How many messages may cause one another before the chain is cut with 508.
 pub const HOPS_MAX: u8 = 32;

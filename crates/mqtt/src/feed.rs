@@ -213,7 +213,7 @@ impl Shared {
                         refusal::unreadable(&arrival.raw.payload, &server, &error, &self.link.clock);
                     // Without a sender there is nobody to tell.
                     if refused.receiver.as_ref().is_some_and(|caller| caller.instance.is_some()) {
-                        self.answer_logged(&refused).await;
+                        self.answer_logged(&refused, reply_until()).await;
                     }
                 }
                 self.acknowledge(arrival).await;
@@ -251,8 +251,7 @@ impl Shared {
     }
 
     /// Publishes a reply until the broker has it.
-    async fn answer(&self, reply: &Message) -> Result<(), BridgeError> {
-        let until = Instant::now() + REPLY_TIMEOUT;
+    async fn answer(&self, reply: &Message, until: Instant) -> Result<(), BridgeError> {
         let mut after = 0;
         loop {
             let line = self.replying.line_after(after, until).await?;
@@ -266,14 +265,19 @@ impl Shared {
         }
     }
 
-    async fn answer_logged(&self, reply: &Message) {
-        if let Err(error) = self.answer(reply).await {
+    async fn answer_logged(&self, reply: &Message, until: Instant) {
+        if let Err(error) = self.answer(reply, until).await {
             tracing::error!(
                 subscription = %self.subscription, trace_id = %reply.trace_id,
                 error = &error as &dyn std::error::Error, "a reply is lost"
             );
         }
     }
+}
+
+/// Until when what begins now is answered, in one way or another.
+fn reply_until() -> Instant {
+    Instant::now() + REPLY_TIMEOUT
 }
 
 /// Tells the caller and the broker, or brings the message back.
@@ -296,10 +300,10 @@ impl Settle for Settlement {
             Outcome::Reply(reply) => self.reply(&reply).await,
             Outcome::DeadLetter { reason } => {
                 self.lost(&reason);
-                self.fail().await;
+                self.fail(reply_until()).await;
             }
             // A command that ended without an answer.
-            _ => self.fail().await,
+            _ => self.fail(reply_until()).await,
         }
         self.done().await;
     }
@@ -308,22 +312,23 @@ impl Settle for Settlement {
 impl Settlement {
     /// One message is both the reply and, when it is marked with one, the event.
     async fn reply(&self, reply: &Message) {
-        if let Err(error) = self.shared.answer(reply).await {
+        let until = reply_until();
+        if let Err(error) = self.shared.answer(reply, until).await {
             tracing::error!(
                 subscription = %self.shared.subscription, trace_id = %reply.trace_id,
                 error = &error as &dyn std::error::Error, "a reply cannot be sent; its caller is told of a failure"
             );
-            self.fail().await;
+            self.fail(until).await;
         }
     }
 
     /// Tells the caller of a command that there is no answer.
-    async fn fail(&self) {
+    async fn fail(&self, until: Instant) {
         let shared = &self.shared;
         if shared.subscription.answers {
             let server = shared.link.party(&shared.subscription.address);
             let failure = refusal::unanswered(&self.arrived.message, &server, &shared.link.clock);
-            shared.answer_logged(&failure).await;
+            shared.answer_logged(&failure, until).await;
         }
     }
 
@@ -359,7 +364,7 @@ impl Settlement {
         let given_up = Self { shared, arrived };
         if given_up.arrived.key.is_none() {
             given_up.lost("it was to be tried again, and its subscription ends");
-            given_up.fail().await;
+            given_up.fail(reply_until()).await;
         }
         given_up.shared.given_up.notify_one();
     }

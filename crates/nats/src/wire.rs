@@ -1,8 +1,9 @@
 //! Headers and bodies: how a message becomes one of NATS, and back.
 
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use purista_core::clock::Clock;
-use purista_core::message::{DecodeError, Message};
+use purista_core::message::{DecodeError, MESSAGE_ID, Message};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -18,9 +19,22 @@ pub(crate) fn headers(message: &Message) -> HeaderMap {
 
 /// Reads a message. The trace context of the headers goes before the body's, as at PURISTA.
 pub(crate) fn decode(raw: &async_nats::Message, clock: &Clock) -> Result<Message, DecodeError> {
+    decode_kept(raw, clock, None)
+}
+
+/// Reads a message that is kept under this name, which is its id where its sender gave it none.
+pub(crate) fn decode_kept(
+    raw: &async_nats::Message,
+    clock: &Clock,
+    name: Option<&str>,
+) -> Result<Message, DecodeError> {
     let header =
         |name: &str| raw.headers.as_ref().and_then(|headers| headers.get(name)).map(HeaderValue::as_str);
-    Message::decode_with_headers(&raw.payload, clock, Instant::now(), header)
+    let told = |asked: &str| match asked {
+        MESSAGE_ID => header(NATS_MESSAGE_ID.as_ref()).or(name),
+        asked => header(asked),
+    };
+    Message::decode_with_headers(&raw.payload, clock, Instant::now(), told)
 }
 
 /// Reads a message that may be a command. Its inbox pairs it with its answer, so a peer need not name it in the body, as

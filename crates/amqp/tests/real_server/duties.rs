@@ -63,6 +63,22 @@ impl BridgeSystem for Bridges {
         }))
     }
 
+    fn send_without_id(&self) -> Option<BoxFuture<'_, ()>> {
+        Some(Box::pin(async {
+            let body = r#"{"messageType":"customMessage","eventName":"userRegistered","payload":1}"#;
+            let client = self.0.client().await;
+            let mut table = FieldTable::default();
+            for (name, value) in [("messageType", "customMessage"), ("eventName", "userRegistered")] {
+                table.insert(name.into(), AMQPValue::LongString(value.into()));
+            }
+            let properties = BasicProperties::default().with_headers(table);
+            let (exchange, options) = (self.0.name.as_str().into(), BasicPublishOptions::default());
+            let sent = client.basic_publish(exchange, "".into(), options, body.as_bytes(), properties);
+            sent.await.unwrap();
+            client.close(200, "OK".into()).await.unwrap();
+        }))
+    }
+
     fn send_rubbish<'s>(&'s self, subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
         let headers: &[(&str, &str)] = if subscription.answers {
             &[

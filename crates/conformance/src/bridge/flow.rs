@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use purista_core::bridge::{Delivery, EventBridge, Outcome, Registration};
+use purista_core::bridge::{Capabilities, Delivery, EventBridge, Outcome, Registration};
+use purista_core::subscription::Subscription;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -49,6 +50,28 @@ pub async fn retry_comes_back_with_the_next_attempt(world: &World) {
     }
     world.close().await;
     recorder.expect_nothing_more().await;
+}
+
+/// The id that a peer left out of a message is made up once: who knows a message by its id knows it again.
+pub async fn message_without_an_id_has_the_same_at_each_attempt(world: &World) {
+    let bridge = world.durable_bridge("mail").await;
+    let Capabilities { delayed_retry, durable, .. } = bridge.capabilities();
+    let Some(sending) = world.system().send_without_id().filter(|_| delayed_retry) else { return };
+    let recorder = Recorder::default();
+    let keeps = recorder.clone();
+    let failing = consumer(move |delivery: Delivery| {
+        keeps.keep(delivery.clone());
+        let is_last = delivery.attempt >= 3;
+        async move { if is_last { Outcome::Ack } else { Outcome::Retry { after: Duration::ZERO } } }
+    });
+    let subscription = Subscription { durable, ..listening("mail", "userRegistered") };
+    subscribe(&bridge, subscription, failing).await;
+    sending.await;
+    let first = recorder.next().await;
+    for attempt in 2..=3 {
+        let again = recorder.next().await;
+        assert_eq!((again.attempt, &again.message.id), (attempt, &first.message.id));
+    }
 }
 
 /// A consumer that asks for a pause is fed nothing until it is resumed; then the message comes again, and those behind it.

@@ -35,7 +35,7 @@ impl Network {
             return None;
         };
         let proxy = Arc::new(Proxy::start(outages.port()).await);
-        world.keep_proxy(Arc::clone(&proxy));
+        world.keep_network(Arc::clone(&outages), Arc::clone(&proxy));
         Some(Self { outages, proxy })
     }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use purista_core::bridge::{BridgeState, EventBridge};
+use purista_core::bridge::{BridgeState, Delivery, EventBridge, Outcome};
 use purista_core::subscription::Subscription;
+use tokio::sync::Notify;
 
-use super::consumers::Recorder;
+use super::consumers::{Recorder, consumer, reply};
 use super::network::{Network, until};
 use super::world::{PATIENCE, World, listening, request, serve, subscribe};
 
@@ -68,6 +69,36 @@ pub async fn close_while_the_server_is_away_leaves_no_task_behind(world: &World)
     until(&bridge, BridgeState::Reconnecting).await;
     closes(bridge).await;
     until_tasks(before).await;
+}
+
+/// A bridge that has a reply to give, and nobody to give it to, closes in bounded time.
+pub async fn close_with_a_reply_under_way_while_the_server_is_away_ends_in_time(world: &World) {
+    let Some(network) = Network::of(world).await else { return };
+    let (user, caller) = (network.bridge(world, "user").await, network.direct(world, "caller").await);
+    let (handed, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (hand, go_on) = (Arc::clone(&handed), Arc::clone(&goes_on));
+    let holding = consumer(move |delivery: Delivery| {
+        hand.notify_one();
+        let go_on = Arc::clone(&go_on);
+        async move {
+            go_on.notified().await;
+            Outcome::Reply(Box::new(reply(&delivery.message, "1")))
+        }
+    });
+    serve(&user, "User", "signUp", holding).await;
+    let asked = world.tasks().spawn({
+        let command = world.command("User", "signUp", "1");
+        async move { caller.request(command.into()).await }
+    });
+    handed.notified().await;
+    network.proxy().refuse(true);
+    network.proxy().cut();
+    until(&user, BridgeState::Reconnecting).await;
+    goes_on.notify_one();
+    let closing = tokio::time::timeout(PATIENCE, user.close());
+    closing.await.expect("close ends in time").expect("close succeeds");
+    let ended = asked.await.expect("the caller does not panic");
+    assert!(ended.is_err(), "nobody could answer: {ended:?}");
 }
 
 /// A bridge whose server says nothing any more, and which does not know it yet, closes in bounded time.

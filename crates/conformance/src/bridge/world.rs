@@ -15,18 +15,21 @@ use purista_core::text::Text;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::BridgeSystem;
+use super::{BridgeSystem, Outages};
 use crate::proxy::Proxy;
 
 /// How long a command of a duty may take, and so how long a duty waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A server, and the way to it.
+type Way = (Arc<dyn Outages>, Arc<Proxy>);
+
 /// A fresh system, and what a duty opened in it.
 pub struct World {
     system: Box<dyn BridgeSystem>,
     bridges: Mutex<Vec<Arc<dyn EventBridge>>>,
-    /// They end after the bridges.
-    proxies: Mutex<Vec<Arc<Proxy>>>,
+    /// Their servers and proxies end after the bridges: what these still have to say they can say.
+    networks: Mutex<Vec<Way>>,
     clock: Clock,
     tasks: TaskTracker,
 }
@@ -36,7 +39,7 @@ impl World {
         Self {
             system,
             bridges: Mutex::default(),
-            proxies: Mutex::default(),
+            networks: Mutex::default(),
             clock: Clock::system(),
             tasks: TaskTracker::new(),
         }
@@ -60,9 +63,9 @@ impl World {
         false
     }
 
-    /// Lets a proxy live as long as the duty.
-    pub(super) fn keep_proxy(&self, proxy: Arc<Proxy>) {
-        self.proxies.lock().unwrap_or_else(PoisonError::into_inner).push(proxy);
+    /// Lets a server and the way to it live until the bridges are closed.
+    pub(super) fn keep_network(&self, server: Arc<dyn Outages>, proxy: Arc<Proxy>) {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner).push((server, proxy));
     }
 
     /// Closes this bridge, too, when the duty ends.

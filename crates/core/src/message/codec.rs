@@ -24,6 +24,9 @@ use crate::schema::nests_too_deep;
 use crate::text::Text;
 use crate::trace::{TraceContext, Words};
 
+/// By what name a broker's header or property is asked for that holds the id of a message.
+pub const MESSAGE_ID: &str = "messageId";
+
 const JSON: &str = "application/json";
 const UTF_8: &str = "utf-8";
 
@@ -252,7 +255,8 @@ impl Message {
     }
 
     /// The same for brokers with headers or properties, of which `header` finds one by its name: a trace context that they
-    /// hold goes before the body's, as at PURISTA.
+    /// hold goes before the body's, as at PURISTA; and one that is asked for as [`MESSAGE_ID`] is the id of a message whose body
+    /// names none, so that it is the same each time the broker brings it.
     pub fn decode_with_headers<'h>(
         json: &Bytes,
         clock: &Clock,
@@ -277,7 +281,7 @@ impl Message {
             .map_or_else(Payload::empty, |raw| Payload::encoded(part(raw)));
         let parameter = parameter.filter(|raw| !matches!(raw.get(), "null" | "{}")).map(part);
         require(&wire)?;
-        let id = wire.id.unwrap_or_else(|| clock.id());
+        let id = wire.id.or_else(|| Id::parse(header(MESSAGE_ID)?).ok()).unwrap_or_else(|| clock.id());
         let trace_id = wire.trace_id.unwrap_or_else(|| clock.id());
         let is_recorded =
             wire.origin.is_some() || wire.causation_id.is_some() || wire.event_version.is_some();
@@ -290,7 +294,7 @@ impl Message {
         Ok(Self {
             receiver: wire.receiver.map(party),
             correlation_id: wire.correlation_id,
-            trace: trace_of(header).or_else(|| TraceContext::from_otp(&wire.otp?.0)),
+            trace: trace_of(&header).or_else(|| TraceContext::from_otp(&wire.otp?.0)),
             principal_id: wire.principal_id,
             tenant_id: wire.tenant_id,
             event_name: wire.event_name,

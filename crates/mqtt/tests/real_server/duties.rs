@@ -37,6 +37,15 @@ impl BridgeSystem for System {
         })
     }
 
+    fn send_without_id(&self) -> Option<BoxFuture<'_, ()>> {
+        Some(Box::pin(async {
+            let topic =
+                "purista/custom_message/none/none/i1/caller/1/main/user_registered/none/none/none/none";
+            let body = r#"{"messageType":"customMessage","eventName":"userRegistered","payload":1}"#;
+            self.0.client("nobody").await.publish(topic, body.to_owned()).await;
+        }))
+    }
+
     fn send_rubbish<'s>(&'s self, subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
         let topic = if subscription.answers {
             "purista/command/none/none/i1/caller/1/main/none/none/user/1/sign_up"

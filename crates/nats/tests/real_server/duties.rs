@@ -27,6 +27,10 @@ impl BridgeSystem for System {
         Box::pin(async { Some(OneServer::outages(Server::start().await, None)) })
     }
 
+    fn send_without_id(&self) -> Option<BoxFuture<'_, ()>> {
+        Some(Box::pin(send_without_id(&self.0)))
+    }
+
     fn send_rubbish<'s>(&'s self, subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
         let subject = if subscription.answers {
             "purista.command.empty.empty.i1.caller.1.main.empty.empty.user.1.sign_up"
@@ -53,6 +57,15 @@ impl BridgeSystem for System {
             client.flush().await.unwrap();
         }))
     }
+}
+
+pub(crate) async fn send_without_id(server: &Server) {
+    let subject =
+        "purista.custom_message.empty.empty.i1.caller.1.main.user_registered.empty.empty.empty.empty";
+    let body = r#"{"messageType":"customMessage","eventName":"userRegistered","payload":1}"#;
+    let client = server.client().await;
+    client.publish(subject, body.into()).await.unwrap();
+    client.flush().await.unwrap();
 }
 
 /// A server that nobody else uses.

@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::duties::OneServer;
+use crate::duties::{OneServer, send_without_id};
 use crate::server::Server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -108,6 +108,10 @@ impl BridgeSystem for System {
             let attempts = header("attempts").parse().unwrap();
             DeadLetter { reason: header("reason"), attempts, body: dead.payload.to_vec() }
         }))
+    }
+
+    fn send_without_id(&self) -> Option<BoxFuture<'_, ()>> {
+        Some(Box::pin(send_without_id(&self.server)))
     }
 
     fn lose(&self, bridge: Arc<dyn EventBridge>) -> BoxFuture<'_, Option<Arc<dyn EventBridge>>> {

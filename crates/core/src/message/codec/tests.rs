@@ -207,3 +207,20 @@ fn the_trace_of_the_headers_goes_first_and_a_broken_one_is_none() {
     assert_eq!(read(parent), parent);
     assert!(read("00-broken").contains("b7ad6b7169203331"));
 }
+
+#[test]
+fn the_id_of_a_header_is_that_of_a_message_whose_body_names_none() {
+    let read = |json: &Value, told: &'static str| {
+        let json = Bytes::from(json.to_string());
+        let header = |name: &str| (name == MESSAGE_ID).then_some(told);
+        let message = Message::decode_with_headers(&json, &Clock::system(), Instant::now(), header).unwrap();
+        message.id.to_string()
+    };
+    let named = command();
+    let mut nameless = named.clone();
+    nameless.as_object_mut().unwrap().remove("id");
+    assert_eq!(read(&named, "another"), named.get("id").unwrap().as_str().unwrap());
+    assert_eq!(read(&nameless, "events-7"), "events-7");
+    // What is no id is none.
+    assert_ne!(read(&nameless, ""), read(&nameless, ""));
+}
