@@ -10,7 +10,7 @@ use lapin::types::ShortString;
 use lapin::{Acker, BasicProperties};
 use purista_core::bridge::{BridgeError, BridgeErrorKind, Delivery, Outcome};
 use purista_core::id::Id;
-use purista_core::message::Message;
+use purista_core::message::{AsRead, Message};
 use purista_core::pump::{Pulled, Settle};
 use purista_core::refusal;
 use purista_core::status::Status;
@@ -70,9 +70,9 @@ pub(crate) async fn read(
     match wire::decode(&parcel.body, &parcel.properties, &shared.link.clock) {
         Ok(message) if subscription.filter.matches(&message) => {
             parcel.name(&message);
-            let command = subscription.answers.then(|| Box::new(message.clone()));
+            let as_read = AsRead::of(&message);
             let delivery = Delivery { message: message.into(), attempt };
-            let settle = Settlement { shared: Arc::clone(shared), parcel, command };
+            let settle = Settlement { shared: Arc::clone(shared), parcel, as_read };
             Some(Pulled { delivery, settle })
         }
         Ok(message) => {
@@ -218,32 +218,32 @@ fn too_slow() -> BridgeError {
 /// Tells the broker, and the caller of a command.
 pub(crate) struct Settlement {
     shared: Arc<Shared>,
+    /// As it came: a command is read once more only if its caller has to be told that there is no answer.
     parcel: Parcel,
-    /// The command, when it is one.
-    command: Option<Box<Message>>,
+    as_read: AsRead,
 }
 
 impl Settle for Settlement {
     async fn settle(self, outcome: Outcome) {
         let (shared, parcel) = (&self.shared, &self.parcel);
-        match (&self.command, outcome) {
-            (Some(command), Outcome::Reply(reply)) => self.reply(command, &reply).await,
+        match (shared.subscription.answers, outcome) {
+            (true, Outcome::Reply(reply)) => self.reply(&reply).await,
             (_, Outcome::Retry { after }) => self.come_back(after).await,
-            (None, Outcome::DeadLetter { reason }) => {
+            (false, Outcome::DeadLetter { reason }) => {
                 tracing::error!(
                     subscription = %shared.subscription, reason, attempt = parcel.attempt,
                     queue = %shared.topology.dead_letters, "a message is a dead letter"
                 );
                 shared.keep_dead(parcel, &reason).await;
             }
-            (Some(command), outcome) => {
+            (true, outcome) => {
                 if let Outcome::DeadLetter { reason } = outcome {
-                    tracing::error!(subscription = %shared.subscription, reason, trace_id = %command.trace_id, "a command failed");
+                    tracing::error!(subscription = %shared.subscription, reason, trace_id = %self.as_read.trace_id(), "a command failed");
                 }
-                self.fail(command, reply_until()).await;
+                self.fail(reply_until()).await;
             }
             // The pump tells a pause as a retry.
-            (None, _) => parcel.acknowledge().await,
+            (false, _) => parcel.acknowledge().await,
         }
         shared.settled().await;
     }
@@ -255,7 +255,7 @@ fn reply_until() -> Instant {
 }
 
 impl Settlement {
-    async fn reply(&self, command: &Message, reply: &Message) {
+    async fn reply(&self, reply: &Message) {
         let until = reply_until();
         if let Err(error) = self.shared.answer(&self.parcel, reply, until).await {
             tracing::error!(
@@ -263,21 +263,24 @@ impl Settlement {
                 error = &error as &dyn std::error::Error, "a reply may be lost"
             );
             if !error.may_have_happened() {
-                self.fail(command, until).await;
+                self.fail(until).await;
             }
         }
     }
 
     /// Tells the caller of a command that there is no answer.
-    async fn fail(&self, command: &Message, until: Instant) {
+    async fn fail(&self, until: Instant) {
+        // It was read before.
+        let read = wire::decode(&self.parcel.body, &self.parcel.properties, &self.shared.link.clock);
+        let Ok(command) = read.map(|message| self.as_read.once_more(message)) else { return };
         let server = self.shared.link.party(&self.shared.subscription.address);
-        let failure = refusal::unanswered(command, &server, &self.shared.link.clock);
+        let failure = refusal::unanswered(&command, &server, &self.shared.link.clock);
         self.shared.answer_logged(&self.parcel, &failure, until).await;
     }
 
     /// Comes back after a time. Of a durable subscription the broker keeps it until then, of any other this process does.
     async fn come_back(&self, after: Duration) {
-        let (shared, parcel) = (&self.shared, &self.parcel);
+        let (shared, parcel, answers) = (&self.shared, &self.parcel, self.shared.subscription.answers);
         if !shared.subscription.durable {
             let is_back = tokio::select! {
                 biased;
@@ -285,21 +288,22 @@ impl Settlement {
                 () = tokio::time::sleep(after) => true,
             };
             if !is_back {
-                match &self.command {
-                    Some(command) => self.fail(command, reply_until()).await,
-                    None => parcel.give_back().await,
+                if answers {
+                    self.fail(reply_until()).await;
+                } else {
+                    parcel.give_back().await;
                 }
                 shared.given_up.notify_one();
                 return;
             }
         }
-        if !parcel.acker.usable() && self.command.is_none() {
+        if !parcel.acker.usable() && !answers {
             // Its channel is gone, and with it the message came back to its queue.
             return;
         }
         let is_put_back = shared.put_back(parcel, after).await;
-        if let (false, Some(command)) = (is_put_back, &self.command) {
-            self.fail(command, reply_until()).await;
+        if answers && !is_put_back {
+            self.fail(reply_until()).await;
         }
         if shared.draining.is_cancelled() {
             shared.given_up.notify_one();

@@ -15,8 +15,10 @@ use crate::status::Status;
 use crate::text::Text;
 use crate::trace::TraceContext;
 
+mod as_read;
 mod codec;
 mod headers;
+pub use as_read::AsRead;
 pub use codec::{DecodeError, EncodeError, MESSAGE_ID};
 
 /// How many messages may cause one another before the chain is cut with 508.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{Stream, unfold};
 use purista_core::bridge::{BridgeError, BridgeErrorKind, Consumer, Delivery, Feed, Outcome, Registration};
-use purista_core::message::Message;
+use purista_core::message::{AsRead, Message};
 use purista_core::pump::{Pulled, Settle, pump};
 use purista_core::refusal;
 use purista_core::subscription::Subscription;
@@ -59,10 +59,12 @@ struct Shared {
     returned: mpsc::Sender<Arrived>,
 }
 
-/// A message that is to be consumed. It is kept as it was read: what its sender left out was made up then, and is the same at
-/// each attempt.
+/// What is to be consumed, as it came: it is read once more only if it comes back, or if somebody must be told what became
+/// of it. That is rare, and a copy of what was read would be made for every message.
 struct Arrived {
-    message: Message,
+    arrival: Arrival,
+    /// What is the same at each attempt.
+    as_read: AsRead,
     /// What the broker is told of in the end, of a durable subscription.
     key: Option<Key>,
     attempt: u32,
@@ -175,24 +177,29 @@ impl Source {
         loop {
             let arrival = tokio::select! {
                 biased;
-                Some(again) = self.returning.recv() => return Some(self.pulled(again)),
+                Some(again) = self.returning.recv() => {
+                    // It was read before.
+                    let Some(message) = self.shared.message(&again) else { continue };
+                    return Some(self.pulled(again, message));
+                }
                 arrival = self.shared.queue.next() => arrival?,
             };
-            if let Some(arrived) = self.shared.read(&arrival).await {
-                return Some(self.pulled(arrived));
+            if let Some((message, key)) = self.shared.read(&arrival).await {
+                let as_read = AsRead::of(&message);
+                return Some(self.pulled(Arrived { arrival, as_read, key, attempt: 1 }, message));
             }
         }
     }
 
-    fn pulled(&self, arrived: Arrived) -> Pulled<Settlement> {
-        let delivery = Delivery { message: arrived.message.clone().into(), attempt: arrived.attempt };
+    fn pulled(&self, arrived: Arrived, message: Message) -> Pulled<Settlement> {
+        let delivery = Delivery { message: message.into(), attempt: arrived.attempt };
         Pulled { delivery, settle: Settlement { shared: Arc::clone(&self.shared), arrived } }
     }
 }
 
 impl Shared {
     /// Reads what arrived; `None` when it is not for this subscription, or no message at all.
-    async fn read(&self, arrival: &Arrival) -> Option<Arrived> {
+    async fn read(&self, arrival: &Arrival) -> Option<(Message, Option<Key>)> {
         match wire::decode(&arrival.raw, &self.link.clock) {
             Ok(message) if self.is_wanted(&message) => self.taken(message, arrival).await,
             Ok(message) => {
@@ -228,19 +235,23 @@ impl Shared {
         filter.matches(message) && (filter.event_names.is_empty() || message.routed_event().is_some())
     }
 
-    async fn taken(&self, message: Message, arrival: &Arrival) -> Option<Arrived> {
-        let Origin::Own(_, in_hand) = &self.origin else {
-            return Some(Arrived { message, key: None, attempt: 1 });
-        };
+    async fn taken(&self, message: Message, arrival: &Arrival) -> Option<(Message, Option<Key>)> {
+        let Origin::Own(_, in_hand) = &self.origin else { return Some((message, None)) };
         let key = Key::of(arrival, &message.id);
         match in_hand.take(&key, arrival) {
-            Known::New => Some(Arrived { message, key: Some(key), attempt: 1 }),
+            Known::New => Some((message, Some(key))),
             Known::InHand => None,
             Known::Done => {
                 self.acknowledge(arrival).await;
                 None
             }
         }
+    }
+
+    /// What arrived, once more.
+    fn message(&self, arrived: &Arrived) -> Option<Message> {
+        let message = wire::decode(&arrived.arrival.raw, &self.link.clock).ok()?;
+        Some(arrived.as_read.once_more(message))
     }
 
     /// Tells the broker of a durable subscription's message; of others it has been told.
@@ -325,9 +336,9 @@ impl Settlement {
     /// Tells the caller of a command that there is no answer.
     async fn fail(&self, until: Instant) {
         let shared = &self.shared;
-        if shared.subscription.answers {
+        if let (true, Some(message)) = (shared.subscription.answers, shared.message(&self.arrived)) {
             let server = shared.link.party(&shared.subscription.address);
-            let failure = refusal::unanswered(&self.arrived.message, &server, &shared.link.clock);
+            let failure = refusal::unanswered(&message, &server, &shared.link.clock);
             shared.answer_logged(&failure, until).await;
         }
     }
@@ -370,10 +381,10 @@ impl Settlement {
     }
 
     fn lost(&self, reason: &str) {
-        let message = &self.arrived.message;
+        let as_read = &self.arrived.as_read;
         let dropped = self.shared.link.count_dropped();
         tracing::error!(
-            subscription = %self.shared.subscription, reason, message_id = %message.id, trace_id = %message.trace_id,
+            subscription = %self.shared.subscription, reason, message_id = %as_read.id(), trace_id = %as_read.trace_id(),
             attempt = self.arrived.attempt, dropped,
             "a message is lost: MQTT keeps no dead letters, a store does"
         );

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{Stream, StreamExt, unfold};
 use purista_core::bridge::{BridgeError, Consumer, Delivery, Feed, Outcome, Registration};
-use purista_core::message::Message;
+use purista_core::message::{AsRead, Message};
 use purista_core::pump::{Pulled, Settle, pump};
 use purista_core::refusal;
 use purista_core::subscription::Subscription;
@@ -56,11 +56,12 @@ struct Shared {
     returned: mpsc::Sender<Arrived>,
 }
 
-/// A message that is to be consumed. It is kept as it was read: what its sender left out was made up then, and is the same at
-/// each attempt.
+/// What arrived, as it came: it is read once more only if it comes back, or if somebody must be told what became of it. That
+/// is rare, and a copy of what was read would be made for every message.
 struct Arrived {
-    message: Message,
-    reply_to: Option<Subject>,
+    raw: async_nats::Message,
+    /// What is the same at each attempt.
+    as_read: AsRead,
     attempt: u32,
 }
 
@@ -191,7 +192,11 @@ impl Source {
         loop {
             let raw = tokio::select! {
                 biased;
-                Some(again) = self.returning.recv() => return Some(self.pulled(again)),
+                Some(again) = self.returning.recv() => {
+                    // It was read before.
+                    let Some(message) = self.shared.message(&again) else { continue };
+                    return Some(self.pulled(again, message));
+                }
                 () = &mut self.draining, if !self.is_draining => {
                     self.is_draining = true;
                     self.unsubscribe().await;
@@ -203,8 +208,10 @@ impl Source {
                     self.subscribers.next().now_or_never().flatten()
                 }
             };
-            if let Some(arrived) = self.shared.read(raw?).await {
-                return Some(self.pulled(arrived));
+            let raw = raw?;
+            if let Some(message) = self.shared.read(&raw).await {
+                let as_read = AsRead::of(&message);
+                return Some(self.pulled(Arrived { raw, as_read, attempt: 1 }, message));
             }
         }
     }
@@ -224,19 +231,17 @@ impl Source {
         }
     }
 
-    fn pulled(&self, arrived: Arrived) -> Pulled<Settlement> {
-        let delivery = Delivery { message: arrived.message.clone().into(), attempt: arrived.attempt };
+    fn pulled(&self, arrived: Arrived, message: Message) -> Pulled<Settlement> {
+        let delivery = Delivery { message: message.into(), attempt: arrived.attempt };
         Pulled { delivery, settle: Settlement { shared: Arc::clone(&self.shared), arrived } }
     }
 }
 
 impl Shared {
     /// Reads what arrived; `None` when it is not for this subscription, or no message at all.
-    async fn read(&self, raw: async_nats::Message) -> Option<Arrived> {
-        match wire::decode_asked(&raw, &self.link.clock) {
-            Ok(message) if self.subscription.filter.matches(&message) => {
-                Some(Arrived { message, reply_to: raw.reply, attempt: 1 })
-            }
+    async fn read(&self, raw: &async_nats::Message) -> Option<Message> {
+        match wire::decode_asked(raw, &self.link.clock) {
+            Ok(message) if self.subscription.filter.matches(&message) => Some(message),
             Ok(message) => {
                 tracing::debug!(subscription = %self.subscription, message_id = %message.id, "only its subject matched");
                 None
@@ -255,6 +260,12 @@ impl Shared {
                 None
             }
         }
+    }
+
+    /// What arrived, once more.
+    fn message(&self, arrived: &Arrived) -> Option<Message> {
+        let message = wire::decode_asked(&arrived.raw, &self.link.clock).ok()?;
+        Some(arrived.as_read.once_more(message))
     }
 
     async fn answer(&self, inbox: &Subject, reply: &Message) -> Result<(), BridgeError> {
@@ -312,7 +323,7 @@ impl Settlement {
             self.log(reply, &error, "the event of a reply is not kept; the caller is told of a failure");
             return self.fail().await;
         }
-        if let Some(inbox) = &self.arrived.reply_to
+        if let Some(inbox) = &self.arrived.raw.reply
             && let Err(error) = shared.answer(inbox, reply).await
         {
             self.log(reply, &error, "a reply cannot be sent; its caller is told of a failure");
@@ -336,9 +347,11 @@ impl Settlement {
     /// Tells the caller of a command that there is no answer.
     async fn fail(&self) {
         let shared = &self.shared;
-        if let (true, Some(inbox)) = (shared.subscription.answers, &self.arrived.reply_to) {
+        if let (true, Some(inbox)) = (shared.subscription.answers, &self.arrived.raw.reply)
+            && let Some(message) = shared.message(&self.arrived)
+        {
             let server = shared.link.party(&shared.subscription.address);
-            let failure = refusal::unanswered(&self.arrived.message, &server, &shared.link.clock);
+            let failure = refusal::unanswered(&message, &server, &shared.link.clock);
             shared.answer_logged(inbox, &failure).await;
         }
     }
@@ -369,9 +382,9 @@ impl Settlement {
     }
 
     fn lost(&self, reason: &str) {
-        let message = &self.arrived.message;
+        let as_read = &self.arrived.as_read;
         tracing::error!(
-            subscription = %self.shared.subscription, reason, message_id = %message.id, trace_id = %message.trace_id,
+            subscription = %self.shared.subscription, reason, message_id = %as_read.id(), trace_id = %as_read.trace_id(),
             attempt = self.arrived.attempt, "a message is lost: NATS without a stream keeps no dead letters, a store does"
         );
     }
