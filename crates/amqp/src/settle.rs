@@ -16,8 +16,7 @@ use purista_core::refusal;
 use purista_core::status::Status;
 use tokio::time::Instant;
 
-use crate::address::retry_delay;
-use crate::address::short;
+use crate::address::{retry_delay, short};
 use crate::history;
 use crate::link::Destination;
 use crate::shared::Shared;
@@ -93,7 +92,7 @@ impl Parcel {
         if self.properties.message_id().is_none()
             && let Ok(id) = short(message.id.text())
         {
-            self.properties = self.properties.clone().with_message_id(id);
+            self.properties = std::mem::take(&mut self.properties).with_message_id(id);
         }
     }
 

@@ -226,18 +226,17 @@ impl Shared {
         raw: Raw,
         place: Option<OwnedSemaphorePermit>,
     ) -> Option<Pulled<Settlement>> {
-        let (sequence, delivered, name) = match raw.info() {
-            Ok(info) => {
-                let sequence = info.stream_sequence;
-                (sequence, info.delivered, format!("{}-{sequence}", info.stream))
-            }
+        let info = match raw.info() {
+            Ok(info) => info,
             Err(error) => {
                 tracing::warn!(subscription = %self.subscription, error, "what came is not from a stream");
                 return None;
             }
         };
-        let attempt = u32::try_from(delivered).unwrap_or(u32::MAX).max(1);
-        let message = match wire::decode_kept(&raw.message, &self.link.clock, Some(&name)) {
+        let sequence = info.stream_sequence;
+        let attempt = u32::try_from(info.delivered).unwrap_or(u32::MAX).max(1);
+        let name = || format!("{}-{sequence}", info.stream);
+        let message = match wire::decode_kept(&raw.message, &self.link.clock, name) {
             Ok(message) if self.subscription.filter.matches(&message) => message,
             Ok(_) => {
                 self.tell(&raw, AckKind::Ack).await;

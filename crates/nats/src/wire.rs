@@ -1,5 +1,7 @@
 //! Headers and bodies: how a message becomes one of NATS, and back.
 
+use std::borrow::Cow;
+
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use purista_core::clock::Clock;
@@ -19,22 +21,27 @@ pub(crate) fn headers(message: &Message) -> HeaderMap {
 
 /// Reads a message. The trace context of the headers goes before the body's, as at PURISTA.
 pub(crate) fn decode(raw: &async_nats::Message, clock: &Clock) -> Result<Message, DecodeError> {
-    decode_kept(raw, clock, None)
+    Message::decode_with_headers(&raw.payload, clock, Instant::now(), |asked| match asked {
+        MESSAGE_ID => header(raw, NATS_MESSAGE_ID.as_ref()),
+        asked => header(raw, asked),
+    })
 }
 
-/// Reads a message that is kept under this name, which is its id where its sender gave it none.
+/// Reads a message that is kept; where its sender gave it no id, it has the one that `name` makes of its place.
 pub(crate) fn decode_kept(
     raw: &async_nats::Message,
     clock: &Clock,
-    name: Option<&str>,
+    name: impl FnOnce() -> String,
 ) -> Result<Message, DecodeError> {
-    let header =
-        |name: &str| raw.headers.as_ref().and_then(|headers| headers.get(name)).map(HeaderValue::as_str);
-    let told = |asked: &str| match asked {
-        MESSAGE_ID => header(NATS_MESSAGE_ID.as_ref()).or(name),
-        asked => header(asked),
-    };
-    Message::decode_with_headers(&raw.payload, clock, Instant::now(), told)
+    let id = header(raw, NATS_MESSAGE_ID.as_ref()).map_or_else(|| Cow::Owned(name()), Cow::Borrowed);
+    Message::decode_with_headers(&raw.payload, clock, Instant::now(), |asked| match asked {
+        MESSAGE_ID => Some(&*id),
+        asked => header(raw, asked),
+    })
+}
+
+fn header<'m>(raw: &'m async_nats::Message, name: &str) -> Option<&'m str> {
+    raw.headers.as_ref()?.get(name).map(HeaderValue::as_str)
 }
 
 /// Reads a message that may be a command. Its inbox pairs it with its answer, so a peer need not name it in the body, as

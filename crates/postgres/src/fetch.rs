@@ -16,10 +16,12 @@ use tokio_postgres::{Row, RowStream};
 
 use crate::error::{corrupt, read_failed};
 use crate::event::{self, COLUMNS};
-use crate::horizon::HORIZON;
 use crate::place::Moment;
 use crate::selection::{Range, Select, UpTo, limit};
-use crate::{codec, forms};
+use crate::{codec, forms, horizon};
+
+const FOLLOW: &str = "read of what follows";
+static END: LazyLock<String> = LazyLock::new(horizon::end);
 
 /// Runs a statement that is prepared once a connection.
 pub(crate) async fn rows(
@@ -105,10 +107,6 @@ pub(crate) async fn rest(
     Ok(last.filter(|last| *last <= token.position() || !events.is_empty()).map(|last| (events, last)))
 }
 
-/// The last event that can no longer be overtaken.
-static END: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT coalesce(max(position), 0) FROM events WHERE position < {HORIZON}"));
-
 /// The next page of what is followed, up to a position where the log could be followed before it was asked for.
 pub(crate) async fn follow_to(
     client: &Client,
@@ -138,8 +136,6 @@ pub(crate) async fn follow(
     let head = codec::position(end.try_get(0).map_err(read_failed(FOLLOW))?);
     Ok(followed(events, from, events_max, head))
 }
-
-const FOLLOW: &str = "read of what follows";
 
 /// What was selected at a moment that is later than that of the head, so that it is all that there is up to there.
 fn followed(events: Vec<Recorded>, from: Position, events_max: usize, head: Position) -> FollowPage {

@@ -18,12 +18,14 @@ use crate::shared::Shared;
 pub(crate) const HORIZON: &str =
     "(SELECT (l.era + pg_snapshot_xmin(pg_current_snapshot())::text::bigint) << 14 FROM log l)";
 
-/// The last position below which nothing can appear any more; and the last one of all.
+/// The last position below which nothing can appear any more.
+pub(crate) fn end() -> String {
+    format!("SELECT coalesce(max(position), 0) FROM events WHERE position < {HORIZON}")
+}
+
+/// The same; and the last position of all.
 pub(crate) fn head() -> String {
-    format!(
-        "SELECT (SELECT coalesce(max(position), 0) FROM events WHERE position < {HORIZON}), \
-         (SELECT coalesce(max(position), 0) FROM events)"
-    )
+    format!("SELECT ({}), (SELECT coalesce(max(position), 0) FROM events)", end())
 }
 
 /// How often it looks when nobody says anything.

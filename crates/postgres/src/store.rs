@@ -36,7 +36,7 @@ use crate::leases::Leases;
 use crate::opening::{OpenSchema, Opening};
 use crate::queue::{Job, Queue, units};
 use crate::shared::Shared;
-use crate::tail::{self, Known, Tail};
+use crate::tail::{Page, Tail};
 use crate::{ahead, fetch, horizon, receipts, snapshot, state, subscriptions, upkeep};
 
 pub use crate::queue::QUEUE_MAX;
@@ -225,15 +225,17 @@ impl Handle {
         let slot = self.tail.slot(&Place { query: query.clone(), from, limit }, head);
         let mut known = slot.lock().await;
         match &*known {
-            Known::Kept(page) => return Ok(page.clone()),
-            Known::Apart => drop(known),
-            Known::Unread => {
+            Page::Kept(page) => Ok(page.clone()),
+            Page::Apart => {
+                drop(known);
+                self.read_page(query, from, limit, Some(head)).await
+            }
+            Page::Unread => {
                 let page = self.read_page(query, from, limit, Some(head)).await;
-                *known = tail::known(&page, limit);
-                return page;
+                *known = Page::of(&page, limit);
+                page
             }
         }
-        self.read_page(query, from, limit, Some(head)).await
     }
 
     /// Reads the next page, up to a position or as far as the server says; when it is full, those behind it too.

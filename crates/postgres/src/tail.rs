@@ -17,11 +17,11 @@ const PAGES_MAX: usize = 4;
 const PAGE_BYTES_MAX: usize = 256 << 10;
 
 /// Whoever reads the page holds the lock.
-pub(crate) type Slot = Arc<tokio::sync::Mutex<Known>>;
+pub(crate) type Slot = Arc<tokio::sync::Mutex<Page>>;
 
 /// What is known of a page.
 #[derive(Debug, Default)]
-pub(crate) enum Known {
+pub(crate) enum Page {
     /// Nobody has read it.
     #[default]
     Unread,
@@ -55,14 +55,15 @@ impl Tail {
     }
 }
 
-/// What others are told of a page that was read.
-pub(crate) fn known(read: &Result<FollowPage, StoreError>, limit: usize) -> Known {
-    match read {
-        Ok(page) if page.events.len() < limit && bytes(page) <= PAGE_BYTES_MAX => Known::Kept(page.clone()),
-        _ => Known::Apart,
+impl Page {
+    /// What others are told of a page that was read.
+    pub(crate) fn of(read: &Result<FollowPage, StoreError>, limit: usize) -> Self {
+        let bytes = |page: &FollowPage| page.events.iter().map(|event| event.body.len()).sum::<usize>();
+        match read {
+            Ok(page) if page.events.len() < limit && bytes(page) <= PAGE_BYTES_MAX => {
+                Self::Kept(page.clone())
+            }
+            _ => Self::Apart,
+        }
     }
-}
-
-fn bytes(page: &FollowPage) -> usize {
-    page.events.iter().map(|event| event.body.len()).sum()
 }

@@ -64,32 +64,12 @@ impl BridgeSystem for Bridges {
     }
 
     fn send_without_id(&self) -> Option<BoxFuture<'_, ()>> {
-        Some(Box::pin(async {
-            let body = r#"{"messageType":"customMessage","eventName":"userRegistered","payload":1}"#;
-            let client = self.0.client().await;
-            let mut table = FieldTable::default();
-            for (name, value) in [("messageType", "customMessage"), ("eventName", "userRegistered")] {
-                table.insert(name.into(), AMQPValue::LongString(value.into()));
-            }
-            let properties = BasicProperties::default().with_headers(table);
-            let (exchange, options) = (self.0.name.as_str().into(), BasicPublishOptions::default());
-            let sent = client.basic_publish(exchange, "".into(), options, body.as_bytes(), properties);
-            sent.await.unwrap();
-            client.close(200, "OK".into()).await.unwrap();
-        }))
+        let body = r#"{"messageType":"customMessage","eventName":"userRegistered","payload":1}"#;
+        Some(Box::pin(self.send(EVENT, [body.to_owned()])))
     }
 
     fn send_rubbish<'s>(&'s self, subscription: &'s Subscription) -> Option<BoxFuture<'s, ()>> {
-        let headers: &[(&str, &str)] = if subscription.answers {
-            &[
-                ("messageType", "command"),
-                ("receiverServiceName", "User"),
-                ("receiverServiceVersion", "1"),
-                ("receiverServiceTarget", "signUp"),
-            ]
-        } else {
-            &[("messageType", "customMessage"), ("eventName", "userRegistered")]
-        };
+        let headers = if subscription.answers { COMMAND } else { EVENT };
         let kind = if subscription.answers { "command" } else { "customMessage" };
         let bodies = [
             String::new(),
@@ -103,22 +83,36 @@ impl BridgeSystem for Bridges {
             "\u{0}\u{1}".to_owned(),
             "x".repeat(2 << 20),
         ];
-        Some(Box::pin(async move {
-            let client = self.0.client().await;
-            let mut table = FieldTable::default();
-            for (name, value) in headers {
-                table.insert((*name).into(), AMQPValue::LongString((*value).into()));
-            }
-            let properties = BasicProperties::default().with_headers(table);
-            for body in bodies {
-                let (exchange, options) = (self.0.name.as_str().into(), BasicPublishOptions::default());
-                let sent =
-                    client.basic_publish(exchange, "".into(), options, body.as_bytes(), properties.clone());
-                sent.await.unwrap();
-            }
-            // The broker reads a channel in order.
-            client.close(200, "OK".into()).await.unwrap();
-        }))
+        Some(Box::pin(self.send(headers, bodies)))
+    }
+}
+
+/// By which a command, and an event, find their queues.
+const COMMAND: &[(&str, &str)] = &[
+    ("messageType", "command"),
+    ("receiverServiceName", "User"),
+    ("receiverServiceVersion", "1"),
+    ("receiverServiceTarget", "signUp"),
+];
+const EVENT: &[(&str, &str)] = &[("messageType", "customMessage"), ("eventName", "userRegistered")];
+
+impl Bridges {
+    /// Sends whatever this is, with these headers.
+    async fn send(&self, headers: &[(&str, &str)], bodies: impl IntoIterator<Item = String>) {
+        let client = self.0.client().await;
+        let mut table = FieldTable::default();
+        for (name, value) in headers {
+            table.insert((*name).into(), AMQPValue::LongString((*value).into()));
+        }
+        let properties = BasicProperties::default().with_headers(table);
+        for body in bodies {
+            let (exchange, options) = (self.0.name.as_str().into(), BasicPublishOptions::default());
+            let sent =
+                client.basic_publish(exchange, "".into(), options, body.as_bytes(), properties.clone());
+            sent.await.unwrap();
+        }
+        // The broker reads a channel in order.
+        client.close(200, "OK".into()).await.unwrap();
     }
 }
 

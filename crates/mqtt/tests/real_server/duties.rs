@@ -39,10 +39,8 @@ impl BridgeSystem for System {
 
     fn send_without_id(&self) -> Option<BoxFuture<'_, ()>> {
         Some(Box::pin(async {
-            let topic =
-                "purista/custom_message/none/none/i1/caller/1/main/user_registered/none/none/none/none";
             let body = r#"{"messageType":"customMessage","eventName":"userRegistered","payload":1}"#;
-            self.0.client("nobody").await.publish(topic, body.to_owned()).await;
+            self.0.client("nobody").await.publish(EVENT_TOPIC, body.to_owned()).await;
         }))
     }
 
@@ -50,7 +48,7 @@ impl BridgeSystem for System {
         let topic = if subscription.answers {
             "purista/command/none/none/i1/caller/1/main/none/none/user/1/sign_up"
         } else {
-            "purista/custom_message/none/none/i1/caller/1/main/user_registered/none/none/none/none"
+            EVENT_TOPIC
         };
         let kind = if subscription.answers { "command" } else { "customMessage" };
         let bodies = [
@@ -72,6 +70,10 @@ impl BridgeSystem for System {
         }))
     }
 }
+
+/// Where the event `userRegistered` of `Caller` goes.
+const EVENT_TOPIC: &str =
+    "purista/custom_message/none/none/i1/caller/1/main/user_registered/none/none/none/none";
 
 /// A broker that nobody else uses.
 struct OneServer {

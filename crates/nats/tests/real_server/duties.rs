@@ -35,7 +35,7 @@ impl BridgeSystem for System {
         let subject = if subscription.answers {
             "purista.command.empty.empty.i1.caller.1.main.empty.empty.user.1.sign_up"
         } else {
-            "purista.custom_message.empty.empty.i1.caller.1.main.user_registered.empty.empty.empty.empty"
+            EVENT_SUBJECT
         };
         let kind = if subscription.answers { "command" } else { "customMessage" };
         let bodies = [
@@ -59,12 +59,15 @@ impl BridgeSystem for System {
     }
 }
 
+/// Where the event `userRegistered` of `Caller` goes.
+const EVENT_SUBJECT: &str =
+    "purista.custom_message.empty.empty.i1.caller.1.main.user_registered.empty.empty.empty.empty";
+
+/// Sends an event as a peer does that names no id.
 pub(crate) async fn send_without_id(server: &Server) {
-    let subject =
-        "purista.custom_message.empty.empty.i1.caller.1.main.user_registered.empty.empty.empty.empty";
     let body = r#"{"messageType":"customMessage","eventName":"userRegistered","payload":1}"#;
     let client = server.client().await;
-    client.publish(subject, body.into()).await.unwrap();
+    client.publish(EVENT_SUBJECT, body.into()).await.unwrap();
     client.flush().await.unwrap();
 }
 
