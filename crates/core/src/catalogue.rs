@@ -1,12 +1,13 @@
 //! What a host serves, for those who describe it or lead to it: gateways, documents, the console.
 
+use std::any::TypeId;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
 
 use crate::address::{Address, ServiceId};
 use crate::checker::Checker;
-use crate::contract::{Command, Contract};
+use crate::contract::{Command, Contract, ContractError};
 use crate::event::Event;
 use crate::route::Route;
 use crate::subscription::Filter;
@@ -28,6 +29,7 @@ pub struct CommandEntry {
     pub success_event: Option<&'static str>,
     input: fn() -> schemars::Schema,
     output: fn() -> schemars::Schema,
+    output_type: TypeId,
     checker: fn() -> Checker,
 }
 
@@ -43,6 +45,7 @@ impl CommandEntry {
             success_event: None,
             input: C::schema,
             output: C::Output::schema,
+            output_type: TypeId::of::<C::Output>(),
             checker: Checker::of::<C>,
         }
     }
@@ -150,7 +153,7 @@ pub struct SubscriptionEntry {
     pub durable: bool,
 }
 
-/// One event that is emitted here.
+/// One event type that is emitted or handled here.
 #[derive(Clone)]
 pub struct EventEntry {
     /// Its name.
@@ -158,12 +161,34 @@ pub struct EventEntry {
     /// The version of its form.
     pub version: u32,
     schema: fn() -> schemars::Schema,
+    decode: fn(&[u8]) -> Result<(), ContractError>,
+    type_id: TypeId,
 }
 
 impl EventEntry {
     /// The entry of an event.
     pub fn of<E: Event>() -> Self {
-        Self { name: E::NAME, version: E::VERSION, schema: E::schema }
+        Self {
+            name: E::NAME,
+            version: E::VERSION,
+            schema: E::schema,
+            decode: |json| E::decode(json).map(drop),
+            type_id: TypeId::of::<E>(),
+        }
+    }
+
+    /// Checks that this JSON is the body of such an event.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the type cannot be decoded from it.
+    pub fn decode(&self, body: &[u8]) -> Result<(), ContractError> {
+        (self.decode)(body)
+    }
+
+    /// Whether the command's output is of this event's type.
+    pub fn is_output_of(&self, command: &CommandEntry) -> bool {
+        self.type_id == command.output_type
     }
 
     /// The schema of its body.

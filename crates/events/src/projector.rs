@@ -234,6 +234,11 @@ impl ProjectionHandle {
         self.0.version
     }
 
+    /// The events that it reads.
+    pub fn query(&self) -> Query {
+        self.0.query()
+    }
+
     /// How it is.
     pub fn state(&self) -> ProjectionState {
         self.0.state.borrow().clone()

@@ -119,9 +119,19 @@ impl QueryItem {
         self.is_met_by(&event.name, &event.tags)
     }
 
-    fn is_met_by(&self, event: &Text, tags: &Tags) -> bool {
-        (self.types.is_empty() || self.types.contains(event))
+    /// Whether this item will select an event of this type with these tags, once it is recorded.
+    pub fn selects_pending(&self, event: &str, tags: &Tags) -> bool {
+        (self.types.is_empty() || self.names_type(event))
             && self.tags.iter().all(|(name, value)| tags.contains(name, value))
+    }
+
+    /// Whether this item lists the event type explicitly.
+    pub fn names_type(&self, event: &str) -> bool {
+        self.types.iter().any(|name| name.as_str() == event)
+    }
+
+    fn is_met_by(&self, event: &Text, tags: &Tags) -> bool {
+        self.selects_pending(event, tags)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Which forms of events a program reads, and whether it can read everything that is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use purista_core::contract::ContractError;
+use purista_core::catalogue::EventEntry;
 use purista_core::event::Event;
 use purista_core::text::Text;
 
@@ -16,28 +16,41 @@ use crate::upcast::{EventForm, UnreadableEvent, Upcasters};
 /// The events that a program reads, each in one form.
 #[derive(Clone, Default)]
 pub struct Readers {
-    by_name: BTreeMap<&'static str, (u32, Decode)>,
+    by_name: BTreeMap<&'static str, EventEntry>,
+    /// Names that are read in a form that is not known here.
+    names: BTreeSet<Text>,
 }
-
-type Decode = fn(&[u8]) -> Result<(), ContractError>;
 
 impl Readers {
     /// None.
     pub const fn new() -> Self {
-        Self { by_name: BTreeMap::new() }
+        Self { by_name: BTreeMap::new(), names: BTreeSet::new() }
     }
 
     /// One more event that is read, in the form of `E`.
     #[must_use]
-    pub fn event<E: Event>(mut self) -> Self {
-        self.by_name.insert(E::NAME, (E::VERSION, |json| E::decode(json).map(drop)));
+    pub fn event<E: Event>(self) -> Self {
+        self.entry(EventEntry::of::<E>())
+    }
+
+    /// One more event that is read, as the catalogue lists it.
+    #[must_use]
+    pub fn entry(mut self, entry: EventEntry) -> Self {
+        self.by_name.insert(entry.name, entry);
+        self
+    }
+
+    /// One more event that is read by name: its stored versions are not decoded by [`check`].
+    #[must_use]
+    pub fn name(mut self, name: Text) -> Self {
+        self.names.insert(name);
         self
     }
 }
 
 impl fmt::Debug for Readers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.by_name.iter().map(|(name, (version, _))| (name, version))).finish()
+        f.debug_map().entries(self.by_name.iter().map(|(name, entry)| (name, entry.version))).finish()
     }
 }
 
@@ -94,8 +107,11 @@ pub async fn check(
     let mut found = Vec::new();
     for stored in store.forms().await? {
         let form = EventForm { name: stored.name, version: stored.version };
-        let is_asked_for = upcasters.stored_names(readers.by_name.keys().map(|name| Text::known(name)));
-        if !is_asked_for.contains(&form.name) {
+        let typed = upcasters.stored_names(readers.by_name.keys().map(|name| Text::known(name)));
+        if !typed.contains(&form.name) {
+            if readers.names.contains(&form.name) {
+                continue;
+            }
             found.push(UnreadForm { form, position: stored.newest, error: None });
             continue;
         }
@@ -112,9 +128,9 @@ pub async fn check(
 }
 
 fn read(event: &Recorded, upcasters: &Upcasters, readers: &Readers) -> Result<(), UnreadableEvent> {
-    let wanted = |name: &str| readers.by_name.get(name).map(|(version, _)| *version);
+    let wanted = |name: &str| readers.by_name.get(name).map(|entry| entry.version);
     upcasters.read(event, wanted, |name, version, body| {
-        let decoded = readers.by_name.get(name.as_str()).map_or(Ok(()), |(_, decode)| decode(body));
+        let decoded = readers.by_name.get(name.as_str()).map_or(Ok(()), |entry| entry.decode(body));
         decoded.map_err(|error| {
             UnreadableEvent::not_of_its_form(event, EventForm { name: name.clone(), version }, error)
         })

@@ -175,6 +175,17 @@ impl<S: Send + Sync + 'static, C: Command> CommandDef<S, C> {
         self
     }
 
+    /// Lets a decision record events that its boundary does not select.
+    ///
+    /// By default [`crate::decide::decide`] rejects such a decision with 500, because two of them at the same time do not
+    /// conflict: a rule such as "only once" would let both pass. Call this where the decision depends on other events than
+    /// those it records, and where recording twice is correct. It has no effect on a command that does not decide.
+    #[must_use]
+    pub fn allow_unselected_events(mut self) -> Self {
+        self.steps.allows_unselected_events = true;
+        self
+    }
+
     pub(crate) fn entry(&self) -> CommandEntry {
         let mut entry = CommandEntry::of::<C>();
         entry.success_event = self.steps.success.map(|(name, _)| name);

@@ -9,6 +9,7 @@ use purista_core::decision::Decision;
 use purista_core::error::HandlerError;
 use purista_core::id::Id;
 use purista_core::recording::Recording;
+use purista_events::batch::Condition;
 use purista_events::reading::Moment;
 use purista_events::view::Boundary;
 
@@ -16,6 +17,10 @@ use crate::command::CommandDef;
 use crate::context::Context;
 use crate::dispatch;
 use crate::steps::Steps;
+
+mod visibility;
+
+pub(crate) use visibility::Visibility;
 
 /// What a decision may know beside its command and its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +68,10 @@ impl Facts {
 /// Everything else of a command is as with [`crate::command::command`]: validation, guards, transforms, a success event, an
 /// idempotency key. The events need not be declared: those that the type of the decision names are in the catalogue, and
 /// what an enum of yours does not list (see [`purista_core::decision::Events::entries`]) is recorded all the same.
+///
+/// At least one of the events of a decision must be selected by its boundary, otherwise it fails with 500 and records nothing:
+/// a concurrent decision would not see it, so a rule such as "only once" would let both pass. The usual cause is an event
+/// without the tag that the boundary selects by. [`CommandDef::allow_unselected_events`] turns the check off.
 ///
 /// A decision answers with its one event when that is the command's `Output`; any events answer `()`; everything else says
 /// `Ok(events.replying(output))`.
@@ -126,20 +135,27 @@ where
             "a command's name is a letter, then letters, digits, `-` and `_`, at most 128"
         );
     };
-    let functions = Arc::new((boundary, decision));
-    let handler = move |context: Context<S>, command: C| {
-        let functions = Arc::clone(&functions);
-        async move {
-            let (boundary, decision) = &*functions;
-            let seen = context.look(boundary(&command), Moment::Now).await?;
-            let mut recording = Recording::default();
-            let output = decision(command, seen.state, &context.facts())?.settle(&mut recording)?;
-            context.decided(recording, seen.condition)?;
-            Ok(output)
-        }
+    let serve = move |steps: Steps<S, C>, place| {
+        let visibility = Visibility::of_command(C::NAME, steps.allows_unselected_events);
+        let functions = Arc::new((boundary, decision, visibility));
+        let handler = move |context: Context<S>, command: C| {
+            let functions = Arc::clone(&functions);
+            async move {
+                let (boundary, decision, visibility) = &*functions;
+                let seen = context.look(boundary(&command), Moment::Now).await?;
+                let mut recording = Recording::default();
+                let output = decision(command, seen.state, &context.facts())?.settle(&mut recording)?;
+                if let Some(Condition::Unless(query, _)) = &seen.condition {
+                    visibility.check(recording.events(), &query.items)?;
+                }
+                context.decided(recording, seen.condition)?;
+                Ok(output)
+            }
+        };
+        dispatch::serve::<_, _, _, _, true>(handler, steps, place)
     };
     CommandDef {
-        serve: Box::new(move |steps, place| dispatch::serve::<_, _, _, _, true>(handler, steps, place)),
+        serve: Box::new(serve),
         steps: Steps::default(),
         emits: <D as Decision<C::Output>>::entries(),
         invokes: Vec::new(),

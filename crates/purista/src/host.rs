@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use purista_core::address::{Address, AddressParts, ServiceId};
 use purista_core::bridge::EventBridge;
+use purista_core::catalogue::EventEntry;
 use purista_core::client::{CALLS_IN_FLIGHT_DEFAULT, Client};
 use purista_core::clock::Clock;
 use purista_core::door::Door;
+use purista_core::event::Event;
 use purista_core::in_process::InProcessBridge;
 use purista_core::store::{ConfigStore, Gate, SecretStore, StateStore};
 use purista_events::projector::Projected;
@@ -31,6 +33,7 @@ use crate::state::StateBackend;
 mod announcing;
 mod checks;
 mod drain;
+mod event_types;
 mod health;
 mod lagging;
 mod running;
@@ -79,6 +82,8 @@ impl Host {
             clock: Clock::system(),
             observer: None,
             require_durable: false,
+            read_by_views: Vec::new(),
+            checks_event_types: true,
             calls_in_flight: CALLS_IN_FLIGHT_DEFAULT,
             commands_in_flight: purista_core::subscription::IN_FLIGHT_DEFAULT,
             drain_timeout: DRAIN_TIMEOUT,
@@ -101,6 +106,8 @@ pub struct HostBuilder {
     clock: Clock,
     observer: Option<Arc<dyn Observer>>,
     require_durable: bool,
+    read_by_views: Vec<EventEntry>,
+    checks_event_types: bool,
     calls_in_flight: usize,
     commands_in_flight: usize,
     drain_timeout: Duration,
@@ -123,6 +130,23 @@ impl HostBuilder {
     /// not given their own.
     pub fn upcasters(mut self, upcasters: Upcasters) -> Self {
         self.upcasters = upcasters;
+        self
+    }
+
+    /// Declares an event type that only views read, so that the start does not warn of it.
+    ///
+    /// When a host with a store starts, it logs a warning for each stored event type that nothing registered reads or emits,
+    /// and for each that its registered type cannot decode. Subscriptions, projections, decisions and declared emits are
+    /// registered by themselves; views of `ctx.read` are not known before they run.
+    pub fn reads<E: Event>(mut self) -> Self {
+        self.read_by_views.push(EventEntry::of::<E>());
+        self
+    }
+
+    /// Turns the warnings for stored event types off, as for a process that runs some of the services of a shared store; see
+    /// [`HostBuilder::reads`].
+    pub fn skip_event_type_check(mut self) -> Self {
+        self.checks_event_types = false;
         self
     }
 

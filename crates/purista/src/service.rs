@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use purista_core::address::{Address, ServiceId};
 use purista_core::bridge::Consumer;
-use purista_core::catalogue::{CommandEntry, ServiceEntry, SubscriptionEntry};
+use purista_core::catalogue::{CommandEntry, EventEntry, ServiceEntry, SubscriptionEntry};
 use purista_core::contract::{Command, Contract};
 use purista_core::message::Party;
 
@@ -34,12 +34,16 @@ pub(crate) struct CommandPart {
     pub(crate) belongs_to: ServiceId,
     /// Whether it decides on what is recorded.
     pub(crate) decides: bool,
+    /// The events that it declares.
+    pub(crate) emits: Vec<EventEntry>,
     pub(crate) bind: Bind<dyn Consumer>,
 }
 
 /// A subscription that waits for a host.
 pub(crate) struct SubscriptionPart {
     pub(crate) listening: Listening,
+    /// The event type that it handles; `None` for a filter.
+    pub(crate) event: Option<EventEntry>,
     pub(crate) bind: Bind<dyn Listener>,
 }
 
@@ -94,7 +98,8 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
     pub fn command<C: Command>(mut self, def: CommandDef<S, C>) -> Self {
         let (entry, decides) = (def.entry(), def.decides);
         self.service.entry.commands.push(entry.clone());
-        self.service.entry.events.extend(def.emits.iter().cloned());
+        let emits = def.emits.clone();
+        self.service.entry.events.extend(emits.iter().cloned());
         let resources = Arc::clone(&self.resources);
         let bind = move |runtime: &Arc<Runtime>| -> Arc<dyn Consumer> {
             let place = Place {
@@ -110,7 +115,7 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
             };
             (def.serve)(def.steps, place)
         };
-        let part = CommandPart { entry, belongs_to: C::SERVICE, decides, bind: Box::new(bind) };
+        let part = CommandPart { entry, belongs_to: C::SERVICE, decides, emits, bind: Box::new(bind) };
         self.service.commands.push(part);
         self
     }
@@ -138,7 +143,11 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
             };
             (def.listen)(def.steps, heard, place)
         };
-        self.service.subscriptions.push(SubscriptionPart { listening, bind: Box::new(bind) });
+        self.service.subscriptions.push(SubscriptionPart {
+            listening,
+            event: def.event,
+            bind: Box::new(bind),
+        });
         self
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Steps<S, C: Command> {
     pub(crate) after: Vec<Guard<S, C::Output>>,
     pub(crate) success: Option<(&'static str, Mark<S, C::Output>)>,
     pub(crate) transform_output: Option<Transform<C::Output>>,
+    /// Whether a decision may record events that its boundary does not select.
+    pub(crate) allows_unselected_events: bool,
 }
 
 impl<S, C: Command> Default for Steps<S, C> {
@@ -32,6 +34,7 @@ impl<S, C: Command> Default for Steps<S, C> {
             after: Vec::new(),
             success: None,
             transform_output: None,
+            allows_unselected_events: false,
         }
     }
 }

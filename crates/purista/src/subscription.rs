@@ -31,6 +31,8 @@ pub struct SubscriptionDef<S, T: Contract, R: Contract> {
     pub(crate) emits: Vec<EventEntry>,
     pub(crate) invokes: Vec<&'static AddressParts>,
     pub(crate) terms: Terms,
+    /// The event type that it handles; `None` for a filter.
+    pub(crate) event: Option<EventEntry>,
 }
 
 /// Makes a subscription of an async function `(Context<S>, E) -> Result<R, HandlerError>` on the event `E`.
@@ -46,7 +48,8 @@ where
     Fut: Future<Output = Result<R, HandlerError>> + Send + 'static,
 {
     let filter = Filter::event(Text::known(E::NAME));
-    SubscriptionDef::new(Terms::new(name, filter, E::RECORDED, Some(E::VERSION)), handler)
+    let def = SubscriptionDef::new(Terms::new(name, filter, E::RECORDED, Some(E::VERSION)), handler);
+    SubscriptionDef { event: Some(EventEntry::of::<E>()), ..def }
 }
 
 /// Makes a subscription on whatever passes a filter: commands and responses on their way, or events of several names with
@@ -78,6 +81,7 @@ impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
             emits: Vec::new(),
             invokes: Vec::new(),
             terms,
+            event: None,
         }
     }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::checks::{self, Offer};
+use super::event_types::{self, EventTypes};
 use super::health::HostHealth;
 use super::lagging::Lagging;
 use super::running::{Parts, RunningHost};
@@ -77,9 +78,16 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
     for warning in checks::warnings(&builder.services, &offer) {
         tracing::warn!("{warning}");
     }
+    event_types::warn_of_forgotten_success_events(&builder.services);
 
     let stop = CancellationToken::new();
     let runtime = builder.runtime(&stop);
+    if builder.checks_event_types
+        && let Some(store) = &runtime.store
+    {
+        let types = EventTypes::new(&builder.services, &builder.projections, &builder.read_by_views);
+        types.warn_of_stored(&**store, &runtime.upcasters).await;
+    }
     let doors = std::mem::take(&mut builder.doors);
     let services = std::mem::take(&mut builder.services);
     let projections = std::mem::take(&mut builder.projections).into_iter();

@@ -18,7 +18,7 @@ use purista_events::upcast::Upcasters;
 use purista_events::view::Boundary;
 
 use super::TEST_BEGINS;
-use crate::decide::Facts;
+use crate::decide::{Facts, Visibility};
 
 /// Begins a test of a decision: with nothing recorded, at [`TEST_BEGINS`].
 ///
@@ -52,7 +52,8 @@ use crate::decide::Facts;
 /// given().event(renamed("Ada")).when(to("Ada"), boundary, rename).refused(409);
 /// ```
 pub fn given() -> Given {
-    Given { past: Recording::default(), facts: Facts::new(TEST_BEGINS, Id::from_random(1)) }
+    let facts = Facts::new(TEST_BEGINS, Id::from_random(1));
+    Given { past: Recording::default(), facts, allows_unselected: false }
 }
 
 /// What was recorded before, and the facts; see [`given`].
@@ -61,12 +62,20 @@ pub fn given() -> Given {
 pub struct Given {
     past: Recording,
     facts: Facts,
+    allows_unselected: bool,
 }
 
 impl Given {
     /// The facts that the decision is given: time, id, principal, tenant.
     pub fn at(mut self, facts: Facts) -> Self {
         self.facts = facts;
+        self
+    }
+
+    /// Lets the decision record events that its boundary does not select, as
+    /// [`CommandDef::allow_unselected_events`](crate::command::CommandDef::allow_unselected_events) does.
+    pub fn allow_unselected_events(mut self) -> Self {
+        self.allows_unselected = true;
         self
     }
 
@@ -138,9 +147,12 @@ impl Given {
             }
             selected.push(boundary.views().iter().any(|view| view.item(&upcasters).selects(event)));
         }
+        let items: Vec<_> = boundary.views().iter().map(|view| view.item(&upcasters)).collect();
+        let visibility = Visibility::of_command(C::NAME, self.allows_unselected);
         let mut happened = Recording::default();
         let outcome = decision(command, boundary.into_state(), &self.facts).and_then(|decision| {
             let output = decision.settle(&mut happened)?;
+            visibility.check(happened.events(), &items)?;
             output_is_valid(&output)?;
             Ok(output)
         });

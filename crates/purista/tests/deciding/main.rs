@@ -8,6 +8,8 @@ mod older_forms;
 mod racing;
 mod reading;
 mod stored_forms;
+mod unselected;
+mod warnings;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,0 +1,164 @@
+//! Mistakes that no type shows are logged when the host starts.
+
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex};
+
+use garde::Validate;
+use purista::{Command, Context, HandlerError, Host, command, decide, subscription, view};
+use purista_events::memory::MemoryStore;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::contracts::{
+    ACCOUNT, Pinged, Register, Registered, Renamed, names, register, registered, rename, service, unique,
+};
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[garde(allow_unvalidated)]
+struct Note {}
+
+impl Command for Note {
+    const SERVICE: purista::ServiceId = ACCOUNT;
+    const NAME: &'static str = "note";
+    type Output = Noted;
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[garde(allow_unvalidated)]
+struct Noted {}
+
+impl purista::Event for Noted {
+    const NAME: &'static str = "noted";
+}
+
+/// Keeps what was logged as a warning: the message and its fields in one line.
+#[derive(Clone, Default)]
+pub(crate) struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn with(&self, part: &str) -> Vec<String> {
+        self.lines().into_iter().filter(|line| line.contains(part)).collect()
+    }
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        write!(self.0, "{field}={value:?} ").unwrap();
+    }
+}
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() == Level::WARN
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+async fn plain(_: Context<()>, command: Register) -> Result<Registered, HandlerError> {
+    Ok(registered(&command.user, &command.email))
+}
+
+async fn emitting(ctx: Context<()>, command: Register) -> Result<Registered, HandlerError> {
+    let event = registered(&command.user, &command.email);
+    ctx.emit(event.clone())?;
+    Ok(event)
+}
+
+async fn heard(_: Context<()>, _: Registered) -> Result<(), HandlerError> {
+    Ok(())
+}
+
+async fn started_with(warnings: &Warnings, host: purista::HostBuilder) {
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    host.start().await.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn a_command_that_answers_with_an_event_and_does_not_emit_it_is_named() {
+    let check = async |def: purista::CommandDef<(), Register>, expected: usize| {
+        let warnings = Warnings::default();
+        let service = service().command(def).subscription(subscription("welcome", heard));
+        started_with(&warnings, Host::builder().store(MemoryStore::default()).service(service.build())).await;
+        let named = warnings.with("call `.success_event()`");
+        assert_eq!(named.len(), expected, "{:?}", warnings.lines());
+        assert!(named.iter().all(|line| line.contains("Account.1.register") && line.contains("registered")));
+    };
+    check(command(plain), 1).await;
+    check(command(plain).success_event(), 0).await;
+    check(command(emitting).emits::<Registered>(), 0).await;
+    check(decide(unique, register), 0).await;
+}
+
+/// A store with one event of each of two types, of which one has no tags.
+async fn filled() -> MemoryStore {
+    let store = MemoryStore::default();
+    let services = service().command(decide(unique, register)).command(command(noting).success_event());
+    let host = Host::builder().store(store.open_beside()).service(services.build()).start().await.unwrap();
+    let client = host.client();
+    client.invoke(crate::to_register("ada", "a@x")).await.unwrap();
+    client.invoke(Note {}).await.unwrap();
+    host.stop().await;
+    store
+}
+
+async fn noting(_: Context<()>, _: Note) -> Result<Noted, HandlerError> {
+    Ok(Noted {})
+}
+
+#[tokio::test]
+async fn a_stored_event_type_that_nothing_reads_is_named_unless_it_is_declared() {
+    let check = async |host: purista::HostBuilder, expected: &[&str]| {
+        let warnings = Warnings::default();
+        started_with(&warnings, host).await;
+        let named = warnings.with("a stored event type cannot be read");
+        assert_eq!(named.len(), expected.len(), "{:?}", warnings.lines());
+        for event in expected {
+            assert!(named.iter().any(|line| line.contains(event)), "{event} is not in {named:?}");
+        }
+    };
+    let store = filled().await;
+    let empty = || Host::builder().store(store.open_beside());
+    check(empty(), &["registered v1", "noted v1"]).await;
+    check(empty().service(service().subscription(subscription("welcome", heard)).build()), &["noted v1"])
+        .await;
+    check(empty().reads::<Registered>().reads::<Noted>(), &[]).await;
+    check(empty().skip_event_type_check(), &[]).await;
+    check(Host::builder().store(MemoryStore::default()).reads::<Pinged>(), &[]).await;
+}
+
+#[tokio::test]
+async fn an_event_of_a_decision_that_is_stored_without_tags_is_named() {
+    let store = filled().await;
+    let warnings = Warnings::default();
+    let deciding_note = decide(|_: &Note| view(()).on(|(), _: Noted| ()), |_, ()| Ok(Noted {}));
+    let deciding = service().command(decide(names, rename)).command(deciding_note).build();
+    let host =
+        Host::builder().store(store.open_beside()).reads::<Registered>().reads::<Renamed>().service(deciding);
+    started_with(&warnings, host).await;
+    let named = warnings.with("has no tags");
+    assert_eq!(named.len(), 1, "{:?}", warnings.lines());
+    assert!(named[0].contains("noted"), "{named:?}");
+}
