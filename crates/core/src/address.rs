@@ -54,7 +54,7 @@ const fn version_is_valid(version: &str) -> bool {
 /// # use purista_core::address::ServiceId;
 /// pub const USER: ServiceId = ServiceId::new("User Service", "1");
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceId {
     name: &'static str,
     version: &'static str,

@@ -39,6 +39,7 @@ mod lagging;
 mod running;
 mod signals;
 mod start;
+mod store_peers;
 mod trying_again;
 
 pub use drain::{DrainReport, RunError};
@@ -84,6 +85,7 @@ impl Host {
             require_durable: false,
             read_by_views: Vec::new(),
             checks_event_types: true,
+            allows_separate_stores: false,
             calls_in_flight: CALLS_IN_FLIGHT_DEFAULT,
             commands_in_flight: purista_core::subscription::IN_FLIGHT_DEFAULT,
             drain_timeout: DRAIN_TIMEOUT,
@@ -108,6 +110,7 @@ pub struct HostBuilder {
     require_durable: bool,
     read_by_views: Vec<EventEntry>,
     checks_event_types: bool,
+    allows_separate_stores: bool,
     calls_in_flight: usize,
     commands_in_flight: usize,
     drain_timeout: Duration,
@@ -147,6 +150,16 @@ impl HostBuilder {
     /// [`HostBuilder::reads`].
     pub fn skip_event_type_check(mut self) -> Self {
         self.checks_event_types = false;
+        self
+    }
+
+    /// Allows other processes to run the same services with stores of their own.
+    ///
+    /// By default processes that share a broker compare their stores. If two of them run a service with commands and their stores
+    /// differ, both log a warning and are degraded, because each decides on a log of its own. Call this on all of them where
+    /// that is intended, as for services whose commands decide nothing.
+    pub fn allow_separate_stores(mut self) -> Self {
+        self.allows_separate_stores = true;
         self
     }
 

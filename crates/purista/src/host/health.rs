@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use purista_core::bridge::BridgeState;
@@ -12,6 +12,7 @@ use purista_events::position::Position;
 use purista_events::projector::ProjectionHandle;
 use tokio::time::Instant;
 
+use super::store_peers::StorePeers;
 use crate::durable::{DurableControl, DurableState, PARKED_MAX};
 use crate::projecting;
 use crate::runtime::Runtime;
@@ -29,6 +30,7 @@ struct Inner {
     catalogue: Arc<Catalogue>,
     durables: Mutex<Vec<Arc<DurableControl>>>,
     projections: Mutex<Vec<ProjectionHandle>>,
+    store_peers: OnceLock<Arc<StorePeers>>,
     /// Where each stood that had something to do, and since when.
     standing: Mutex<HashMap<String, (u64, Instant)>>,
 }
@@ -41,6 +43,7 @@ impl HostHealth {
             catalogue: Arc::clone(catalogue),
             durables: Mutex::default(),
             projections: Mutex::default(),
+            store_peers: OnceLock::new(),
             standing: Mutex::default(),
         }))
     }
@@ -57,6 +60,11 @@ impl HostHealth {
         *self.0.projections.lock().unwrap_or_else(PoisonError::into_inner) = projections;
     }
 
+    /// Reports peers with another store; a second call has no effect.
+    pub(super) fn watch_store_peers(&self, peers: Arc<StorePeers>) {
+        let _ = self.0.store_peers.set(peers);
+    }
+
     pub(super) fn shared(&self) -> Health {
         let inner = Arc::clone(&self.0);
         Health::new(move || inner.report())
@@ -69,6 +77,7 @@ impl Inner {
         let bridge_state = *bridge.state().borrow();
         let mut parts = vec![PartHealth::of_bridge(bridge.capabilities().name, bridge_state)];
         parts.extend(self.store());
+        parts.extend(self.store_peers.get().and_then(|peers| peers.health()));
         let store = self.runtime.store.as_deref();
         let head = store.map_or(Position::START, |store| *store.head().borrow());
         let durables = self.durables.lock().unwrap_or_else(PoisonError::into_inner).clone();

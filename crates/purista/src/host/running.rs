@@ -21,6 +21,7 @@ use super::announcing;
 use super::drain::{DrainReport, RunError};
 use super::health::HostHealth;
 use super::signals::Signals;
+use super::store_peers::StorePeers;
 use crate::durable::DurableControl;
 use crate::runtime::Runtime;
 
@@ -36,6 +37,8 @@ pub(super) struct Parts {
     pub(super) durables: Vec<Arc<DurableControl>>,
     pub(super) projections: Vec<ProjectionHandle>,
     pub(super) doors: Vec<OpenDoor>,
+    /// Where other processes may run the same services with another store.
+    pub(super) store_peers: Option<Arc<StorePeers>>,
     pub(super) relayed: watch::Sender<Position>,
     pub(super) stop_doors: CancellationToken,
     pub(super) stop_feeding: CancellationToken,
@@ -56,6 +59,7 @@ impl Parts {
             durables: Vec::new(),
             projections: Vec::new(),
             doors: Vec::new(),
+            store_peers: None,
             relayed: watch::channel(Position::START).0,
             stop_doors: CancellationToken::new(),
             stop_feeding: CancellationToken::new(),

@@ -18,13 +18,14 @@ use super::event_types::{self, EventTypes};
 use super::health::HostHealth;
 use super::lagging::Lagging;
 use super::running::{Parts, RunningHost};
+use super::store_peers::StorePeers;
 use super::{HostBuilder, announcing};
 use crate::durable::{self, Durable, DurableControl};
 use crate::listener::Listener;
 use crate::projecting;
 use crate::relay::Relay;
 use crate::runtime::Runtime;
-use crate::service::{CommandPart, SubscriptionPart};
+use crate::service::{CommandPart, Service, SubscriptionPart};
 
 /// A host did not start, and nothing of it runs.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +96,10 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
     let mut parts = Parts::new(Arc::clone(&runtime), Arc::new(catalogue), builder.drain_timeout);
     let health = HostHealth::new(&runtime, &parts.catalogue);
     parts.health = Some(health.clone());
+    if !builder.allows_separate_stores {
+        let with_commands = services.iter().filter(|service| !service.commands.is_empty());
+        parts.store_peers = StorePeers::new(&runtime, with_commands.map(Service::id).collect());
+    }
     let result = match project(&mut parts, projections).await {
         Ok(()) => bind(&mut parts, &runtime, services, builder.commands_in_flight).await,
         Err(error) => Err(error),
@@ -131,9 +136,10 @@ async fn project(parts: &mut Parts, projections: Vec<Projected>) -> Result<(), S
 async fn bind(
     parts: &mut Parts,
     runtime: &Arc<Runtime>,
-    services: Vec<crate::service::Service>,
+    services: Vec<Service>,
     commands_in_flight: usize,
 ) -> Result<(), StartError> {
+    watch_store_peers(parts).await?;
     for service in services {
         let entry = service.entry;
         announcing::init(runtime, entry.id).await;
@@ -148,9 +154,22 @@ async fn bind(
         for part in service.subscriptions {
             self::subscribe(parts, runtime, part).await?;
         }
-        announcing::ready(runtime, entry.id).await;
+        let store_id = parts.store_peers.as_ref().and_then(|peers| peers.store_of(entry.id));
+        announcing::ready(runtime, entry.id, store_id).await;
     }
     relay(parts, runtime).await
+}
+
+/// Looks for other processes with another store; before the first service announces its own, so that no reply is missed.
+async fn watch_store_peers(parts: &mut Parts) -> Result<(), StartError> {
+    let Some(peers) = parts.store_peers.clone() else { return Ok(()) };
+    let registration = peers.subscribe().await.map_err(StartError::Bridge)?;
+    parts.feeds.push((SubscriptionId::new("PuristaHost.1.storePeers"), registration));
+    if let Some(health) = &parts.health {
+        health.watch_store_peers(Arc::clone(&peers));
+    }
+    parts.tasks.spawn(peers.announce(parts.stop_feeding.clone()));
+    Ok(())
 }
 
 /// Where a subscription gets its messages: what this host's log holds from there, anything else from the bridge.

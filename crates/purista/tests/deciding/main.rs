@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
+#[path = "../support/captured.rs"]
+mod captured;
 mod contracts;
 mod expectations;
 mod older_forms;

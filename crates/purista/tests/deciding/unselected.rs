@@ -6,8 +6,8 @@ use purista::{Command, Event, HandlerError, Tags, View, decide, view};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::captured::Warnings;
 use crate::contracts::{ACCOUNT, service};
-use crate::warnings::Warnings;
 use crate::{log, refused};
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]

@@ -1,17 +1,12 @@
 //! Mistakes that no type shows are logged when the host starts.
 
-use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex};
-
 use garde::Validate;
 use purista::{Command, Context, HandlerError, Host, command, decide, subscription, view};
 use purista_events::memory::MemoryStore;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::captured::Warnings;
 use crate::contracts::{
     ACCOUNT, Pinged, Register, Registered, Renamed, names, register, registered, rename, service, unique,
 };
@@ -32,49 +27,6 @@ struct Noted {}
 
 impl purista::Event for Noted {
     const NAME: &'static str = "noted";
-}
-
-/// Keeps what was logged as a warning: the message and its fields in one line.
-#[derive(Clone, Default)]
-pub(crate) struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Warnings {
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
-
-    pub(crate) fn with(&self, part: &str) -> Vec<String> {
-        self.lines().into_iter().filter(|line| line.contains(part)).collect()
-    }
-}
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        write!(self.0, "{field}={value:?} ").unwrap();
-    }
-}
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() == Level::WARN
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
 }
 
 async fn plain(_: Context<()>, command: Register) -> Result<Registered, HandlerError> {

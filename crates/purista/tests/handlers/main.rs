@@ -3,12 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 mod beginning;
+#[path = "../support/captured.rs"]
+mod captured;
 mod contracts;
 mod lagging;
 mod listening;
 mod relaying;
 mod spans;
 mod starting;
+mod store_peers;
 mod taking_over;
 mod trying_again;
 
