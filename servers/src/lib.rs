@@ -25,6 +25,7 @@ pub mod folder;
 pub mod mosquitto;
 pub mod nats;
 pub mod otlp;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod rabbitmq;
 

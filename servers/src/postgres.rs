@@ -123,6 +123,11 @@ impl Postgres {
         output(createdb.args(["-h", "127.0.0.1", "-U", "purista", "-p", &self.port.to_string(), &name]));
         name
     }
+        self.database_with(&[])
+    }
+
+    /// The same with these options of `createdb` more.
+    pub fn database_with(&self, options: &[&str]) -> String {
 }
 
 /// A name for a schema or a database that nothing else in a test's servers has.
@@ -146,7 +151,7 @@ fn version(folder: &Path) -> u32 {
 }
 
 /// The server refuses to run as root: then it runs as the user that its package made.
-fn as_its_user(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub(crate) fn as_its_user(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let is_root = output(Command::new("id").arg("-u")).trim() == "0";
     let mut command = if is_root {
         let user = Command::new("id").args(["-u", "postgres"]).output();

@@ -24,7 +24,7 @@ pub(crate) const VALGRIND: Need =
     Need { program: "valgrind", package: "valgrind", because: "counts the instructions of a command" };
 
 /// What `cargo xtask test` needs.
-pub(crate) const OF_THE_TESTS: [Need; 10] = [
+pub(crate) const OF_THE_TESTS: [Need; 11] = [
     Need {
         program: "nats-server",
         package: "nats-server",
@@ -45,6 +45,11 @@ pub(crate) const OF_THE_TESTS: [Need; 10] = [
         program: "pg_ctlcluster",
         package: "postgresql",
         because: "the store for several processes is tested against a real server",
+    },
+    Need {
+        program: "pgbouncer",
+        package: "pgbouncer",
+        because: "a store behind a pool of sessions is tested against a real one",
     },
     Need { program: "openssl", package: "openssl", because: "makes certificates for the tests of TLS" },
     Need { program: "chromium", package: "chromium", because: "the example's pages are tested in a browser" },

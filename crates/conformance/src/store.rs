@@ -117,6 +117,7 @@ macro_rules! store_suite {
             a_passed_deadline_refuses_the_batch
             bounds_hold
         );
+            names_have_a_bound
         $crate::store_suite!(@tests $attributes $system repetition:
             a_repeated_batch_returns_the_first_receipt
             a_batch_committed_many_times_at_once_happens_once

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::bounds::BoundError;
 use crate::fault::Fault;
 use crate::status::Status;
 
@@ -198,6 +199,10 @@ impl fmt::Debug for HandlerError {
 impl<E: Error + Send + Sync + 'static> From<E> for HandlerError {
     #[cold]
     fn from(error: E) -> Self {
+        // What is too long for every store is the caller's fault, and stays so.
+        if let Some(bound) = BoundError::of(&error) {
+            return Self::bad_request(bound.to_string()).with_data(serde_json::json!([bound.fault()]));
+        }
         Self(Box::new(Kind::Failed(Box::new(error))))
     }
 }

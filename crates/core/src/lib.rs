@@ -11,6 +11,7 @@
 //! smallest complete bridge.
 
 pub mod address;
+pub mod bounds;
 pub mod bridge;
 pub mod broker;
 pub mod catalogue;

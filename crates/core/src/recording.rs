@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::address::name_is_valid;
+use crate::bounds::BoundError;
 use crate::contract::ContractError;
 use crate::event::{Event, TAGS_MAX, Tags};
 use crate::fault::Fault;
@@ -62,7 +63,7 @@ impl CheckedEvent {
         event.check().map_err(|faults| RecordError::broken::<E>(faults))?;
         let body = event.encode().map_err(|source| RecordError::not_encodable::<E>(source))?;
         let tags = event.tags();
-        RecordError::check_bounds(E::NAME, body.len(), tags.len())?;
+        RecordError::check_bounds(E::NAME, body.len(), &tags)?;
         Ok(Self { name: E::NAME, version: E::VERSION, tags, body, is_recorded: E::RECORDED })
     }
 }
@@ -80,6 +81,7 @@ enum Kind {
     NotEncodable(ContractError),
     TooLarge(usize),
     TooManyTags(usize),
+    TagTooLong(BoundError),
 }
 
 impl RecordError {
@@ -93,15 +95,20 @@ impl RecordError {
         Self { event: E::NAME, kind: Kind::NotEncodable(source) }
     }
 
-    /// Refuses an event that is larger than [`EVENT_BYTES_MAX`] or bears more than [`TAGS_MAX`] tags.
-    pub fn check_bounds(event: &'static str, bytes: usize, tags: usize) -> Result<(), Self> {
+    /// Rejects an event that is larger than [`EVENT_BYTES_MAX`], has more than [`TAGS_MAX`] tags, or one that is longer than
+    /// [`TAG_BYTES_MAX`](crate::bounds::TAG_BYTES_MAX).
+    ///
+    /// # Errors
+    ///
+    /// Returns the first bound that is exceeded. A tag that is too long is 400 as the error of a handler.
+    pub fn check_bounds(event: &'static str, bytes: usize, tags: &Tags) -> Result<(), Self> {
         if bytes > EVENT_BYTES_MAX {
             return Err(Self { event, kind: Kind::TooLarge(bytes) });
         }
-        if tags > TAGS_MAX {
-            return Err(Self { event, kind: Kind::TooManyTags(tags) });
+        if tags.len() > TAGS_MAX {
+            return Err(Self { event, kind: Kind::TooManyTags(tags.len()) });
         }
-        Ok(())
+        BoundError::check_tags(tags).map_err(|bound| Self { event, kind: Kind::TagTooLong(bound) })
     }
 }
 
@@ -120,6 +127,7 @@ impl fmt::Display for RecordError {
             Kind::TooManyTags(tags) => {
                 write!(f, "the event {event} bears {tags} tags, at most {TAGS_MAX} are allowed")
             }
+            Kind::TagTooLong(bound) => write!(f, "the event {event} cannot be recorded: {bound}"),
         }
     }
 }
@@ -128,6 +136,7 @@ impl Error for RecordError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.kind {
             Kind::NotEncodable(source) => Some(source),
+            Kind::TagTooLong(bound) => Some(bound),
             _ => None,
         }
     }

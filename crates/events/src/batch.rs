@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use purista_core::bounds::{BoundError, PRINCIPAL_BYTES_MAX, SCOPE_BYTES_MAX, TENANT_BYTES_MAX};
 use purista_core::event::TAGS_MAX;
 use purista_core::id::Id;
 use purista_core::payload::EVENT_BYTES_MAX;
@@ -122,18 +123,31 @@ impl Batch {
         let keys = self.state.iter().map(|change| change.key.as_str());
         at_most(events().count(), EVENTS_MAX, "events of a batch")?;
         at_most(events().map(|event| event.body.len()).sum(), BATCH_BYTES_MAX, "bytes of a batch's events")?;
+        let tenant = self.tenant.iter().map(|tenant| ("tenant", tenant, TENANT_BYTES_MAX));
+        let principals = events().filter_map(|event| event.cause.principal_id.as_ref());
+        let principals = principals.map(|principal| ("principal", principal, PRINCIPAL_BYTES_MAX));
+        let scope = self.reply.iter().map(|reply| ("principal", &reply.key.scope, SCOPE_BYTES_MAX));
+        let mut names = tenant.chain(principals).chain(scope);
+        names.try_for_each(|(field, text, bound)| BoundError::check(field, text, bound)).map_err(too_long)?;
         for event in events() {
             at_most(event.body.len(), EVENT_BYTES_MAX, "bytes of an event")?;
             at_most(event.tags.len(), TAGS_MAX, "tags of an event")?;
+            BoundError::check_tags(&event.tags).map_err(too_long)?;
         }
-        for key in keys.chain(self.reply.iter().map(|reply| reply.key.key.as_ref())) {
-            at_most(key.len(), KEY_BYTES_MAX, "bytes of a key")?;
+        let keys = keys.map(|key| ("state key", key));
+        let reply = self.reply.iter().map(|reply| ("idempotency key", &*reply.key.key));
+        for (field, key) in keys.chain(reply) {
+            BoundError::check(field, key, KEY_BYTES_MAX).map_err(too_long)?;
             if key.is_empty() {
                 return Err(StoreError::new(StoreErrorKind::Invalid, "a key is empty"));
             }
         }
         histories.into_iter().try_for_each(|failures| at_most(failures, HISTORY_MAX, "failures of a message"))
     }
+}
+
+fn too_long(bound: BoundError) -> StoreError {
+    StoreError::new(StoreErrorKind::Invalid, bound.to_string()).with_source(bound)
 }
 
 fn at_most(count: usize, bound: usize, what: &str) -> Result<(), StoreError> {

@@ -191,6 +191,10 @@ impl Server {
                 format!("no connection to Postgres at {hosts}: is it there, and are user and password right?")
             }
         }
+            None if is_untrusted(error) => format!(
+                "the certificate of Postgres at {hosts} is not trusted for that name: name its authority with \
+                 `root_certificates`; a server on this machine may be reached with ?sslmode=prefer, which checks none"
+            ),
     }
 }
 
@@ -222,6 +226,11 @@ fn speaks_no_tls(error: &tokio_postgres::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+fn is_untrusted(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error)
+        .is_some_and(|cause| cause.to_string().contains("invalid peer certificate"))
+}
 
     #[test]
     fn a_place_is_told_without_its_password() {

@@ -65,8 +65,7 @@ impl Builder {
 
 impl CopyInto {
     async fn open(opening: Opening, origin: &str) -> Result<Self, StoreError> {
-        let server = opening.server()?;
-        let mut client = server.open().await?;
+        let (server, mut client) = opening.connect().await?;
         if opening.migrates {
             migrations::migrate(&mut client, &server.schema).await?;
         }

@@ -45,6 +45,7 @@ mod forms;
 mod group;
 mod horizon;
 mod kept;
+mod inspection;
 mod known;
 mod lane;
 mod leases;

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use purista_core::clock::Clock;
 use purista_events::store::{StoreError, StoreErrorKind};
 use tokio_util::task::TaskTracker;
+use tokio_postgres::Client;
+use tokio_postgres::config::SslMode;
 
 use crate::connect::{self, Server, Timeouts};
 use crate::error::read_failed;
 use crate::migrations::{self, Opened};
 use crate::tls::Tls;
-use crate::{codec, copy_state, horizon};
+use crate::{codec, copy_state, horizon, inspection};
 
 /// What a store is opened with.
 pub(crate) struct Opening {
@@ -42,15 +44,29 @@ impl Opening {
             schema: self.schema.clone(),
             timeouts: self.timeouts,
             tasks: TaskTracker::new(),
+        let config = connect::config(&self.url)?;
+        // Another machine is spoken to under `Require` at least.
+        let is_only_preferred = config.get_ssl_mode() == SslMode::Prefer;
+        let tls = match &self.root_certificates {
+            None if is_only_preferred => Tls::unchecked()?,
+            roots => Tls::new(roots.as_deref())?,
+        };
         })
     }
 
     /// Connects, and makes the tables where they are missing and that is wanted.
     pub(crate) async fn open(&self) -> Result<OpenSchema, StoreError> {
-        let server = self.server()?;
-        let mut client = server.open().await?;
+        let (server, mut client) = self.connect().await?;
         if self.migrates {
             migrations::migrate(&mut client, &server.schema).await?;
+    /// Connects, and rejects a server on which a store would not work.
+    pub(crate) async fn connect(&self) -> Result<(Server, Client), StoreError> {
+        let server = self.server()?;
+        let client = server.open().await?;
+        inspection::inspect(&server, &client).await?;
+        Ok((server, client))
+    }
+
         }
         migrations::check_made(migrations::made(&client, &server.schema).await?)?;
         if copy_state::state(&client).await?.is_some_and(|copy| !copy.is_finished) {

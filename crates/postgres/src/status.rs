@@ -54,8 +54,7 @@ impl Builder {
     /// Makes the tables where they are missing or older than this program, and returns the steps that were made: none, where all is
     /// there. Whoever is interrupted goes on where he was. Errors are those of [`Builder::connect`].
     pub async fn migrate(self) -> Result<Vec<Migration>, StoreError> {
-        let server = self.checked()?.server()?;
-        let mut client = server.open().await?;
+        let (server, mut client) = self.checked()?.connect().await?;
         let before = u32::try_from(migrations::made(&client, &server.schema).await?).unwrap_or(0);
         migrations::migrate(&mut client, &server.schema).await?;
         Ok(MIGRATIONS.into_iter().filter(|step| step.number > before).collect())

@@ -1,4 +1,4 @@
-//! TLS by rustls: the server's certificate and name are always checked.
+//! TLS by rustls: the certificate and the name of the server are checked, unless TLS is only preferred on this machine.
 
 use std::future::Future;
 use std::io;
@@ -12,10 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{
+    WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    self, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier,
+};
 
 /// Speaks TLS to the server, when the connection asks for it.
 #[derive(Clone)]
@@ -39,10 +44,60 @@ impl Tls {
             // What the machine has and cannot be read is left out: a server that needs it is refused, which says so.
             trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| invalid("TLS cannot be set up".to_owned()).with_source(error))?;
-        Ok(Self(Arc::new(config.with_root_certificates(trusted).with_no_client_auth())))
+        Ok(Self(Arc::new(builder()?.with_root_certificates(trusted).with_no_client_auth())))
+    }
+
+    /// Speaks TLS with a server whose certificate is not checked, as `sslmode=prefer` of libpq does: for a server on this machine,
+    /// which would be spoken to in the clear as well.
+    pub(crate) fn unchecked() -> Result<Self, StoreError> {
+        let unchecked = Arc::new(Unchecked(ring::default_provider().signature_verification_algorithms));
+        let config = builder()?.dangerous().with_custom_certificate_verifier(unchecked).with_no_client_auth();
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, StoreError> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StoreError::new(StoreErrorKind::Invalid, "TLS cannot be set up").with_source(error))
+}
+
+/// Takes any certificate; the server must have its key.
+#[derive(Debug)]
+struct Unchecked(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Unchecked {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use purista_core::bounds::BoundError;
 
 use purista_core::bridge::BridgeError;
 use purista_core::error::chain;
@@ -43,6 +44,8 @@ pub(crate) enum CommitError {
     /// Another reply is kept under the key; nothing of it was written.
     KeyTaken,
     /// It was handled before; nothing of it was written.
+    /// A name or key is too long; nothing of it was written.
+    TooLong(BoundError),
     AlreadyDone,
     /// Nothing of it was written, and it never will be.
     Rejected(String),
@@ -54,6 +57,7 @@ impl fmt::Display for CommitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LostRace(what) => write!(f, "somebody else was faster: {what}"),
+            Self::TooLong(bound) => write!(f, "the unit of work was refused: {bound}"),
             Self::KeyTaken => f.write_str("another reply is kept under this idempotency key"),
             Self::AlreadyDone => f.write_str("it was handled before"),
             Self::Rejected(what) => write!(f, "the unit of work was refused: {what}"),
@@ -62,13 +66,23 @@ impl fmt::Display for CommitError {
     }
 }
 
-impl std::error::Error for CommitError {}
+impl std::error::Error for CommitError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::TooLong(bound) => Some(bound),
+            _ => None,
+        }
+    }
+}
 
 impl From<StoreError> for CommitError {
     fn from(error: StoreError) -> Self {
         let what = chain(&error);
         match error.kind() {
             StoreErrorKind::Conflict | StoreErrorKind::StateConflict => Self::LostRace(what),
+            StoreErrorKind::Invalid => {
+                error.into_source::<BoundError>().map_or(Self::Rejected(what), Self::TooLong)
+            }
             StoreErrorKind::KeyTaken => Self::KeyTaken,
             StoreErrorKind::AlreadyDone => Self::AlreadyDone,
             StoreErrorKind::Unknown => Self::Unknown(what),

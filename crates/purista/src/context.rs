@@ -197,7 +197,7 @@ impl<S> Context<S> {
         if E::RECORDED && self.runtime().store.is_some() {
             let recorded =
                 NewEvent::of(&event, id, self.cause(E::NAME)).map_err(RecordError::not_encodable::<E>)?;
-            RecordError::check_bounds(E::NAME, recorded.body.len(), recorded.tags.len())?;
+            RecordError::check_bounds(E::NAME, recorded.body.len(), &recorded.tags)?;
             self.change(|changes| changes.recorded.push(recorded))?;
             return Ok(true);
         }

@@ -66,6 +66,7 @@ impl Failure {
                 data: None,
                 report,
             },
+            CommitError::TooLong(bound) => Self::of_handler(&HandlerError::from(bound.clone())),
             CommitError::Unknown(_) => Self::hidden(Status::GATEWAY_TIMEOUT, report),
             _ => Self::hidden(Status::SERVICE_UNAVAILABLE, report),
         }

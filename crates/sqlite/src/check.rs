@@ -4,6 +4,7 @@ use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::store::{Direction, EventStore as _, PAGE_MAX, StoreError, StoreErrorKind};
 use rusqlite::Connection;
+use rusqlite::functions::FunctionFlags;
 
 use crate::codec;
 use crate::error::read_failed;
@@ -12,12 +13,14 @@ use crate::store::SqliteStore;
 /// The most findings that are told.
 const FINDINGS_MAX: usize = 100;
 
-/// What must find nothing: each line says what it finds.
+/// What must find nothing: each line says what it finds. SQLite ends a text of JSON at U+0000: a tag with it is read by
+/// `purista_tag`, which is given the tags, the number of one, and 0 for its name or 1 for its value.
 const QUESTIONS: [(&str, &str); 8] = [
     (
         "an event's tag is not in the index",
         "SELECT e.position FROM events e, json_each(e.tags) t WHERE NOT EXISTS (SELECT 1 FROM tags o
-             WHERE o.name = t.value ->> 0 AND o.value = t.value ->> 1 AND o.tenant = e.tenant AND o.position = e.position)",
+             WHERE o.name = iif(instr(e.tags, '\\u0000'), purista_tag(e.tags, t.key, 0), t.value ->> 0)
+             AND o.value = iif(instr(e.tags, '\\u0000'), purista_tag(e.tags, t.key, 1), t.value ->> 1) AND o.tenant = e.tenant AND o.position = e.position)",
     ),
     (
         "the index names a tag of an event that is not there",
@@ -33,14 +36,17 @@ const QUESTIONS: [(&str, &str); 8] = [
     (
         "a stream has not as many events as it counts",
         "SELECT max(e.position) FROM streams s LEFT JOIN tags t ON t.name = s.name AND t.value = s.value AND t.tenant = s.tenant
-             LEFT JOIN events e ON e.position = t.position AND e.tags ->> '$[0][0]' = s.name AND e.tags ->> '$[0][1]' = s.value
+             LEFT JOIN events e ON e.position = t.position
+                 AND iif(instr(e.tags, '\\u0000'), purista_tag(e.tags, 0, 0), e.tags ->> '$[0][0]') = s.name
+                 AND iif(instr(e.tags, '\\u0000'), purista_tag(e.tags, 0, 1), e.tags ->> '$[0][1]') = s.value
              GROUP BY s.tenant, s.name, s.value HAVING coalesce(max(e.stream_version), 0) <> s.count
              OR count(e.stream_version) <> s.count OR count(DISTINCT e.stream_version) <> s.count",
     ),
     (
         "the stream of an event is not counted",
         "SELECT e.position FROM events e WHERE json_array_length(e.tags) > 0 AND NOT EXISTS (SELECT 1 FROM streams s
-             WHERE s.tenant = e.tenant AND s.name = e.tags ->> '$[0][0]' AND s.value = e.tags ->> '$[0][1]')",
+             WHERE s.tenant = e.tenant AND s.name = iif(instr(e.tags, '\\u0000'), purista_tag(e.tags, 0, 0), e.tags ->> '$[0][0]')
+                 AND s.value = iif(instr(e.tags, '\\u0000'), purista_tag(e.tags, 0, 1), e.tags ->> '$[0][1]'))",
     ),
     (
         "an event was recorded before the one before it",
@@ -132,7 +138,19 @@ fn pages(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(found)
 }
 
+/// Makes `purista_tag` known to a connection.
+fn add_tag_function(connection: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("purista_tag", 3, flags, |row| {
+        let (tags, number, part): (String, u32, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        // What is no such list has no tag, and is found by the checksum of its event.
+        let tags: Vec<[String; 2]> = serde_json::from_str(&tags).unwrap_or_default();
+        Ok(tags.get(number as usize).and_then(|tag| tag.get(part as usize)).cloned())
+    })
+}
+
 fn ask(connection: &Connection, sql: &str, limit: usize) -> rusqlite::Result<Vec<String>> {
+    add_tag_function(connection)?;
     let mut question = connection.prepare(&format!("{sql} LIMIT ?1"))?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let places = question.query_map([limit], |row| row.get::<_, Option<i64>>(0))?;

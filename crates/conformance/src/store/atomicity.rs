@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use purista_core::bounds::{PRINCIPAL_BYTES_MAX, SCOPE_BYTES_MAX, TAG_BYTES_MAX, TENANT_BYTES_MAX};
 use purista_core::event::TAGS_MAX;
 use purista_core::payload::EVENT_BYTES_MAX;
 use purista_core::store::{Expect, KEY_BYTES_MAX};
@@ -19,7 +20,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::given::{self, always, event, events, set, set_if, stream};
+use super::given::{self, Tenant, always, event, events, set, set_if, stream};
 use super::stage::Stage;
 
 /// A batch with something of every kind commits all of it, and the receipt says what became of it.
@@ -158,6 +159,64 @@ pub async fn bounds_hold(stage: &mut Stage) {
     let empty_key =
         StoredReply { key: ReplyKey { key: "".into(), ..given::reply_key(4) }, ..given::reply(4) };
     stage.refuse(Batch { reply: Some(empty_key), ..given::batch() }, Invalid).await;
+}
+
+/// Names and keys of the longest size are stored and found, also those that an index cannot shorten; longer ones are rejected, and the
+/// error names the field. The bounds are the same in every engine.
+pub async fn names_have_a_bound(stage: &mut Stage) {
+    let tenant: Tenant = Some(unlike(TENANT_BYTES_MAX, 1).into());
+    let of_tenant = || Batch::new(given::id(), tenant.clone());
+    let tag = |bytes: usize| event("tagged", &[("tag", &unlike(bytes - 3, 2))]);
+    let reply = |scope: usize, key: usize| StoredReply {
+        key: ReplyKey { scope: unlike(scope, 3).into(), key: unlike(key, 4).into() },
+        ..given::reply(1)
+    };
+    let asked_by = |bytes: usize| {
+        let mut new = event("moved", &[]);
+        new.cause.principal_id = Some(unlike(bytes, 5).into());
+        new
+    };
+    let key = |bytes: usize| set(&unlike(bytes, 6), true.into());
+    let longest = Batch {
+        appends: vec![always(vec![tag(TAG_BYTES_MAX), asked_by(PRINCIPAL_BYTES_MAX)])],
+        state: vec![key(KEY_BYTES_MAX)],
+        reply: Some(reply(SCOPE_BYTES_MAX, KEY_BYTES_MAX)),
+        ..of_tenant()
+    };
+    stage.commit(longest).await;
+    let query = Query::tag("tag", unlike(TAG_BYTES_MAX - 3, 2)).of_tenant(tenant.as_deref().map(Into::into));
+    assert_eq!(stage.view(&query).await.0.len(), 1, "an event is found by its longest tag");
+    let keys = [unlike(KEY_BYTES_MAX, 6)];
+    let state = stage.store.state(tenant.as_deref(), &keys).await.expect("state is read");
+    assert_eq!(state.len(), 1, "state is found by its longest key");
+    let found = stage.reply(tenant.as_deref(), &reply(SCOPE_BYTES_MAX, KEY_BYTES_MAX).key).await;
+    assert!(found.is_some(), "a reply is found by its longest key");
+
+    let too_long = [
+        ("tenant", Batch::new(given::id(), Some(unlike(TENANT_BYTES_MAX + 1, 1).into()))),
+        ("tag `tag`", given::appends(vec![tag(TAG_BYTES_MAX + 1)])),
+        ("tag `tag`", given::appends(vec![tag(4_000)])),
+        ("principal", given::appends(vec![asked_by(PRINCIPAL_BYTES_MAX + 1)])),
+        ("state key", Batch { state: vec![key(KEY_BYTES_MAX + 1)], ..given::batch() }),
+        ("principal", Batch { reply: Some(reply(SCOPE_BYTES_MAX + 1, 1)), ..given::batch() }),
+        ("idempotency key", Batch { reply: Some(reply(1, KEY_BYTES_MAX + 1)), ..given::batch() }),
+    ];
+    for (field, batch) in too_long {
+        let batch = Batch { state: [batch.state, vec![set("alpha", true.into())]].concat(), ..batch };
+        let said = stage.refuse(batch, Invalid).await;
+        assert!(said.contains(field), "{said:?} does not name {field}");
+    }
+}
+
+/// So many bytes that nothing can be left out of. Every eighth is a control character, which some engines write as two.
+fn unlike(bytes: usize, seed: u64) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let byte = u8::try_from(state >> 57).unwrap_or(0);
+        if byte % 8 == 0 { char::from(byte / 8 % 2) } else { char::from(b'!' + byte % 94) }
+    };
+    (0..bytes).map(|_| next()).collect()
 }
 
 type Sized = Box<dyn Fn(usize) -> Batch + Send + Sync>;

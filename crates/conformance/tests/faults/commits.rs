@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use purista_core::bounds::TENANT_BYTES_MAX;
 use purista_events::batch::{Append, Batch, Condition, Receipt};
 use purista_events::query::Query;
 use purista_events::store::StoreErrorKind::{AlreadyDone, Conflict, DeadlinePassed, KeyTaken};
@@ -77,6 +78,12 @@ pub(crate) const FAULTS: &[Fault] = &[
             });
             let letters = batch.dead_letters.iter_mut().map(|letter| &mut letter.history);
             parked.chain(letters).for_each(|history| history.truncate(HISTORY_MAX));
+        })
+    }),
+    fault("names_have_a_bound", "a tenant that is too long is cut in silence", || {
+        Way::Batch(|batch| {
+            let cut = |tenant: &str| tenant.chars().take(TENANT_BYTES_MAX).collect::<String>();
+            batch.tenant = batch.tenant.as_deref().map(cut).map(Into::into);
         })
     }),
     // Repetition.

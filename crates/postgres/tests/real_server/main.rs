@@ -8,6 +8,7 @@ mod given;
 mod leases;
 mod outages;
 mod races;
+mod opening;
 mod read_models;
 mod server;
 mod tls;

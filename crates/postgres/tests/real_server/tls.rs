@@ -35,3 +35,25 @@ async fn a_server_is_believed_for_its_certificate_and_its_name() {
         "{error}"
     );
 }
+
+/// A server on this machine is spoken to under TLS where it speaks it, as psql does, whoever has signed its certificate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn where_tls_is_only_preferred_a_server_on_this_machine_is_believed() {
+    let server = Server::start_under_tls();
+    for mode in ["", "?sslmode=prefer"] {
+        let url = format!("postgres://purista@127.0.0.1:{}/postgres{mode}", server.port());
+        let store = PostgresStore::connect(&url).await.expect("the store opens");
+        store.commit(written("user", "ada")).await.expect("committed");
+        let client = server.client().await;
+        let sessions = "SELECT bool_and(s.ssl), count(*) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) \
+                        WHERE a.application_name = 'purista'";
+        let row = client.query_one(sessions, &[]).await.expect("the sessions are read");
+        let (are_under_tls, sessions): (bool, i64) = (row.get(0), row.get(1));
+        assert!(are_under_tls && sessions > 0);
+        store.close().await.expect("a store closes");
+    }
+    let url = format!("postgres://purista@localhost:{}/postgres?sslmode=require", server.port());
+    let error = PostgresStore::connect(&url).await.expect_err("nobody knows this authority");
+    assert!(error.to_string().contains("sslmode=prefer"), "{error}");
+}

@@ -54,3 +54,29 @@ impl Event for WelcomeEmailSent {
         Tags::new().with("user", &self.user_id)
     }
 }
+
+/// Tags its event with what it was given.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[garde(allow_unvalidated)]
+pub(crate) struct Label {
+    pub(crate) label: String,
+}
+
+impl Command for Label {
+    const SERVICE: ServiceId = USER;
+    const NAME: &'static str = "label";
+    type Output = ();
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
+#[garde(allow_unvalidated)]
+pub(crate) struct Labelled {
+    pub(crate) label: String,
+}
+
+impl Event for Labelled {
+    const NAME: &'static str = "labelled";
+    fn tags(&self) -> Tags {
+        Tags::new().with("label", &self.label)
+    }
+}

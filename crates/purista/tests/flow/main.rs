@@ -11,7 +11,7 @@ use purista_events::store::{EventStore, StoreErrorKind};
 use purista_events::subscriptions::SubscriptionId;
 
 mod contracts;
-use contracts::{EMAIL, NewUserRegistered, SignUp, USER, WelcomeEmailSent};
+use contracts::{EMAIL, Label, Labelled, NewUserRegistered, SignUp, USER, WelcomeEmailSent};
 
 async fn user_sign_up(ctx: Context<()>, input: SignUp) -> Result<NewUserRegistered, HandlerError> {
     let key = format!("email/{}", input.email);
@@ -92,6 +92,38 @@ async fn every_field_at_fault_is_named_and_the_handler_never_ran() {
 
 #[tokio::test]
 async fn a_mail_server_that_is_down_is_tried_again_and_time_passes_at_once() {
+async fn label(ctx: Context<()>, input: Label) -> Result<(), HandlerError> {
+    ctx.state().set("labelled", &true)?;
+    Ok(ctx.emit(Labelled { label: input.label })?)
+}
+
+#[tokio::test]
+async fn a_name_that_is_too_long_for_any_store_is_400_and_names_the_field() {
+    let labels = Service::builder(USER, "Labels", ()).command(command(label).emits::<Labelled>()).build();
+    let host = TestHost::start([labels]).await;
+    let of = |length: usize| Label { label: "x".repeat(length) };
+    let too_long = host.invoke(of(4_000)).await.unwrap_err();
+    assert_eq!((too_long.kind(), too_long.status().code()), (InvokeErrorKind::Handled, 400), "{too_long:?}");
+    assert_eq!(too_long.message(), "the tag `label` has 4005 bytes, at most 1024 are allowed");
+    assert_eq!(too_long.data().unwrap()[0]["path"], serde_json::json!(["tags", "label"]));
+
+    let client = host.host().client();
+    for (field, call) in [
+        ("tenant", client.call(of(1)).tenant("x".repeat(4_000))),
+        ("principal", client.call(of(1)).principal("x".repeat(4_000))),
+    ] {
+        let too_long = call.send().await.unwrap_err();
+        assert_eq!(
+            (too_long.kind(), too_long.status().code()),
+            (InvokeErrorKind::Handled, 400),
+            "{too_long:?}"
+        );
+        assert!(too_long.message().contains(field), "{}", too_long.message());
+    }
+    assert_eq!(*host.store().head().borrow(), purista_events::position::Position::START);
+    host.invoke(of(1_019)).await.unwrap();
+}
+
     let host = TestHost::start([users(), emails(3)]).await;
     host.invoke(ada()).await.unwrap();
     let endings = host.endings("sendWelcomeEmail");

@@ -126,3 +126,28 @@ async fn an_event_that_is_missing_is_noticed_where_its_tag_is_not() {
     let error = given::folded(&store, &Query::tag("thing", "one").of_tenant(None)).await.unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
 }
+
+#[tokio::test]
+async fn control_characters_in_tags_are_no_damage_and_damage_beside_them_is_found() {
+    let folder = Folder::new();
+    let store = SqliteStore::builder(folder.file()).open().unwrap();
+    for value in ["\0", "\u{1}", "a\0b\u{1}c", "\\u0000", "\\\0", "\n\u{1f}", "ada"] {
+        for _ in 0..2 {
+            let mut batch = given::batch(value);
+            for event in batch.appends.iter_mut().flat_map(|append| &mut append.events) {
+                event.tags = event.tags.clone().with("thing", "ada").with("note", value);
+            }
+            store.commit(batch).await.unwrap();
+        }
+    }
+    assert_eq!(store.check().await.unwrap(), [""; 0]);
+    store.close().await.unwrap();
+    let connection = rusqlite::Connection::open(folder.file()).unwrap();
+    let deleted = connection.execute("DELETE FROM tags WHERE value = ?1 AND name = 'note'", ["a\0b\u{1}c"]);
+    assert_eq!(deleted.unwrap(), 2);
+    drop(connection);
+    let store = SqliteStore::builder(folder.file()).open().unwrap();
+    let found = store.check().await.unwrap();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|line| line.starts_with("an event's tag is not in the index")), "{found:?}");
+}
