@@ -122,6 +122,7 @@ macro_rules! store_suite {
             a_repeated_batch_returns_the_first_receipt
             a_batch_committed_many_times_at_once_happens_once
             ids_of_batches_are_kept_for_seven_days
+            a_commit_whose_answer_is_lost_is_recovered
             a_key_holds_one_reply
             of_many_with_one_key_one_wins
             what_is_done_is_said_before_a_conflict

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -58,6 +59,11 @@ impl Clock {
     /// 128 random bits.
     pub fn random(&self) -> u128 {
         self.0.random()
+    }
+
+    /// How much time has passed since some moment that stays the same, whatever becomes of the time of day.
+    pub fn uptime(&self) -> Duration {
+        self.0.uptime()
     }
 
     /// A new id.
@@ -164,7 +170,10 @@ impl Source for TokioSource {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::time::Duration;
+    fn uptime(&self) -> Duration {
+        self.began.elapsed()
+    }
+
 
     use super::*;
 

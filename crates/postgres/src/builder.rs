@@ -26,6 +26,9 @@ pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a statement waits for somebody else's lock, unless told otherwise.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the safe position may stand still while committed events wait above it, before it is reported, by default.
+pub const BLOCKED_AFTER: Duration = Duration::from_secs(60);
+
 /// The schema in which the store's tables lie, unless told otherwise.
 pub const SCHEMA: &str = "purista";
 

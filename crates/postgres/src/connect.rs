@@ -17,6 +17,10 @@ use crate::tls::Tls;
 /// How long a connection may take to come about.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// After how long without a word the server takes a process for frozen: a session with leases ends then, and a writer's open
+/// transaction, between whose statements there are milliseconds.
+pub(crate) const FROZEN_AFTER: Duration = Duration::from_secs(8);
+
 /// Where Postgres listens unless it is told otherwise.
 const PORT: u16 = 5432;
 

@@ -29,6 +29,7 @@ pub(crate) struct Opening {
 
 /// A schema that is ready to be used.
 pub(crate) struct OpenSchema {
+    pub(crate) blocked_after: std::time::Duration,
     pub(crate) server: Server,
     pub(crate) opened: Opened,
     /// Up to where the log can be followed.

@@ -11,6 +11,7 @@ use purista_core::id::Id;
 use purista_core::message::Message;
 use purista_core::span;
 use purista_core::store::{KeyValueError, KeyValueErrorKind};
+use purista_events::lost_answer::commit_until_known;
 use purista_events::batch::{Append, Batch, Condition, StoredReply};
 use purista_events::recorded::NewEvent;
 use purista_events::store::{EventStore, StoreError, StoreErrorKind};
@@ -22,9 +23,6 @@ use tracing::{Instrument, Span};
 use crate::runtime::Runtime;
 use crate::state::StateBackend;
 use crate::unit_of_work::{Changes, Guarded};
-
-/// How often a commit whose answer was lost is asked for again before it ends as unknown.
-const ASK_AGAIN_MAX: u32 = 5;
 
 /// What is committed with a unit beside its own changes.
 #[derive(Debug, Default)]
@@ -166,23 +164,7 @@ fn appends(events: Vec<NewEvent>, guarded: Option<Box<Guarded>>) -> Vec<Append> 
 
 /// Commits a batch; when the answer is lost, asks again under the same id.
 pub(crate) async fn settled(store: &Arc<dyn EventStore>, batch: Batch) -> Result<(), StoreError> {
-    let mut asked = 0;
-    let again = batch.clone();
-    let mut result = store.commit(batch).await;
-    while let Err(error) = &result {
-        if error.kind() != StoreErrorKind::Unknown || asked >= ASK_AGAIN_MAX {
-            break;
-        }
-        asked += 1;
-        tokio::time::sleep(Duration::from_millis(10 << asked)).await;
-        let next = store.commit(Batch { deadline: None, ..again.clone() }).await;
-        // A store that takes no commits any more cannot say what became of the first one.
-        if next.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Closed) {
-            break;
-        }
-        result = next;
-    }
-    result.map(drop)
+    commit_until_known(batch, |batch| store.commit(batch)).await.map(drop)
 }
 
 async fn write_state(

@@ -1,11 +1,14 @@
 //! Duties towards those who ask again: ids of batches, keys of replies, messages of a bridge.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use purista_events::batch::{Append, Batch, Receipt, ReplyKey, StoredReply};
 use purista_events::fingerprint::Fingerprint;
-use purista_events::store::StoreErrorKind::{AlreadyDone, KeyTaken};
+use purista_events::lost_answer::commit_until_known;
+use purista_events::store::StoreError;
+use purista_events::store::StoreErrorKind::{AlreadyDone, KeyTaken, Overloaded, Unknown};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -47,6 +50,32 @@ pub async fn a_batch_committed_many_times_at_once_happens_once(stage: &mut Stage
     let repeated = Receipt { is_repeated: true, ..first.clone() };
     assert!(receipts.iter().all(|receipt| receipt == first || *receipt == repeated));
     assert_eq!(stage.events().await.len(), 3);
+}
+
+/// A commit whose answer is lost is found by its id when the store is back; while it is away, nobody calls it refused.
+pub async fn a_commit_whose_answer_is_lost_is_recovered(stage: &mut Stage) {
+    let batch = given::everything(&stage.clock, 1);
+    for is_away_for in [2, u32::MAX] {
+        let commits = AtomicU32::new(0);
+        let commit = |batch: Batch| {
+            let (store, number) = (Arc::clone(&stage.store), commits.fetch_add(1, Ordering::Relaxed));
+            async move {
+                match number {
+                    0 => {
+                        store.commit(batch).await?;
+                        Err(StoreError::new(Unknown, "the answer is lost"))
+                    }
+                    number if number <= is_away_for => Err(StoreError::new(Overloaded, "the store is away")),
+                    _ => store.commit(batch).await,
+                }
+            }
+        };
+        match commit_until_known(batch.clone(), commit).await {
+            Ok(receipt) => assert!(receipt.is_repeated && is_away_for == 2, "it was committed once"),
+            Err(error) => assert_eq!((error.kind(), is_away_for), (Unknown, u32::MAX), "{error}"),
+        }
+        assert_eq!(stage.events().await.len(), 3);
+    }
 }
 
 /// The ids of batches are known for seven days, also after the store was opened again.

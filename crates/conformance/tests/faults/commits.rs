@@ -109,6 +109,15 @@ pub(crate) const FAULTS: &[Fault] = &[
             })
         },
     ),
+    fault("a_commit_whose_answer_is_lost_is_recovered", "an id that comes again is refused as done", || {
+        commit(|engine, batch| async move {
+            let receipt = engine.store.commit(batch).await?;
+            if receipt.is_repeated {
+                return Err(StoreError::new(AlreadyDone, "it was committed before"));
+            }
+            Ok(receipt)
+        })
+    }),
     fault("ids_of_batches_are_kept_for_seven_days", "ids are forgotten after a day", || {
         commit(|engine, batch| async move {
             let receipt = engine.store.commit(batch.clone()).await?;

@@ -19,6 +19,8 @@ use purista_core::clock::{Clock, Source};
 #[derive(Debug, Clone)]
 pub struct TestClock {
     now: Arc<Mutex<Timestamp>>,
+    /// How much time has really passed.
+    passed: Arc<Mutex<Duration>>,
     random: Clock,
 }
 
@@ -61,3 +63,7 @@ impl Source for TestClock {
         self.random.random()
     }
 }
+    fn uptime(&self) -> Duration {
+        *self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+

@@ -7,7 +7,8 @@ use purista_core::store::{Expect, StateChange};
 use serde_json::Value;
 
 use crate::batch::Batch;
-use crate::store::{EventStore, StoreError, StoreErrorKind};
+use crate::lost_answer::commit_until_known;
+use crate::store::{EventStore, StoreError};
 
 /// Asks for the read model of this projection to be made anew, beside what readers see. Whoever runs it next begins with it; whoever
 /// runs it now, on a store that several processes share, begins within a second.
@@ -54,11 +55,7 @@ async fn keep(
 ) -> Result<(), StoreError> {
     let mut batch = Batch::new(clock.id(), None);
     batch.state.push(StateChange { key, expect: Expect::Any, value, time_to_live: None });
-    let again = batch.clone();
-    match store.commit(batch).await {
-        Err(error) if error.kind() == StoreErrorKind::Unknown => store.commit(again).await.map(drop),
-        kept => kept.map(drop),
-    }
+    commit_until_known(batch, |batch| store.commit(batch)).await.map(drop)
 }
 
 #[cfg(test)]

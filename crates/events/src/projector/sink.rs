@@ -10,11 +10,12 @@ use purista_core::text::Text;
 use super::lane::Rate;
 use super::{BuildProgress, Condition, Control, Projected, Turn, Worker};
 use crate::batch::Batch;
+use crate::lost_answer::commit_until_known;
 use crate::position::Position;
 use crate::query::Query;
 use crate::read_models::{Build, BuildPause};
 use crate::recorded::Recorded;
-use crate::store::{EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
+use crate::store::{EventStore, FollowPage, PAGE_MAX, StoreError};
 use crate::subscriptions::{Pause, ProgressChange, SubscriptionId, SubscriptionRecord};
 
 /// What the names begin with under which checkpoints and pauses of such projections are kept, as
@@ -166,13 +167,9 @@ impl<K: Sink> Outside<K> {
         self.commit(batch).await
     }
 
-    /// What is lost here is done again: the changes commute and may be repeated.
+    /// A commit whose answer is lost is repeated: the changes commute.
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        let again = batch.clone();
-        match self.store.commit(batch).await {
-            Err(error) if error.kind() == StoreErrorKind::Unknown => self.store.commit(again).await.map(drop),
-            ended => ended.map(drop),
-        }
+        commit_until_known(batch, |batch| self.store.commit(batch)).await.map(drop)
     }
 
     fn publish(&self, position: Position, pause: Option<&Pause>, per_second: f64) {

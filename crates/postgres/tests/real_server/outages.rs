@@ -8,6 +8,7 @@ use std::time::Duration;
 use purista_conformance::proxy::Proxy;
 use purista_core::id::Id;
 use purista_events::batch::Condition;
+use purista_events::lost_answer::commit_until_known;
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::store::{EventStore, StoreErrorKind};
@@ -141,6 +142,40 @@ async fn an_answer_that_is_cut_leaves_no_double_effect() {
     }
     assert_eq!(unknown, 10, "each answer that was cut was missed");
     assert_eq!(recorded(&direct).await, kept);
+    for store in [store, direct] {
+        store.close().await.expect("a store closes");
+    }
+    proxy.stop().await;
+}
+
+/// COMMIT reaches the server, its answer is cut, and the server is away for longer than a writer waits for it: the end stays open
+/// until the receipt is found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn a_commit_whose_answer_is_lost_is_not_refused_while_the_server_is_away() {
+    let (server, schema) = (Server::shared(), schema());
+    let direct = server.store(&schema).connect().await.expect("the store opens");
+    let proxy = Proxy::start(server.port()).await;
+    let store = PostgresStore::builder(&Server::url_at(proxy.port())).schema(&schema).writers(1);
+    let store = store.connect().await.expect("the store opens");
+    store.commit(batch(vec![event("writer", "first")], Condition::Always)).await.expect("committed");
+    let (new, refusals) = (event("writer", "one"), AtomicUsize::new(0));
+    let id = new.id.clone();
+    // Connections that are there stay.
+    proxy.refuse(true);
+    proxy.cut_before_answer(COMMITTED);
+    let commit = async |batch| {
+        let end = store.commit(batch).await;
+        if end.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Overloaded) {
+            refusals.fetch_add(1, Ordering::Relaxed);
+            proxy.refuse(false);
+        }
+        end
+    };
+    let receipt = commit_until_known(batch(vec![new], Condition::Always), commit).await;
+    assert!(receipt.expect("it was committed").is_repeated);
+    assert_eq!(refusals.into_inner(), 1, "the server was away for one repeat");
+    assert!(recorded(&direct).await.contains(&id));
     for store in [store, direct] {
         store.close().await.expect("a store closes");
     }

@@ -7,6 +7,8 @@ use purista::observation::Ending;
 use purista::testing::{TEST_BEGINS, TestHost};
 use purista::{Context, HandlerError, Retry, Service, command, subscription};
 use purista_core::invoke_error::InvokeErrorKind;
+use purista_events::lost_answer::REPEATS_MAX;
+use purista_events::memory::Fault;
 use purista_events::store::{EventStore, StoreErrorKind};
 use purista_events::subscriptions::SubscriptionId;
 
@@ -192,6 +194,23 @@ async fn an_answer_lost_by_the_store_is_asked_for_again_and_happens_once() {
     host.store().fail_next(1, StoreErrorKind::Unknown);
     let answer = host.invoke(ada()).await.unwrap();
     assert_eq!(host.saw::<NewUserRegistered>("sendWelcomeEmail"), [answer]);
+}
+
+#[tokio::test]
+async fn a_commit_that_may_have_happened_is_never_reported_as_refused() {
+    // Nobody else commits, so that what goes wrong is the command's.
+    let host = TestHost::start([users()]).await;
+    // The answer is lost, and then the store is away: for longer than the commit is repeated, and for less.
+    host.store().fail_next(1, Fault::LoseAnswer);
+    host.store().fail_next(REPEATS_MAX as usize, StoreErrorKind::Overloaded);
+    let error = host.invoke(ada()).await.unwrap_err();
+    assert!(error.may_have_happened() && error.status().code() == 504, "{error:?}");
+    assert_eq!(host.store().head().borrow().number(), 1, "it has happened");
+
+    host.store().fail_next(1, Fault::LoseAnswer);
+    host.store().fail_next(REPEATS_MAX as usize - 1, StoreErrorKind::Overloaded);
+    host.invoke(SignUp { email: "bob@example.org".to_owned(), ..ada() }).await.unwrap();
+    assert_eq!(host.store().head().borrow().number(), 2, "the last repeat finds it");
 }
 
 #[tokio::test]
