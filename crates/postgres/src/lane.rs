@@ -12,7 +12,7 @@ use purista_events::store::{StoreError, StoreErrorKind};
 use tokio::time::Instant;
 use tokio_postgres::{Client, Error};
 
-use crate::connect::Server;
+use crate::connect::{FROZEN_AFTER, Server};
 use crate::error::{Severity, closed, severity};
 use crate::flight::{self, End};
 use crate::group::{Member, Outcome, Session, Statements, Transaction};
@@ -137,7 +137,12 @@ impl Lane {
                 let client = self.server.connect(None).await?;
                 // Each statement has one plan that is good for groups of all sizes, since an index leads to every row; otherwise
                 // small groups have theirs made anew each time, which takes longer than what is planned.
-                client.batch_execute("SET plan_cache_mode TO force_generic_plan").await?;
+                // A writer that stands still inside a transaction holds everybody's locks: its session ends soon.
+                let settings = format!(
+                    "SET plan_cache_mode TO force_generic_plan; SET idle_in_transaction_session_timeout TO {}",
+                    FROZEN_AFTER.min(self.server.timeouts.statement).as_millis()
+                );
+                client.batch_execute(&settings).await?;
                 let mut connection = Connection { client, statements: Statements::new() };
                 connection.session(&self.server.schema).prepare_all().await?;
                 connection

@@ -195,6 +195,9 @@ impl Durable {
         let mut head = self.store.head();
         let mut leaving: Option<End> = None;
         loop {
+            if turn.is_lost() {
+                leaving.get_or_insert(End::Lost);
+            }
             while leaving.is_none() && running.len() < in_flight {
                 let Some(job) = ledger.next_job(self.runtime.clock.now()) else { break };
                 running.push(self.begin(job));

@@ -51,6 +51,15 @@ impl Turn {
         Self { lease, lost_at: None, looks_at }
     }
 
+    /// Whether the lease is lost, which is asked before anything is begun: after SIGSTOP an attempt may end before a sign comes.
+    pub(super) fn is_lost(&mut self) -> bool {
+        let is_lost = !self.lease.is_alone() && self.lease.is_lost();
+        if is_lost {
+            self.lost_at.get_or_insert_with(Instant::now);
+        }
+        is_lost
+    }
+
     /// It was looked, and so many events are parked.
     pub(super) fn has_looked(&mut self, parked: usize) {
         self.looks_at = self.looks_at.map(|_| Instant::now() + pause_between_looks(parked));

@@ -9,6 +9,7 @@
 
 mod workers;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use purista_servers::postgres::{Postgres, fresh_name};
@@ -18,6 +19,10 @@ use workers::{Place, Worker};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long another may take to go on.
 const TAKES_OVER_WITHIN: Duration = Duration::from_secs(10);
+/// The same when the process that works is stopped, and says nothing of it.
+const FROZEN_WITHIN: Duration = Duration::from_secs(15);
+/// How many mails are in flight at a time.
+const IN_FLIGHT: usize = 4;
 /// How many orders are taken between two deaths.
 const ORDERS: usize = 120;
 
@@ -58,6 +63,39 @@ async fn when_the_process_that_works_is_killed_another_goes_on_and_nothing_is_co
     assert_eq!(waiting.mailed(), 0, "nobody has taken its place");
     mailed.extend(working.kill().await);
     place.is_exact(2 + 3 * ORDERS, &mailed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+async fn when_the_process_that_works_is_stopped_another_continues_and_the_stopped_one_begins_nothing_more() {
+    let (server, schema) = (Postgres::start(), fresh_name());
+    let place = Place::new(&server, &schema).await;
+    let mut frozen = Worker::start(&place).await;
+    place.order(1).await;
+    frozen.mails(1, PATIENCE).await;
+    let mut other = Worker::start(&place).await;
+    let orders = place.order_beside(ORDERS);
+    frozen.mails(10, PATIENCE).await;
+    let since = Instant::now();
+    frozen.signal("STOP").await;
+    other.mails(1, FROZEN_WITHIN).await;
+    println!("the other mails {:?} after the first was stopped", since.elapsed());
+    orders.await;
+    place.until_mailed(1 + ORDERS, PATIENCE).await;
+    place.until_counted(1 + ORDERS, PATIENCE).await;
+    frozen.signal("CONT").await;
+    // It is awake again when it has seen that it is not its turn; orders that come meanwhile are the other's.
+    let before = other.mailed();
+    place.order(ORDERS).await;
+    place.until_mailed(1 + 2 * ORDERS, PATIENCE).await;
+    place.until_counted(1 + 2 * ORDERS, PATIENCE).await;
+    assert_eq!(other.mailed(), before + ORDERS, "the one that was stopped has no lease");
+    let mut mailed = frozen.kill().await;
+    mailed.extend(other.kill().await);
+    place.is_exact(1 + 2 * ORDERS, &mailed).await;
+    let different: BTreeSet<&String> = mailed.iter().collect();
+    let twice = mailed.len() - different.len();
+    assert!(twice <= IN_FLIGHT, "only what was in flight when it was stopped is mailed twice: {twice}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -157,6 +157,13 @@ impl Worker {
         tokio::time::timeout(within, wait).await.expect("it mails in time");
     }
 
+    /// Sends it a signal, as `STOP` and `CONT`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
     /// Ends it as `kill -9` does, and says what it has mailed.
     pub(crate) async fn kill(&mut self) -> Vec<String> {
         self.child.kill().await.unwrap();
