@@ -48,6 +48,11 @@ impl Postgres {
         Self::start_with("", |_| ())
     }
 
+    /// One with these options more, as `-c max_prepared_transactions=10`.
+    pub fn start_with_options(options: &'static str) -> Self {
+        Self::start_with(options, |_| ())
+    }
+
     /// One that speaks TLS, with a certificate for `localhost`.
     pub fn start_under_tls() -> Self {
         Self::start_with("-c ssl=on -c ssl_cert_file=../server.pem -c ssl_key_file=../server.key", |folder| {

@@ -74,6 +74,8 @@ fn status_json(status: &Status, holders: &[Holder]) -> Value {
     let holder = |holder: &Holder| {
         json!({
             "pid": holder.pid,
+            "prepared": holder.prepared,
+            "user": holder.user,
             "application": holder.application,
             "database": holder.database,
             "state": holder.state,
@@ -112,23 +114,30 @@ fn lines(status: &Status, holders: &[Holder], screen: &mut Screen) -> anyhow::Re
         ))?,
     }
     let mut table = Table::new([
-        Column::Right("PID"),
+        Column::Left("TRANSACTION"),
+        Column::Left("USER"),
         Column::Left("APPLICATION"),
         Column::Left("DATABASE"),
         Column::Left("STATE"),
-        Column::Left("FOR"),
+        Column::Left("AGE"),
+        Column::Left("ENDED BY"),
     ]);
     for holder in holders {
+        let transaction =
+            holder.prepared.as_ref().map_or_else(|| format!("pid {}", holder.pid), |gid| format!("'{gid}'"));
         table.row([
-            holder.pid.to_string(),
+            transaction,
+            holder.user.clone(),
             holder.application.clone(),
             holder.database.clone(),
             holder.state.clone(),
             duration(holder.age),
+            holder.remedy(),
         ]);
     }
     if !table.is_empty() {
-        screen.line("these have written and not ended; followers wait for them:")?;
+        screen
+            .line("blocking transactions: what was recorded after them is not delivered before they end")?;
     }
     Ok(table.print(screen)?)
 }

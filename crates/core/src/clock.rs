@@ -56,11 +56,6 @@ impl Clock {
         self.0.now_ms()
     }
 
-    /// 128 random bits.
-    pub fn random(&self) -> u128 {
-        self.0.random()
-    }
-
     /// How much time has passed since some moment that stays the same, whatever becomes of the time of day.
     pub fn uptime(&self) -> Duration {
         self.0.uptime()
@@ -69,6 +64,11 @@ impl Clock {
     /// A new id.
     pub fn id(&self) -> Id {
         Id::from_random(self.0.random())
+    }
+
+    /// 128 random bits.
+    pub fn random(&self) -> u128 {
+        self.0.random()
     }
 
     /// A number in `0.0..1.0`, for jitter.

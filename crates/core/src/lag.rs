@@ -51,12 +51,16 @@ pub struct FollowerLag {
     pub caught_up_in: Option<Duration>,
 }
 
-/// A transaction of somebody who writes to the same server and has not ended: nothing that is recorded after it began to write is
-/// followed before it ends. Engines that have a log to themselves know none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A blocking transaction: it has written to the same server and is still open. Nothing that is recorded after it began to write
+/// is delivered before it ends. Engines that have a log to themselves know none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holder {
-    /// The process of the server that serves it, by which an operator ends it.
+    /// The process of the server that serves it, by which an operator ends it; 0 for a prepared transaction, which has none.
     pub pid: i32,
+    /// The id of a prepared transaction (two-phase commit), by which an operator ends it; `None` for one of a session.
+    pub prepared: Option<String>,
+    /// The user of the server whose transaction it is.
+    pub user: String,
     /// What its client calls itself.
     pub application: String,
     /// In which database it works.
@@ -65,6 +69,31 @@ pub struct Holder {
     pub state: String,
     /// For how long its transaction is open.
     pub age: Duration,
+}
+
+impl Holder {
+    /// The statement by which an operator ends it.
+    pub fn remedy(&self) -> String {
+        match &self.prepared {
+            Some(gid) => format!("ROLLBACK PREPARED '{}'", gid.replace('\'', "''")),
+            None => format!("SELECT pg_terminate_backend({})", self.pid),
+        }
+    }
+}
+
+/// Which transaction it is, for how long it is open, and what ends it.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, prepared, user, application, database, state, age } = self;
+        match prepared {
+            Some(gid) => write!(f, "the prepared transaction '{gid}' of {user} in database {database}")?,
+            None => write!(
+                f,
+                "the transaction of process {pid} ({application}, {user}, {state}) in database {database}"
+            )?,
+        }
+        write!(f, ", open for {} s; end it with {}", age.as_secs(), self.remedy())
+    }
 }
 
 /// What is measured.

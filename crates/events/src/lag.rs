@@ -17,7 +17,7 @@ pub const LAG_COUNTED_MAX: u64 = 10_000;
 pub struct Lag {
     /// Everything up to here is done.
     pub position: Position,
-    /// The end of the log at that moment.
+    /// The last event that was committed at that moment, also where it cannot be delivered yet.
     pub head: Position,
     /// How many of its events lie between.
     pub events: Counted,
@@ -30,7 +30,13 @@ pub struct Lag {
 }
 
 impl Lag {
-    /// Measures who follows this query and is at `position`. It costs one count up to [`LAG_COUNTED_MAX`] and one read.
+    /// Measures the follower of this query at `position`. It costs one count up to [`LAG_COUNTED_MAX`] and two reads.
+    ///
+    /// Every committed event counts, also one above the safe position, which a blocking transaction keeps from being delivered.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the store's reads.
     pub async fn measure<S: EventStore + ?Sized>(
         store: &S,
         query: &Query,
@@ -38,7 +44,7 @@ impl Lag {
         now: Timestamp,
         per_second: f64,
     ) -> Result<Self, StoreError> {
-        let head = *store.head().borrow();
+        let head = store.last_position().await?;
         let events = store.count(query, position, head, LAG_COUNTED_MAX).await?;
         let mut behind = Duration::ZERO;
         if events.events > 0 {

@@ -66,7 +66,6 @@ struct Content {
 }
 
 /// One opening of the medium, until it is closed or fails.
-#[derive(Default)]
 struct Open {
     closed: OnceLock<()>,
     poison: OnceLock<String>,
@@ -97,13 +96,14 @@ impl MemoryStore {
         let content = Content { log: Log::default(), commit_faults: VecDeque::new(), read_faults: 0 };
         let head = watch::Sender::new(Position::START);
         let medium = Medium { clock, origin, head, content: Mutex::new(content), leases: Arc::default() };
-        Self { medium: Arc::new(medium), open: Arc::default() }
+        let open = Open::new(&medium, None);
+        Self { medium: Arc::new(medium), open: Arc::new(open) }
     }
 
     /// Opens the same data again, after this one was closed or failed.
     #[must_use]
     pub fn reopen(&self) -> Self {
-        let open = Open { process: self.open.process.clone(), ..Open::default() };
+        let open = Open::new(&self.medium, self.open.process.clone());
         Self { medium: Arc::clone(&self.medium), open: Arc::new(open) }
     }
 
@@ -111,7 +111,7 @@ impl MemoryStore {
     /// of, see [`EventStore::lease`].
     #[must_use]
     pub fn open_beside(&self) -> Self {
-        let open = Open { process: Some(Arc::default()), ..Open::default() };
+        let open = Open::new(&self.medium, Some(Arc::default()));
         Self { medium: Arc::clone(&self.medium), open: Arc::new(open) }
     }
 

@@ -154,6 +154,17 @@ pub trait EventStore: Send + Sync + 'static {
     /// little later, when those that began to write before have ended.
     fn head(&self) -> watch::Receiver<Position>;
 
+    /// The position of the last committed event, also where it can still be overtaken: at or after [`EventStore::head`], and the
+    /// same in an engine with one writer. Events between the two wait for a transaction that began earlier and is still open;
+    /// lag counts them. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Returns `ReadFailed` if the store cannot be read.
+    fn last_position(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(async move { Ok(*self.head().borrow()) })
+    }
+
     /// The last position that was recorded at or before this time.
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>>;
 
@@ -235,8 +246,8 @@ pub trait EventStore: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Lease::alone())))
     }
 
-    /// Who holds followers back at this moment, the oldest first: transactions that have written and are not ended. An engine that
-    /// one process has to itself knows none. Cancel safe.
+    /// The blocking transactions at this moment, the oldest first: they have written and are still open, in a session or prepared.
+    /// An engine that one process has to itself knows none. Cancel safe.
     fn holders(&self) -> BoxFuture<'_, Result<Vec<Holder>, StoreError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }

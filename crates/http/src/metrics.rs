@@ -81,11 +81,16 @@ fn hold(text: &mut String, holders: &[Holder]) {
     let name = "purista_held_back_seconds";
     let help = "For how long a transaction is open that has written and holds everybody back; missing when none does.";
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-    for Holder { pid, application, database, state, age } in holders {
+    for Holder { pid, prepared, user: _, application, database, state, age } in holders {
         let (application, database, state) = (escaped(application), escaped(database), escaped(state));
+        // A prepared transaction has an id and no process.
+        let transaction = match prepared {
+            Some(gid) => format!("prepared=\"{}\"", escaped(gid)),
+            None => format!("pid=\"{pid}\""),
+        };
         let _ = writeln!(
             text,
-            "{name}{{pid=\"{pid}\",application=\"{application}\",database=\"{database}\",state=\"{state}\"}} {}",
+            "{name}{{{transaction},application=\"{application}\",database=\"{database}\",state=\"{state}\"}} {}",
             age.as_secs_f64()
         );
     }

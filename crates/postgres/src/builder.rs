@@ -54,6 +54,7 @@ impl PostgresStore {
             timeouts: Timeouts { statement: STATEMENT_TIMEOUT, lock: LOCK_TIMEOUT },
             migrates: true,
         };
+            blocked_after: BLOCKED_AFTER,
         Builder { opening }
     }
 }

@@ -191,14 +191,14 @@ impl Server {
                 "Postgres at {hosts} does not speak TLS, and is not spoken to in the clear: switch its `ssl` on, or say that \
                  everybody on the way may listen by adding ?sslmode=disable to the address"
             ),
-            _ => {
-                format!("no connection to Postgres at {hosts}: is it there, and are user and password right?")
-            }
-        }
             None if is_untrusted(error) => format!(
                 "the certificate of Postgres at {hosts} is not trusted for that name: name its authority with \
                  `root_certificates`; a server on this machine may be reached with ?sslmode=prefer, which checks none"
             ),
+            _ => {
+                format!("no connection to Postgres at {hosts}: is it there, and are user and password right?")
+            }
+        }
     }
 }
 
@@ -227,14 +227,14 @@ fn speaks_no_tls(error: &tokio_postgres::Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.to_string().contains("does not support TLS"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
 fn is_untrusted(error: &tokio_postgres::Error) -> bool {
     std::error::Error::source(error)
         .is_some_and(|cause| cause.to_string().contains("invalid peer certificate"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn a_place_is_told_without_its_password() {

@@ -170,6 +170,14 @@ pub(crate) async fn count(
     Ok(Counted::up_to(u64::try_from(found).unwrap_or(0), at_most))
 }
 
+/// The last position of all, also above the safe position.
+pub(crate) async fn last_position(client: &Client) -> Result<Position, StoreError> {
+    let what = "read of the last position";
+    let rows = rows(client, "SELECT coalesce(max(position), 0) FROM events", &[], what).await?;
+    let last: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0)).map_err(read_failed(what))?;
+    Ok(codec::position(last))
+}
+
 /// When the event at a position was recorded.
 pub(crate) async fn recorded_at(
     client: &Client,

@@ -23,7 +23,7 @@ pub(crate) fn end() -> String {
     format!("SELECT coalesce(max(position), 0) FROM events WHERE position < {HORIZON}")
 }
 
-/// The same; and the last position of all.
+/// The same; the last position of all; and the server's time.
 pub(crate) fn head() -> String {
     format!("SELECT ({}), (SELECT coalesce(max(position), 0) FROM events)", end())
 }
@@ -127,6 +127,8 @@ impl<'s> Watch<'s> {
         let row = self.client.query_one(&self.head, &[]).await?;
         let (head, last): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         self.shared.reached(head);
+        self.shared.time.learn_from_server(row.try_get(2)?);
         Ok(head >= last)
+        self.shared.blocked.look(&self.client, head, last).await?;
     }
 }

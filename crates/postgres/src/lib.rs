@@ -31,6 +31,7 @@
 //! `decision` what becomes of each batch, `write` what is written. `sql/1-log.sql` says where everything lies.
 
 mod ahead;
+mod blocked;
 mod check;
 mod codec;
 mod connect;
@@ -44,8 +45,8 @@ mod flight;
 mod forms;
 mod group;
 mod horizon;
-mod kept;
 mod inspection;
+mod kept;
 mod known;
 mod lane;
 mod leases;

@@ -19,7 +19,7 @@ pub struct Migration {
 }
 
 /// All steps, in order.
-pub const MIGRATIONS: [Migration; 5] = [
+pub const MIGRATIONS: [Migration; 6] = [
     Migration { number: 1, name: "log", sql: include_str!("sql/1-log.sql") },
     Migration { number: 2, name: "copy", sql: include_str!("sql/2-copy.sql") },
     Migration { number: 3, name: "begin", sql: include_str!("sql/3-begin.sql") },

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use purista_core::clock::Clock;
 use purista_events::store::{StoreError, StoreErrorKind};
-use tokio_util::task::TaskTracker;
 use tokio_postgres::Client;
 use tokio_postgres::config::SslMode;
 
+use tokio_util::task::TaskTracker;
 use crate::connect::{self, Server, Timeouts};
 use crate::error::read_failed;
 use crate::migrations::{self, Opened};
@@ -39,12 +39,6 @@ pub(crate) struct OpenSchema {
 impl Opening {
     /// The server that is meant.
     pub(crate) fn server(&self) -> Result<Server, StoreError> {
-        Ok(Server {
-            config: connect::config(&self.url)?,
-            tls: Tls::new(self.root_certificates.as_deref())?,
-            schema: self.schema.clone(),
-            timeouts: self.timeouts,
-            tasks: TaskTracker::new(),
         let config = connect::config(&self.url)?;
         // Another machine is spoken to under `Require` at least.
         let is_only_preferred = config.get_ssl_mode() == SslMode::Prefer;
@@ -57,6 +51,12 @@ impl Opening {
 
     /// Connects, and makes the tables where they are missing and that is wanted.
     pub(crate) async fn open(&self) -> Result<OpenSchema, StoreError> {
+        Ok(Server {
+            config,
+            tls,
+            schema: self.schema.clone(),
+            timeouts: self.timeouts,
+            tasks: TaskTracker::new(),
         let (server, mut client) = self.connect().await?;
         if self.migrates {
             migrations::migrate(&mut client, &server.schema).await?;

@@ -6,6 +6,7 @@ use purista_core::clock::Clock;
 use purista_events::position::Position;
 use tokio::sync::{Notify, watch};
 
+use crate::blocked::Blocked;
 use crate::codec;
 use crate::forms::KnownForms;
 use crate::queue::Queue;
@@ -17,6 +18,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) head: watch::Sender<Position>,
     pub(crate) time: LogTime,
+    pub(crate) blocked: Blocked,
     pub(crate) forms: KnownForms,
     /// Something was committed: others are told, and the horizon is looked at.
     pub(crate) written: Notify,
@@ -28,6 +30,7 @@ impl Shared {
             queue,
             head: watch::Sender::new(Position::START),
             time: LogTime::new(clock, latest),
+            blocked,
             forms: KnownForms::default(),
             written: Notify::new(),
         })

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ahead::{Place, ReadAhead};
+use crate::blocked::Blocked;
 use crate::connect::{self, Server};
 use crate::error::{closed, unconnected};
 use crate::lane::Lane;
@@ -355,6 +356,13 @@ impl EventStore for PostgresStore {
     }
 
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
+    fn last_position(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
+        Box::pin(async move {
+            let client = self.handle.client("read of the last position").await?;
+            Ok(fetch::last_position(&client).await?.max(self.handle.head()))
+        })
+    }
+
         Box::pin(async move {
             let client = self.handle.client("search for a time").await?;
             fetch::position_at(&client, time).await

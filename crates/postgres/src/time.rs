@@ -1,6 +1,6 @@
 //! The time of the log: the clock's, but never running back.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use tokio_postgres::{Client, Error};
 
 use purista_core::clock::Clock;
 

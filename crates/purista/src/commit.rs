@@ -162,7 +162,7 @@ fn appends(events: Vec<NewEvent>, guarded: Option<Box<Guarded>>) -> Vec<Append> 
     std::iter::once(first).chain(others).collect()
 }
 
-/// Commits a batch; when the answer is lost, asks again under the same id.
+/// Commits a batch; when the answer is lost, commits it again under the same id.
 pub(crate) async fn settled(store: &Arc<dyn EventStore>, batch: Batch) -> Result<(), StoreError> {
     commit_until_known(batch, |batch| store.commit(batch)).await.map(drop)
 }

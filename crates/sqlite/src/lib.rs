@@ -53,7 +53,6 @@ mod selection;
 mod snapshot;
 mod state;
 mod statements;
-mod time;
 mod views;
 mod writer;
 

@@ -240,6 +240,24 @@ pub async fn the_head_wakes_those_who_wait(stage: &mut Stage) {
     assert_eq!(stage.settled().await, receipt.position);
 }
 
+/// The last position is that of the last committed event as soon as its commit has returned, whether or not it can be followed
+/// yet; a batch without events moves nothing.
+pub async fn the_last_position_is_that_of_the_last_commit(stage: &mut Stage) {
+    let last = async |stage: &Stage| stage.store.last_position().await.expect("the last position is read");
+    assert_eq!(last(stage).await, Position::START);
+    for count in [1, 3, 2, 1, 1, 1, 1, 1] {
+        let batch = given::appends(events(count, "counted", &[]));
+        let position = stage.store.commit(batch).await.expect("committed").position;
+        assert_eq!(last(stage).await, position);
+        assert!(*stage.store.head().borrow() <= position);
+    }
+    let before = last(stage).await;
+    stage.commit(Batch { state: vec![set("alpha", true.into())], ..given::batch() }).await;
+    assert_eq!(last(stage).await, before);
+    stage.reopen().await;
+    assert_eq!(last(stage).await, before);
+}
+
 /// A commit that returned is seen by every read that begins after it, and by followers when the head says so.
 pub async fn what_is_committed_is_seen_at_once(stage: &mut Stage) {
     let mut writers = JoinSet::new();

@@ -214,6 +214,16 @@ impl EventStore for Faulty {
     fn position_at(&self, mut time: Timestamp) -> Found<'_, Position> {
         if let Way::PositionAt(change) = &*self.way {
             change(&mut time);
+    fn last_position(&self) -> Found<'_, Position> {
+        Box::pin(async move {
+            let mut last = self.engine.store.last_position().await?;
+            if let Way::LastPosition(change) = &*self.way {
+                change(&mut last);
+            }
+            Ok(last)
+        })
+    }
+
         }
         self.engine.store.position_at(time)
     }
@@ -351,6 +361,10 @@ impl EventStore for Faulty {
     fn close(&self) -> Found<'_, ()> {
         if let Way::Close = &*self.way {
             return Box::pin(std::future::ready(Ok(())));
+    fn attention(&self) -> Option<String> {
+        self.engine.store.attention().filter(|_| !matches!(*self.way, Way::Attention))
+    }
+
         }
         self.engine.store.close()
     }

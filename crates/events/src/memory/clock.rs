@@ -41,7 +41,7 @@ impl TestClock {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves it on.
+    /// Lets time pass.
     pub fn advance(&self, by: Duration) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         *now = now.saturating_add(by).unwrap_or(Timestamp::MAX);
@@ -59,11 +59,11 @@ impl Source for TestClock {
         self.time()
     }
 
-    fn random(&self) -> u128 {
-        self.random.random()
-    }
-}
     fn uptime(&self) -> Duration {
         *self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn random(&self) -> u128 {
+        self.random.random()
+    }
+}

@@ -82,12 +82,15 @@ async fn who_holds_everybody_back_is_named_with_the_age_of_his_transaction() {
         database: "app".to_owned(),
         state: "idle in transaction".to_owned(),
         age: Duration::from_millis(62_500),
+        ..Holder::default()
     };
-    let found = Measured { followers: Vec::new(), holders: vec![holder] };
+    let prepared = Holder { pid: 0, prepared: Some("of 2".to_owned()), ..holder.clone() };
+    let found = Measured { followers: Vec::new(), holders: vec![holder, prepared] };
     let open = measured(Some(found)).open(gateway().metrics()).await;
     let text = String::from_utf8(open.get("/metrics").await.body).unwrap();
     let line = "purista_held_back_seconds{pid=\"17\",application=\"psql of \\\"ada\\\"\",database=\"app\",state=\"idle in transaction\"} 62.5\n";
     assert!(text.contains(line), "{text}");
+    assert!(text.contains("purista_held_back_seconds{prepared=\"of 2\",application="), "{text}");
 }
 
 #[tokio::test]

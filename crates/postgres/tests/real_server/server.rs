@@ -23,6 +23,10 @@ impl Server {
         Self(Postgres::start())
     }
 
+    pub(crate) fn start_with_options(options: &'static str) -> Self {
+        Self(Postgres::start_with_options(options))
+    }
+
     pub(crate) fn start_under_tls() -> Self {
         Self(Postgres::start_under_tls())
     }

@@ -171,7 +171,7 @@ impl Durable {
 
     /// Returns how many events are parked.
     async fn look(&self) -> Result<usize, StoreError> {
-        let (record, head) = (self.load().await?, *self.store.head().borrow());
+        let (record, head) = (self.load().await?, self.store.last_position().await?);
         let low = record.progress.low;
         let mut left = 0;
         if low < head {

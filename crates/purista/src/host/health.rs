@@ -153,8 +153,11 @@ impl Inner {
 
     fn store(&self) -> Option<PartHealth> {
         let store = self.runtime.store.as_ref()?;
-        let detail = store.poisoned();
-        let condition = if detail.is_some() { Condition::Down } else { Condition::Up };
+        let (condition, detail) = match (store.poisoned(), store.attention()) {
+            (Some(reason), _) => (Condition::Down, Some(reason)),
+            (None, Some(reason)) => (Condition::Degraded, Some(reason)),
+            (None, None) => (Condition::Up, None),
+        };
         Some(PartHealth { name: "store".to_owned(), condition, detail, events_behind: None })
     }
 }

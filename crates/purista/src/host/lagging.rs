@@ -126,7 +126,7 @@ impl Lagging {
     }
 }
 
-/// Who holds followers back for longer than a commit takes.
+/// The transactions that block followers for longer than a commit takes.
 async fn holders(runtime: &Runtime) -> Result<Vec<Holder>, StoreError> {
     let Some(store) = &runtime.store else { return Ok(Vec::new()) };
     let mut holders = store.holders().await?;
@@ -172,8 +172,8 @@ impl RunningHost {
         Ok(shown.map(|(_, name, lag)| (name, lag)).collect())
     }
 
-    /// Who holds all of them back, the oldest first: transactions that have written to the store's server and are open for more
-    /// than a second. Somebody forgot them; until they end, nothing newer is delivered anywhere.
+    /// The blocking transactions, the oldest first: they have written to the store's server and are open for more than a second,
+    /// in a session or prepared. Until they end, nothing newer is delivered anywhere.
     pub async fn holders(&self) -> Result<Vec<Holder>, StoreError> {
         holders(&self.parts.runtime).await
     }

@@ -92,8 +92,6 @@ async fn every_field_at_fault_is_named_and_the_handler_never_ran() {
     assert_eq!(*host.store().head().borrow(), purista_events::position::Position::START);
 }
 
-#[tokio::test]
-async fn a_mail_server_that_is_down_is_tried_again_and_time_passes_at_once() {
 async fn label(ctx: Context<()>, input: Label) -> Result<(), HandlerError> {
     ctx.state().set("labelled", &true)?;
     Ok(ctx.emit(Labelled { label: input.label })?)
@@ -126,6 +124,8 @@ async fn a_name_that_is_too_long_for_any_store_is_400_and_names_the_field() {
     host.invoke(of(1_019)).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_mail_server_that_is_down_is_tried_again_and_time_passes_at_once() {
     let host = TestHost::start([users(), emails(3)]).await;
     host.invoke(ada()).await.unwrap();
     let endings = host.endings("sendWelcomeEmail");
