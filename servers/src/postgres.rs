@@ -123,16 +123,17 @@ impl Postgres {
 
     /// Makes a database in it, and gives its name, which no other has.
     pub fn database(&self) -> String {
-        let name = fresh_name();
-        let mut createdb = as_its_user(self.programs.join("createdb"));
-        output(createdb.args(["-h", "127.0.0.1", "-U", "purista", "-p", &self.port.to_string(), &name]));
-        name
-    }
         self.database_with(&[])
     }
 
     /// The same with these options of `createdb` more.
     pub fn database_with(&self, options: &[&str]) -> String {
+        let name = fresh_name();
+        let mut createdb = as_its_user(self.programs.join("createdb"));
+        createdb.args(options);
+        output(createdb.args(["-h", "127.0.0.1", "-U", "purista", "-p", &self.port.to_string(), &name]));
+        name
+    }
 }
 
 /// A name for a schema or a database that nothing else in a test's servers has.

@@ -43,6 +43,7 @@ use purista_core::clock::Clock;
 use purista_events::store::EventStore;
 
 pub mod atomicity;
+pub mod clock;
 pub mod conditions;
 mod given;
 pub mod lifetime;
@@ -117,13 +118,13 @@ macro_rules! store_suite {
             a_passed_deadline_refuses_the_batch
             bounds_hold
             names_have_a_bound
-        $crate::store_suite!(@tests $attributes $system repetition:
         );
+        $crate::store_suite!(@tests $attributes $system repetition:
             a_repeated_batch_returns_the_first_receipt
             a_batch_committed_many_times_at_once_happens_once
             a_commit_whose_answer_is_lost_is_recovered
-            a_key_holds_one_reply
             ids_of_batches_are_kept_for_seven_days
+            a_key_holds_one_reply
             of_many_with_one_key_one_wins
             what_is_done_is_said_before_a_conflict
             a_reply_expires_after_seven_days
@@ -150,8 +151,12 @@ macro_rules! store_suite {
             recorded_times_never_run_back
             position_at_finds_the_last_before_a_time
             the_head_wakes_those_who_wait
-            what_is_committed_is_seen_at_once
             the_last_position_is_that_of_the_last_commit
+            what_is_committed_is_seen_at_once
+        );
+        $crate::store_suite!(@tests $attributes $system clock:
+            a_clock_that_jumps_ahead_moves_no_time
+            a_clock_behind_the_log_is_reported
         );
         $crate::store_suite!(@tests $attributes $system query:
             a_query_selects_what_it_says

@@ -21,6 +21,11 @@ pub trait Source: Send + Sync + 'static {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.now().as_millisecond()).unwrap_or(0)
     }
+    /// How much time has passed since some moment that stays the same. No correction of the time of day moves it, so that a clock
+    /// that jumps is noticed. A source without such a time is taken at its word.
+    fn uptime(&self) -> Duration {
+        Duration::try_from(self.now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default()
+    }
     /// 128 random bits. They name things; they are no secrets.
     fn random(&self) -> u128;
 }
@@ -61,14 +66,14 @@ impl Clock {
         self.0.uptime()
     }
 
-    /// A new id.
-    pub fn id(&self) -> Id {
-        Id::from_random(self.0.random())
-    }
-
     /// 128 random bits.
     pub fn random(&self) -> u128 {
         self.0.random()
+    }
+
+    /// A new id.
+    pub fn id(&self) -> Id {
+        Id::from_random(self.0.random())
     }
 
     /// A number in `0.0..1.0`, for jitter.
@@ -122,6 +127,14 @@ impl Source for SystemSource {
         Timestamp::now()
     }
 
+    /// Counted also while the machine sleeps.
+    #[cfg(target_os = "linux")]
+    fn uptime(&self) -> Duration {
+        let passed = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let (seconds, nanoseconds) = (u64::try_from(passed.tv_sec), u32::try_from(passed.tv_nsec));
+        Duration::new(seconds.unwrap_or(0), nanoseconds.unwrap_or(0))
+    }
+
     fn now_ms(&self) -> u64 {
         // Every message bears it, and some bear two: it goes the short way.
         coarse_ms()
@@ -157,6 +170,10 @@ impl Source for TokioSource {
         self.start.saturating_add(self.began.elapsed()).unwrap_or(Timestamp::MAX)
     }
 
+    fn uptime(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     fn random(&self) -> u128 {
         let mut bits = 0;
         for _ in 0..2 {
@@ -170,10 +187,6 @@ impl Source for TokioSource {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    fn uptime(&self) -> Duration {
-        self.began.elapsed()
-    }
-
 
     use super::*;
 

@@ -16,6 +16,8 @@ pub mod form;
 pub mod kept;
 pub mod lag;
 pub mod lease;
+pub mod log_time;
+pub mod lost_answer;
 pub mod memory;
 pub mod occurrence;
 pub mod position;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use crate::form::{Counted, Form};
 use crate::lease::Lease;
+use crate::log_time::LogTime;
 use crate::position::{Position, ReadToken};
 use crate::query::Query;
 use crate::recorded::Recorded;
@@ -67,6 +68,7 @@ struct Content {
 
 /// One opening of the medium, until it is closed or fails.
 struct Open {
+    time: LogTime,
     closed: OnceLock<()>,
     poison: OnceLock<String>,
     /// Present when it stands for a process among others.
@@ -86,6 +88,19 @@ pub enum Fault {
 impl From<StoreErrorKind> for Fault {
     fn from(kind: StoreErrorKind) -> Self {
         Self::Refuse(kind)
+    }
+}
+
+impl Open {
+    fn new(medium: &Medium, process: Option<Arc<Process>>) -> Self {
+        let latest = medium.content.lock().unwrap_or_else(PoisonError::into_inner).log.time;
+        let latest = i64::try_from(latest.as_nanosecond()).unwrap_or(i64::MAX);
+        let time = LogTime::new(medium.clock.clone(), latest);
+        Self { time, closed: OnceLock::new(), poison: OnceLock::new(), process }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanosecond(self.time.now().into()).unwrap_or(Timestamp::MAX)
     }
 }
 
@@ -172,7 +187,7 @@ impl MemoryStore {
             ));
         }
         let id = batch.id.clone();
-        let answer = content.log.commit(batch, self.medium.clock.now());
+        let answer = content.log.commit(batch, self.open.now());
         let head = content.log.head();
         self.medium.head.send_if_modified(|known| std::mem::replace(known, head) != head);
         match fault {
@@ -189,7 +204,7 @@ impl MemoryStore {
             content.read_faults -= 1;
             return Err(StoreError::new(StoreErrorKind::ReadFailed, "the read failed, as its test wants it"));
         }
-        content.log.let_time_pass(self.medium.clock.now());
+        content.log.let_time_pass(self.open.now());
         Ok(read(&content.log))
     }
 
@@ -397,6 +412,10 @@ impl EventStore for MemoryStore {
 
     fn poisoned(&self) -> Option<String> {
         self.open.poison.get().cloned()
+    }
+
+    fn attention(&self) -> Option<String> {
+        self.open.time.fault()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -255,6 +255,12 @@ pub trait EventStore: Send + Sync + 'static {
     /// Why it takes no more commits, when it does not: after a failed write only a restart helps.
     fn poisoned(&self) -> Option<String>;
 
+    /// What needs an operator's attention while it works, when something does: what blocks the safe position, or a clock that is
+    /// wrong. Health reports it as degraded.
+    fn attention(&self) -> Option<String> {
+        None
+    }
+
     /// Waits until what was handed over is written, and lets go of the file or connection. Later commits are rejected.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 }

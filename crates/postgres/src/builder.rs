@@ -47,14 +47,15 @@ impl PostgresStore {
             url: url.to_owned(),
             schema: SCHEMA.to_owned(),
             clock: Clock::system(),
+            records_own_time: false,
             root_certificates: None,
             group_max: GROUP_MAX,
             writers: WRITERS,
             readers: READERS,
             timeouts: Timeouts { statement: STATEMENT_TIMEOUT, lock: LOCK_TIMEOUT },
             migrates: true,
-        };
             blocked_after: BLOCKED_AFTER,
+        };
         Builder { opening }
     }
 }
@@ -73,9 +74,17 @@ impl Builder {
         self
     }
 
-    /// Where the time of day comes from; the machine's clock by default.
+    /// Where ids and the time between two answers of the server come from; the machine's clock by default. Events are recorded with
+    /// the time of the server's clock, unless [`Builder::own_time`] says otherwise.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.opening.clock = clock;
+        self
+    }
+
+    /// Records events with the time of [`Builder::clock`], and not with that of the server's clock: for tests that move their clock.
+    /// Where several processes write, one with a wrong clock then spoils the times of all.
+    pub fn own_time(mut self) -> Self {
+        self.opening.records_own_time = true;
         self
     }
 
@@ -113,6 +122,13 @@ impl Builder {
     /// How long a statement waits for somebody else's lock; [`LOCK_TIMEOUT`] by default.
     pub fn lock_timeout(mut self, time: Duration) -> Self {
         self.opening.timeouts.lock = time;
+        self
+    }
+
+    /// How long the safe position may stand still while committed events wait above it; [`BLOCKED_AFTER`] by default. After that
+    /// time the store's health is degraded and names the blocking transaction, and one warning is logged.
+    pub fn blocked_after(mut self, time: Duration) -> Self {
+        self.opening.blocked_after = time;
         self
     }
 

@@ -71,7 +71,7 @@ impl CopyInto {
         }
         migrations::check_made(migrations::made(&client, &server.schema).await?)?;
         take_lock(&client, &server.schema).await?;
-        let now = codec::nanoseconds(opening.clock.now());
+        let now = opening.now(&client).await?;
         migrations::enter(&mut client, origin, now, &server.schema).await?;
         let state = match state(&client).await? {
             Some(state) => state,

@@ -132,7 +132,7 @@ impl Session<'_> {
             locks.add(batch);
         }
         let (keys, are_exclusive) = locks.columns();
-        let (clock, guard) = (shared.time.now(), Locks::guard(self.schema));
+        let (clock, guard) = (shared.time.instead_of_the_server(), Locks::guard(self.schema));
         let asked = wanted.streams.iter().map(|stream| (stream.clone(), 0)).collect();
         let columns: Vec<Column<'_>> = vec![
             Box::new(keys),

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connect::Server;
 use crate::shared::Shared;
+use crate::time::SERVER_TIME;
 
 /// Everything below it is ended: nothing can appear there any more.
 pub(crate) const HORIZON: &str =
@@ -25,7 +26,7 @@ pub(crate) fn end() -> String {
 
 /// The same; the last position of all; and the server's time.
 pub(crate) fn head() -> String {
-    format!("SELECT ({}), (SELECT coalesce(max(position), 0) FROM events)", end())
+    format!("SELECT ({}), (SELECT coalesce(max(position), 0) FROM events), {SERVER_TIME}", end())
 }
 
 /// How often it looks when nobody says anything.
@@ -126,9 +127,9 @@ impl<'s> Watch<'s> {
     async fn look(&self) -> Result<bool, Error> {
         let row = self.client.query_one(&self.head, &[]).await?;
         let (head, last): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        self.shared.reached(head);
         self.shared.time.learn_from_server(row.try_get(2)?);
-        Ok(head >= last)
+        self.shared.reached(head);
         self.shared.blocked.look(&self.client, head, last).await?;
+        Ok(head >= last)
     }
 }

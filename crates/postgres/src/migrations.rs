@@ -25,6 +25,7 @@ pub const MIGRATIONS: [Migration; 6] = [
     Migration { number: 3, name: "begin", sql: include_str!("sql/3-begin.sql") },
     Migration { number: 4, name: "trace", sql: include_str!("sql/4-trace.sql") },
     Migration { number: 5, name: "rows", sql: include_str!("sql/5-rows.sql") },
+    Migration { number: 6, name: "clock", sql: include_str!("sql/6-clock.sql") },
 ];
 
 /// What a log is called, and how late it is.

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use purista_core::clock::Clock;
+use purista_events::log_time::LogTime;
 use purista_events::store::{StoreError, StoreErrorKind};
 use tokio_postgres::Client;
 use tokio_postgres::config::SslMode;
-
 use tokio_util::task::TaskTracker;
+
 use crate::connect::{self, Server, Timeouts};
 use crate::error::read_failed;
 use crate::migrations::{self, Opened};
+use crate::time::server_time;
 use crate::tls::Tls;
 use crate::{codec, copy_state, horizon, inspection};
 
@@ -19,18 +21,21 @@ pub(crate) struct Opening {
     pub(crate) url: String,
     pub(crate) schema: String,
     pub(crate) clock: Clock,
+    /// Whether times are those of this clock, and not of the server's.
+    pub(crate) records_own_time: bool,
     pub(crate) root_certificates: Option<PathBuf>,
     pub(crate) group_max: usize,
     pub(crate) writers: usize,
     pub(crate) readers: usize,
     pub(crate) timeouts: Timeouts,
     pub(crate) migrates: bool,
+    pub(crate) blocked_after: std::time::Duration,
 }
 
 /// A schema that is ready to be used.
 pub(crate) struct OpenSchema {
-    pub(crate) blocked_after: std::time::Duration,
     pub(crate) server: Server,
+    pub(crate) time: LogTime,
     pub(crate) opened: Opened,
     /// Up to where the log can be followed.
     pub(crate) head: i64,
@@ -46,20 +51,15 @@ impl Opening {
             None if is_only_preferred => Tls::unchecked()?,
             roots => Tls::new(roots.as_deref())?,
         };
-        })
-    }
-
-    /// Connects, and makes the tables where they are missing and that is wanted.
-    pub(crate) async fn open(&self) -> Result<OpenSchema, StoreError> {
         Ok(Server {
             config,
             tls,
             schema: self.schema.clone(),
             timeouts: self.timeouts,
             tasks: TaskTracker::new(),
-        let (server, mut client) = self.connect().await?;
-        if self.migrates {
-            migrations::migrate(&mut client, &server.schema).await?;
+        })
+    }
+
     /// Connects, and rejects a server on which a store would not work.
     pub(crate) async fn connect(&self) -> Result<(Server, Client), StoreError> {
         let server = self.server()?;
@@ -68,17 +68,35 @@ impl Opening {
         Ok((server, client))
     }
 
+    /// Connects, and makes the tables where they are missing and that is wanted.
+    pub(crate) async fn open(&self) -> Result<OpenSchema, StoreError> {
+        let (server, mut client) = self.connect().await?;
+        if self.migrates {
+            migrations::migrate(&mut client, &server.schema).await?;
         }
         migrations::check_made(migrations::made(&client, &server.schema).await?)?;
         if copy_state::state(&client).await?.is_some_and(|copy| !copy.is_finished) {
             let what = "a copy into the store is not finished: `purista store copy` goes on with it";
             return Err(StoreError::new(StoreErrorKind::Invalid, what));
         }
-        let now = codec::nanoseconds(self.clock.now());
+        let now = self.now(&client).await?;
         let name = self.clock.id().to_string();
         let opened = migrations::enter(&mut client, &name, now, &server.schema).await?;
         let head = client.query_one(&horizon::head(), &[]).await.map_err(read_failed("read of the head"))?;
         let head = head.try_get(0).map_err(read_failed("read of the head"))?;
-        Ok(OpenSchema { server, opened, head })
+        let (clock, latest) = (self.clock.clone(), opened.latest);
+        let time = match self.records_own_time {
+            true => LogTime::new(clock, latest),
+            false => LogTime::of_server(clock, now, latest),
+        };
+        Ok(OpenSchema { server, time, opened, head })
+    }
+
+    /// What the clock shows by which events are recorded.
+    pub(crate) async fn now(&self, client: &Client) -> Result<i64, StoreError> {
+        if self.records_own_time {
+            return Ok(codec::nanoseconds(self.clock.now()));
+        }
+        server_time(client).await.map_err(read_failed("read of the server's clock"))
     }
 }

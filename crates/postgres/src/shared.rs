@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use purista_core::clock::Clock;
+use purista_events::log_time::LogTime;
 use purista_events::position::Position;
 use tokio::sync::{Notify, watch};
 
@@ -10,7 +10,6 @@ use crate::blocked::Blocked;
 use crate::codec;
 use crate::forms::KnownForms;
 use crate::queue::Queue;
-use crate::time::LogTime;
 
 /// Shared by everybody who works for one store.
 #[derive(Debug)]
@@ -18,20 +17,20 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) head: watch::Sender<Position>,
     pub(crate) time: LogTime,
-    pub(crate) blocked: Blocked,
     pub(crate) forms: KnownForms,
+    pub(crate) blocked: Blocked,
     /// Something was committed: others are told, and the horizon is looked at.
     pub(crate) written: Notify,
 }
 
 impl Shared {
-    pub(crate) fn new(queue: Queue, clock: Clock, latest: i64) -> Arc<Self> {
+    pub(crate) fn new(queue: Queue, time: LogTime, blocked: Blocked) -> Arc<Self> {
         Arc::new(Self {
             queue,
             head: watch::Sender::new(Position::START),
-            time: LogTime::new(clock, latest),
-            blocked,
+            time,
             forms: KnownForms::default(),
+            blocked,
             written: Notify::new(),
         })
     }

@@ -81,10 +81,11 @@ impl PostgresStore {
     }
 
     pub(crate) async fn start(opening: Opening) -> Result<Self, StoreError> {
-        let OpenSchema { server, opened, head } = opening.open().await?;
-        let Opening { clock, group_max, writers, readers, .. } = opening;
+        let OpenSchema { server, time, opened, head } = opening.open().await?;
+        let Opening { group_max, writers, readers, .. } = opening;
         let (jobs, waiting) = mpsc::channel(QUEUE_MAX);
-        let shared = Shared::new(Queue::new(waiting, writers), clock, opened.latest);
+        let blocked = Blocked::new(opening.blocked_after);
+        let shared = Shared::new(Queue::new(waiting, writers), time, blocked);
         shared.reached(head);
         let (stop, lanes) = (CancellationToken::new(), TaskTracker::new());
         for _ in 0..writers {
@@ -355,7 +356,6 @@ impl EventStore for PostgresStore {
         self.handle.shared.head.subscribe()
     }
 
-    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
     fn last_position(&self) -> BoxFuture<'_, Result<Position, StoreError>> {
         Box::pin(async move {
             let client = self.handle.client("read of the last position").await?;
@@ -363,6 +363,7 @@ impl EventStore for PostgresStore {
         })
     }
 
+    fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {
         Box::pin(async move {
             let client = self.handle.client("search for a time").await?;
             fetch::position_at(&client, time).await
@@ -490,6 +491,12 @@ impl EventStore for PostgresStore {
     /// Never: what a connection cannot do, the next one can.
     fn poisoned(&self) -> Option<String> {
         None
+    }
+
+    fn attention(&self) -> Option<String> {
+        let Shared { blocked, time, .. } = &*self.handle.shared;
+        let faults: Vec<String> = blocked.report().into_iter().chain(time.fault()).collect();
+        (!faults.is_empty()).then(|| faults.join("; "))
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -2,17 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
-use purista_core::bounds::BoundError;
 
+use purista_core::bounds::BoundError;
 use purista_core::bridge::BridgeError;
 use purista_core::error::chain;
 use purista_core::id::Id;
 use purista_core::message::Message;
 use purista_core::span;
 use purista_core::store::{KeyValueError, KeyValueErrorKind};
-use purista_events::lost_answer::commit_until_known;
 use purista_events::batch::{Append, Batch, Condition, StoredReply};
+use purista_events::lost_answer::commit_until_known;
 use purista_events::recorded::NewEvent;
 use purista_events::store::{EventStore, StoreError, StoreErrorKind};
 use purista_events::subscriptions::{ParkedChange, ProgressChange, SubscriptionId};
@@ -42,11 +41,11 @@ pub(crate) enum CommitError {
     /// Another reply is kept under the key; nothing of it was written.
     KeyTaken,
     /// It was handled before; nothing of it was written.
-    /// A name or key is too long; nothing of it was written.
-    TooLong(BoundError),
     AlreadyDone,
     /// Nothing of it was written, and it never will be.
     Rejected(String),
+    /// A name or key is too long; nothing of it was written.
+    TooLong(BoundError),
     /// Some of it may have been written.
     Unknown(String),
 }
@@ -55,10 +54,10 @@ impl fmt::Display for CommitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LostRace(what) => write!(f, "somebody else was faster: {what}"),
-            Self::TooLong(bound) => write!(f, "the unit of work was refused: {bound}"),
             Self::KeyTaken => f.write_str("another reply is kept under this idempotency key"),
             Self::AlreadyDone => f.write_str("it was handled before"),
             Self::Rejected(what) => write!(f, "the unit of work was refused: {what}"),
+            Self::TooLong(bound) => write!(f, "the unit of work was refused: {bound}"),
             Self::Unknown(what) => write!(f, "the unit of work may have been committed: {what}"),
         }
     }
@@ -78,12 +77,12 @@ impl From<StoreError> for CommitError {
         let what = chain(&error);
         match error.kind() {
             StoreErrorKind::Conflict | StoreErrorKind::StateConflict => Self::LostRace(what),
-            StoreErrorKind::Invalid => {
-                error.into_source::<BoundError>().map_or(Self::Rejected(what), Self::TooLong)
-            }
             StoreErrorKind::KeyTaken => Self::KeyTaken,
             StoreErrorKind::AlreadyDone => Self::AlreadyDone,
             StoreErrorKind::Unknown => Self::Unknown(what),
+            StoreErrorKind::Invalid => {
+                error.into_source::<BoundError>().map_or(Self::Rejected(what), Self::TooLong)
+            }
             _ => Self::Rejected(what),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use purista_core::clock::Clock;
 use purista_events::batch::{Batch, Receipt};
+use purista_events::log_time::LogTime;
 use purista_events::position::Position;
 use purista_events::store::{StoreError, StoreErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -13,7 +14,6 @@ use crate::aside::Aside;
 use crate::codec;
 use crate::file::Known;
 use crate::statistics::Counters;
-use crate::time::LogTime;
 
 /// The most batches that wait to be written. Each takes at least one unit of the queue.
 pub const QUEUE_MAX: usize = 1_024;

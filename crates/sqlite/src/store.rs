@@ -467,6 +467,10 @@ impl EventStore for SqliteStore {
         self.handle.shared.poison.get().cloned()
     }
 
+    fn attention(&self) -> Option<String> {
+        self.handle.shared.time.fault()
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async {
             self.handle.begin_close();

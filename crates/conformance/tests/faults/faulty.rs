@@ -45,7 +45,10 @@ impl System {
         Self { way: Arc::new(way), data, openings, notes }
     }
 
-    fn opened(&self, clock: Clock) -> Faulty {
+    fn opened(&self, mut clock: Clock) -> Faulty {
+        if let Way::Clock(change) = &*self.way {
+            clock = change(clock);
+        }
         let store = self.data.get_or_init(|| MemoryStore::new(clock.clone())).reopen();
         let opening = self.openings.fetch_add(1, Ordering::Relaxed) + 1;
         let still = Arc::new(watch::Sender::new(*store.head().borrow()));
@@ -211,9 +214,6 @@ impl EventStore for Faulty {
         if let Way::Head = &*self.way { self.still.subscribe() } else { self.engine.store.head() }
     }
 
-    fn position_at(&self, mut time: Timestamp) -> Found<'_, Position> {
-        if let Way::PositionAt(change) = &*self.way {
-            change(&mut time);
     fn last_position(&self) -> Found<'_, Position> {
         Box::pin(async move {
             let mut last = self.engine.store.last_position().await?;
@@ -224,6 +224,9 @@ impl EventStore for Faulty {
         })
     }
 
+    fn position_at(&self, mut time: Timestamp) -> Found<'_, Position> {
+        if let Way::PositionAt(change) = &*self.way {
+            change(&mut time);
         }
         self.engine.store.position_at(time)
     }
@@ -358,13 +361,13 @@ impl EventStore for Faulty {
         self.engine.store.poisoned()
     }
 
-    fn close(&self) -> Found<'_, ()> {
-        if let Way::Close = &*self.way {
-            return Box::pin(std::future::ready(Ok(())));
     fn attention(&self) -> Option<String> {
         self.engine.store.attention().filter(|_| !matches!(*self.way, Way::Attention))
     }
 
+    fn close(&self) -> Found<'_, ()> {
+        if let Way::Close = &*self.way {
+            return Box::pin(std::future::ready(Ok(())));
         }
         self.engine.store.close()
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream;
 use jiff::Timestamp;
+use purista_core::clock::{Clock, Source};
 use purista_events::position::{Position, ReadToken};
 use purista_events::query::Query;
 use purista_events::recorded::Recorded;
@@ -62,6 +63,13 @@ pub(crate) const FAULTS: &[Fault] = &[
         || Way::PositionAt(|time| *time -= Duration::from_nanos(1)),
     ),
     fault("the_head_wakes_those_who_wait", "the head stays where it was at the opening", || Way::Head),
+    fault("a_clock_that_jumps_ahead_moves_no_time", "a clock is believed, whatever it shows", || {
+        Way::Clock(|clock| Clock::new(Believed(clock)))
+    }),
+    fault("a_clock_behind_the_log_is_reported", "nothing is reported", || Way::Attention),
+    fault("the_last_position_is_that_of_the_last_commit", "what was committed last is not counted", || {
+        Way::LastPosition(|last| *last = last.previous())
+    }),
     fault(
         "what_is_committed_is_seen_at_once",
         "the newest event is followed when there is a newer one",
@@ -186,4 +194,17 @@ async fn of_many_moments(
         Ok(page.last().map(|event| event.position).map(|last| (page, (engine, query, last))))
     });
     Ok(ViewRead::new(view.token.clone(), first, Some(Box::pin(rest))))
+}
+
+/// A clock that has nothing to be compared with.
+struct Believed(Clock);
+
+impl Source for Believed {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn random(&self) -> u128 {
+        self.0.random()
+    }
 }

@@ -71,6 +71,10 @@ pub(crate) enum Way {
     Count(fn(&mut Counted)),
     /// It stays where it was at the opening.
     Head,
+    LastPosition(fn(&mut Position)),
+    Clock(fn(Clock) -> Clock),
+    /// It never reports anything.
+    Attention,
     // What is read of what is kept beside the log.
     StateKeys(fn(&mut Vec<String>)),
     State(fn(&mut BTreeMap<String, Versioned>)),

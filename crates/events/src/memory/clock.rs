@@ -28,7 +28,8 @@ impl TestClock {
     /// A clock with a time of its own, and random bits from the machine.
     #[expect(clippy::new_without_default, reason = "each is another clock, which `default` would hide")]
     pub fn new() -> Self {
-        Self { now: Arc::new(Mutex::new(Timestamp::constant(1_735_689_600, 0))), random: Clock::system() }
+        let now = Arc::new(Mutex::new(Timestamp::constant(1_735_689_600, 0)));
+        Self { now, passed: Arc::default(), random: Clock::system() }
     }
 
     /// This clock, as stores and hosts take it.
@@ -43,6 +44,13 @@ impl TestClock {
 
     /// Lets time pass.
     pub fn advance(&self, by: Duration) {
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        *passed = passed.saturating_add(by);
+        self.jump_ahead(by);
+    }
+
+    /// Moves it forward although no time has passed, as a machine's clock that is set wrong.
+    pub fn jump_ahead(&self, by: Duration) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         *now = now.saturating_add(by).unwrap_or(Timestamp::MAX);
     }

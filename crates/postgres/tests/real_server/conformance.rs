@@ -18,7 +18,7 @@ struct Postgres {
 impl StoreSystem for Postgres {
     fn open(&self, clock: Clock) -> BoxFuture<'_, Arc<dyn EventStore>> {
         Box::pin(async move {
-            let store = Server::shared().store(&self.schema).clock(clock).connect().await;
+            let store = Server::shared().store(&self.schema).clock(clock).own_time().connect().await;
             let store: Arc<dyn EventStore> = Arc::new(store.expect("the store opens"));
             store
         })

@@ -47,7 +47,7 @@ async fn what_is_committed_after_a_copy_lies_behind_all_of_it() {
     const FAR: u64 = 1 << 50;
     let (server, schema) = (Server::start(), schema());
     let copied = [recorded(1, 1, "2026-03-01T00:00:00Z"), recorded(FAR, 2, "2026-03-02T00:00:00.000000001Z")];
-    let late = || server.store(&schema).clock(Clock::new(Late));
+    let late = || server.store(&schema).clock(Clock::new(Late)).own_time();
     let mut copy = late().copy_into("a log").await.expect("it begins");
     copy.add_events(&copied).await.expect("events are copied");
     assert_eq!(copy.events(Position::START, 10).await.expect("they are read"), copied);

@@ -2,13 +2,15 @@
 //! with many clients can get wrong.
 #![expect(clippy::expect_used, reason = "what cannot be set up is a failed test")]
 
+mod blocked;
+mod clock;
 mod conformance;
 mod copying;
 mod given;
 mod leases;
+mod opening;
 mod outages;
 mod races;
-mod opening;
 mod read_models;
 mod server;
 mod tls;

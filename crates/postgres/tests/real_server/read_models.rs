@@ -21,7 +21,7 @@ impl ReadModelSystem for Postgres {
     type Store = PostgresStore;
 
     fn open(&self, clock: Clock) -> PostgresStore {
-        let opening = Server::shared().store(&self.schema).clock(clock).connect();
+        let opening = Server::shared().store(&self.schema).clock(clock).own_time().connect();
         let opened = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(opening));
         opened.expect("the store opens")
     }

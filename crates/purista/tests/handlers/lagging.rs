@@ -158,6 +158,21 @@ async fn the_metrics_of_a_slow_handler_grow_in_events_and_seconds_and_fall_to_no
 }
 
 #[tokio::test]
+async fn a_store_that_needs_attention_is_degraded_and_says_why() {
+    let clock = TestClock::new();
+    let store = MemoryStore::new(clock.clock());
+    let host = Host::builder().clock(clock.clock()).store(store.clone()).start().await.unwrap();
+    let of_store = || host.health().report().parts.into_iter().find(|part| part.name == "store").unwrap();
+    assert_eq!((of_store().condition, of_store().detail), (Condition::Up, None));
+    clock.jump_ahead(Duration::from_secs(24 * 60 * 60));
+    assert_eq!(of_store().condition, Condition::Degraded);
+    assert!(of_store().detail.unwrap().contains("clock has jumped 86400 s ahead"), "{:?}", of_store());
+    clock.turn_back(Duration::from_secs(24 * 60 * 60));
+    assert_eq!((of_store().condition, of_store().detail), (Condition::Up, None));
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn a_projection_that_is_stuck_is_down_after_a_minute_and_up_again_when_it_goes_on() {
     let lets = Arc::new(Semaphore::new(0));
     let store = store().await;
