@@ -187,8 +187,8 @@ pub async fn names_have_a_bound(stage: &mut Stage) {
     let query = Query::tag("tag", unlike(TAG_BYTES_MAX - 3, 2)).of_tenant(tenant.as_deref().map(Into::into));
     assert_eq!(stage.view(&query).await.0.len(), 1, "an event is found by its longest tag");
     let keys = [unlike(KEY_BYTES_MAX, 6)];
-    let state = stage.store.state(tenant.as_deref(), &keys).await.expect("state is read");
-    assert_eq!(state.len(), 1, "state is found by its longest key");
+    let values = stage.store.state(tenant.as_deref(), &keys).await.expect("state is read");
+    assert_eq!(values.len(), 1, "state is found by its longest key");
     let found = stage.reply(tenant.as_deref(), &reply(SCOPE_BYTES_MAX, KEY_BYTES_MAX).key).await;
     assert!(found.is_some(), "a reply is found by its longest key");
 
