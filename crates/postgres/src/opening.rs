@@ -85,9 +85,10 @@ impl Opening {
         let head = client.query_one(&horizon::head(), &[]).await.map_err(read_failed("read of the head"))?;
         let head = head.try_get(0).map_err(read_failed("read of the head"))?;
         let (clock, latest) = (self.clock.clone(), opened.latest);
-        let time = match self.records_own_time {
-            true => LogTime::new(clock, latest),
-            false => LogTime::of_server(clock, now, latest),
+        let time = if self.records_own_time {
+            LogTime::new(clock, latest)
+        } else {
+            LogTime::of_server(clock, now, latest)
         };
         Ok(OpenSchema { server, time, opened, head })
     }
