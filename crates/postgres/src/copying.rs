@@ -31,7 +31,7 @@ use crate::event::tags_text;
 use crate::flight::Blob;
 use crate::locks::Locks;
 use crate::opening::Opening;
-use crate::{codec, fetch, kept, migrations, store, write};
+use crate::{codec, fetch, kept, migrations, pool, write};
 
 mod rows;
 
@@ -80,7 +80,7 @@ impl CopyInto {
         if state.origin != origin {
             return Err(taken(&format!("a copy of another log, {}", state.origin)));
         }
-        let pool = store::pool(&server, CONNECTIONS)?;
+        let pool = pool::pool(&server, CONNECTIONS)?;
         let CopyState { origin, reached, is_finished } = state;
         Ok(Self { server, pool, client, origin, reached, is_finished })
     }

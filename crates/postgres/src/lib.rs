@@ -53,6 +53,7 @@ mod leases;
 mod locks;
 mod opening;
 mod place;
+mod pool;
 mod queue;
 mod receipts;
 mod rows;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Client, Pool};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
@@ -38,7 +38,7 @@ use crate::opening::{OpenSchema, Opening};
 use crate::queue::{Job, Queue, units};
 use crate::shared::Shared;
 use crate::tail::{Page, Tail};
-use crate::{ahead, fetch, horizon, receipts, snapshot, state, subscriptions, upkeep};
+use crate::{ahead, fetch, horizon, pool, receipts, snapshot, state, subscriptions, upkeep};
 
 pub use crate::queue::QUEUE_MAX;
 
@@ -91,7 +91,7 @@ impl PostgresStore {
         for _ in 0..writers {
             lanes.spawn(Lane::new(server.clone(), Arc::clone(&shared), group_max).run());
         }
-        let pool = pool(&server, readers)?;
+        let pool = pool::pool(&server, readers)?;
         server.tasks.spawn(horizon::watch(server.clone(), Arc::clone(&shared), stop.clone()));
         server.tasks.spawn(upkeep::run(
             pool.clone(),
@@ -118,28 +118,6 @@ impl PostgresStore {
         };
         Ok(Self { handle: Arc::new(handle) })
     }
-}
-
-/// Connections for reading and for projections.
-pub(crate) fn pool(server: &Server, size: usize) -> Result<Pool, StoreError> {
-    let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(server.config.clone(), server.tls.clone(), settings);
-    let greeting = server.greeting();
-    let greet = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
-        let greeting = greeting.clone();
-        Box::pin(async move { client.batch_execute(&greeting).await.map_err(HookError::Backend) })
-    });
-    Pool::builder(manager)
-        .max_size(size)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(QUEUE_WAIT))
-        .create_timeout(Some(connect::CONNECT_TIMEOUT))
-        .post_create(greet)
-        .build()
-        .map_err(|error| {
-            StoreError::new(StoreErrorKind::Invalid, "the pool of connections is not to be had")
-                .with_source(error)
-        })
 }
 
 impl Handle {

@@ -2,11 +2,12 @@
 
 const SUITE: &str = include_str!("../store.rs");
 
-const DUTIES: [(&str, &str); 12] = [
+const DUTIES: [(&str, &str); 13] = [
     ("atomicity", include_str!("atomicity.rs")),
     ("repetition", include_str!("repetition.rs")),
     ("conditions", include_str!("conditions.rs")),
     ("order", include_str!("order.rs")),
+    ("clock", include_str!("clock.rs")),
     ("query", include_str!("query.rs")),
     ("state", include_str!("state.rs")),
     ("tenants", include_str!("tenants.rs")),
