@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap};
+use hyper::header;
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
 use purista_core::bridge::BridgeErrorKind;
 use purista_core::client::Request;
 use purista_core::payload::Payload;
@@ -46,7 +47,7 @@ impl Exchange {
         let Self { site, endpoint, head, body, parameter, trace } = self;
         let tasks = &site.house.tasks;
         let admitted = match admit(&site, &endpoint, &head, flow).await {
-            Ok(identity) => idempotency_key(&head.parts.headers).map(|key| (identity, key)),
+            Ok(identity) => idempotency_key(&head.parts).map(|key| (identity, key)),
             Err(problem) => Err(problem),
         };
         let (identity, idempotency_key) = match admitted {
@@ -117,8 +118,13 @@ async fn admit(
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
-    let mut told = headers.get_all(IDEMPOTENCY_KEY).iter();
+/// The key of a request that may change something. GET and HEAD are safe and idempotent by themselves (RFC 9110, 9.2): there
+/// the header means nothing, whatever it says.
+fn idempotency_key(head: &Parts) -> Result<Option<Arc<str>>, Problem> {
+    if matches!(head.method, Method::GET | Method::HEAD) {
+        return Ok(None);
+    }
+    let mut told = head.headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = told.next() else { return Ok(None) };
     let is_good = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) && told.next().is_none();
     let text =

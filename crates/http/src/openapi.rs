@@ -256,10 +256,11 @@ enum Applies {
     Keyed,
 }
 
-const STANDARD: [(u16, &str, Applies); 13] = [
+const STANDARD: [(u16, &str, Applies); 14] = [
     (400, "The input breaks a rule; `errors` names every field at fault.", Applies::Always),
     (401, "It is not known who asks.", Applies::Guarded),
     (408, "The body took too long.", Applies::WithBody),
+    (409, "Somebody else changed the same thing at the same time. Try again.", Applies::Keyed),
     (413, "The body is too large.", Applies::WithBody),
     (414, "The URL is too long.", Applies::Always),
     (415, "The body is of another media type.", Applies::WithBody),
