@@ -118,6 +118,8 @@ macro_rules! store_suite {
             a_passed_deadline_refuses_the_batch
             bounds_hold
             names_have_a_bound
+            a_value_of_state_has_a_bound
+            a_stored_reply_has_a_bound
         );
         $crate::store_suite!(@tests $attributes $system repetition:
             a_repeated_batch_returns_the_first_receipt

@@ -1,6 +1,7 @@
 //! What may travel in a message, and what a command is.
 
 use std::cell::Cell;
+use std::fmt;
 
 use bytes::Bytes;
 use garde::Validate;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::address::{AddressParts, ServiceId};
+use crate::encoding;
 use crate::fault::Fault;
 use crate::route::Route;
 
@@ -24,12 +26,17 @@ use crate::route::Route;
     note = "a type without rules also takes `#[garde(allow_unvalidated)]`; a bare `String` or number goes into a named struct"
 )]
 pub trait Contract: Clone + Send + Sync + 'static {
-    /// The value as JSON.
+    /// The value as JSON. A member that is `None` is left out; a value that its own type would not read back is an error, see
+    /// [`crate::encoding`].
     fn encode(&self) -> Result<Bytes, ContractError> {
         json_of(|json| self.write_into(json))
     }
     /// Appends the value as JSON to what is there; an error may leave a part of it.
     fn write_into(&self, json: &mut Vec<u8>) -> Result<(), ContractError>;
+    /// Appends the value as JSON, without asking whether its type reads it back: for readers that are no such type.
+    fn write_unread(&self, json: &mut Vec<u8>) -> Result<(), ContractError>;
+    /// Refuses a value whose JSON has more bytes than this; only what may be too large is encoded.
+    fn check_size(&self, bytes_max: usize) -> Result<(), ContractError>;
     /// Reads the value from JSON. It is not checked yet.
     fn decode(json: &[u8]) -> Result<Self, ContractError>;
     /// Checks the rules of the type, and names every field that breaks one.
@@ -44,11 +51,19 @@ where
     T: Serialize + DeserializeOwned + JsonSchema + Validate<Context = ()> + Clone + Send + Sync + 'static,
 {
     fn write_into(&self, json: &mut Vec<u8>) -> Result<(), ContractError> {
-        Ok(serde_json::to_writer(json, self)?)
+        encoding::write(self, json)
+    }
+
+    fn write_unread(&self, json: &mut Vec<u8>) -> Result<(), ContractError> {
+        encoding::write_unread(self, json)
+    }
+
+    fn check_size(&self, bytes_max: usize) -> Result<(), ContractError> {
+        encoding::check_size(self, bytes_max)
     }
 
     fn decode(json: &[u8]) -> Result<Self, ContractError> {
-        serde_json::from_slice(json).map_err(ContractError)
+        Ok(serde_json::from_slice(json)?)
     }
 
     #[inline]
@@ -83,14 +98,73 @@ pub(crate) fn json_of(
     Ok(bytes)
 }
 
-/// A value could not be written as JSON, or JSON is not this value.
-#[derive(Debug, thiserror::Error)]
-#[error("not the JSON of this type")]
-pub struct ContractError(#[source] serde_json::Error);
+/// A value cannot be written as JSON that gives it back, or JSON is not this value.
+#[derive(Debug)]
+pub struct ContractError(Box<Kind>);
+
+#[derive(Debug)]
+enum Kind {
+    NotDecodable(serde_json::Error),
+    NotEncodable { type_name: &'static str, field: String, what: String },
+    Lost { type_name: &'static str, what: String },
+    TooLarge { type_name: &'static str, bytes: usize, bytes_max: usize },
+}
+
+impl ContractError {
+    pub(crate) fn not_encodable<T>(field: &str, what: &str) -> Self {
+        let type_name = std::any::type_name::<T>();
+        Self(Box::new(Kind::NotEncodable { type_name, field: field.to_owned(), what: what.to_owned() }))
+    }
+
+    pub(crate) fn lost<T>(what: String) -> Self {
+        Self(Box::new(Kind::Lost { type_name: std::any::type_name::<T>(), what }))
+    }
+
+    pub(crate) fn too_large<T>(bytes: usize, bytes_max: usize) -> Self {
+        Self(Box::new(Kind::TooLarge { type_name: std::any::type_name::<T>(), bytes, bytes_max }))
+    }
+
+    /// Whether the value is larger than its bound.
+    pub fn is_too_large(&self) -> bool {
+        matches!(*self.0, Kind::TooLarge { .. })
+    }
+}
+
+impl fmt::Display for ContractError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Kind::NotDecodable(_) => f.write_str("not the JSON of this type"),
+            Kind::NotEncodable { type_name, field, what } if field.is_empty() => {
+                write!(f, "a value of `{type_name}` cannot be encoded: {what}")
+            }
+            Kind::NotEncodable { type_name, field, what } => {
+                write!(f, "a value of `{type_name}` cannot be encoded: `{field}`: {what}")
+            }
+            Kind::Lost { type_name, what } => {
+                write!(f, "a value of `{type_name}` is not read back from its own JSON: {what}")
+            }
+            Kind::TooLarge { type_name, bytes, bytes_max } => {
+                write!(
+                    f,
+                    "a value of `{type_name}` has {bytes} bytes as JSON, at most {bytes_max} are allowed"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for ContractError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &*self.0 {
+            Kind::NotDecodable(source) => Some(source),
+            _ => None,
+        }
+    }
+}
 
 impl From<serde_json::Error> for ContractError {
     fn from(error: serde_json::Error) -> Self {
-        Self(error)
+        Self(Box::new(Kind::NotDecodable(error)))
     }
 }
 

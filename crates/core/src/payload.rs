@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::contract::{Command, Contract, ContractError};
+use crate::contract::{Command, Contract, ContractError, json_of};
 use crate::parameter;
 
 /// The largest payload of a message and body of a request, in bytes, so that the rest of the message fits the 1 MiB
@@ -38,6 +38,8 @@ trait Typed: Any + Send + Sync {
     fn encoded(&self) -> Result<Bytes, ContractError>;
     /// The same for once: nobody else will ask.
     fn encode(&self) -> Result<Bytes, ContractError>;
+    /// The same, without asking whether the type reads it back.
+    fn unread(&self) -> Result<Bytes, ContractError>;
     fn write_into(&self, json: &mut Vec<u8>) -> Result<(), ContractError>;
     fn parameters(&self) -> &'static [&'static str];
 }
@@ -71,6 +73,11 @@ impl<T: Contract> Typed for Slot<T> {
 
     fn encode(&self) -> Result<Bytes, ContractError> {
         self.encoded.get().map_or_else(|| self.value.encode(), |bytes| Ok(bytes.clone()))
+    }
+
+    fn unread(&self) -> Result<Bytes, ContractError> {
+        let write = || json_of(|json| self.value.write_unread(json));
+        self.encoded.get().map_or_else(write, |bytes| Ok(bytes.clone()))
     }
 
     fn write_into(&self, json: &mut Vec<u8>) -> Result<(), ContractError> {
@@ -147,6 +154,23 @@ impl Payload {
             Repr::Empty => Ok(None),
             Repr::Encoded(bytes) => Ok(Some(bytes.clone())),
             Repr::Typed(typed) => typed.encoded().map(Some),
+        }
+    }
+
+    /// The JSON for a reader that is no such Rust type, as an HTTP client; `None` when there is no payload. It is not asked
+    /// whether the type reads it back.
+    pub fn unread_bytes(&self) -> Result<Option<Bytes>, ContractError> {
+        match &self.0 {
+            Repr::Typed(typed) => typed.unread().map(Some),
+            _ => self.bytes(),
+        }
+    }
+
+    /// How many bytes of JSON it holds; 0 for a value that is not encoded.
+    pub fn encoded_len(&self) -> usize {
+        match &self.0 {
+            Repr::Encoded(bytes) => bytes.len(),
+            Repr::Empty | Repr::Typed(_) => 0,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::bounds::BoundError;
 use crate::contract::ContractError;
 use crate::event::{Event, TAGS_MAX, Tags};
 use crate::fault::Fault;
+use crate::outline::UnencodedBounds;
 use crate::payload::EVENT_BYTES_MAX;
 
 /// The events of one decision, in order: each keeps the rules of its type and the bounds of an event.
@@ -93,6 +94,16 @@ impl RecordError {
     /// It cannot be written as JSON.
     pub fn not_encodable<E: Event>(source: ContractError) -> Self {
         Self { event: E::NAME, kind: Kind::NotEncodable(source) }
+    }
+
+    /// Refuses an event that no broker would carry: larger than [`EVENT_BYTES_MAX`], or with what JSON cannot say. It is not
+    /// encoded for that, unless it may be too large.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason, with the field as its source.
+    pub fn check_unencoded<E: Event>(event: &E) -> Result<(), Self> {
+        UnencodedBounds::new::<E>(EVENT_BYTES_MAX).check(event).map_err(Self::not_encodable::<E>)
     }
 
     /// Rejects an event that is larger than [`EVENT_BYTES_MAX`], has more than [`TAGS_MAX`] tags, or one that is longer than

@@ -7,10 +7,20 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
+use serde::Serialize;
 use serde_json::Value;
+
+use crate::encoding;
+use crate::payload::PAYLOAD_BYTES_MAX;
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
+
+/// The longest key as a store has it, in bytes: the key of a handler behind the name of its service.
+pub const STORED_KEY_BYTES_MAX: usize = KEY_BYTES_MAX + 130;
+
+/// The largest value of state as JSON, in bytes: what a store in a broker takes as well, wherever the value is kept.
+pub const STATE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
 
 /// One value with the version by which a writer says "only if it is still the same".
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +120,8 @@ pub enum KeyValueErrorKind {
     Forbidden,
     /// The key is empty or longer than [`KEY_BYTES_MAX`].
     InvalidKey,
+    /// The value has more bytes than [`STATE_BYTES_MAX`], or holds what JSON cannot say; nothing was written.
+    InvalidValue,
     /// The store refused or cannot be reached; nothing was written.
     Rejected,
     /// The store's answer was lost; it may have been written.
@@ -142,10 +154,35 @@ impl KeyValueError {
         self.kind
     }
 
-    /// Refuses a key that no store would take.
+    /// The value as JSON; refuses one that is larger than [`STATE_BYTES_MAX`], or that JSON cannot say.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`KeyValueErrorKind::InvalidValue`], with the field as its source.
+    pub fn encode_value<T: Serialize>(key: &str, value: &T) -> Result<Value, Self> {
+        encoding::bounded_value(value, STATE_BYTES_MAX).map_err(|error| {
+            Self::new(KeyValueErrorKind::InvalidValue, format!("the value of `{key}` cannot be kept"))
+                .with_source(error)
+        })
+    }
+
+    /// Refuses a key that no store would take; see [`STORED_KEY_BYTES_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// Returns [`KeyValueErrorKind::InvalidKey`].
+    pub fn check_stored_key(key: &str) -> Result<(), Self> {
+        Self::check_key_of(key, STORED_KEY_BYTES_MAX)
+    }
+
+    /// Refuses a key that no handler may use.
     pub fn check_key(key: &str) -> Result<(), Self> {
-        if key.is_empty() || key.len() > KEY_BYTES_MAX {
-            let what = format!("a key is 1 to {KEY_BYTES_MAX} bytes, this one has {}", key.len());
+        Self::check_key_of(key, KEY_BYTES_MAX)
+    }
+
+    fn check_key_of(key: &str, bytes_max: usize) -> Result<(), Self> {
+        if key.is_empty() || key.len() > bytes_max {
+            let what = format!("a key is 1 to {bytes_max} bytes, this one has {}", key.len());
             return Err(Self::new(KeyValueErrorKind::InvalidKey, what));
         }
         Ok(())

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use purista_core::bounds::{BoundError, PRINCIPAL_BYTES_MAX, SCOPE_BYTES_MAX, TENANT_BYTES_MAX};
+use purista_core::encoding;
 use purista_core::event::TAGS_MAX;
 use purista_core::id::Id;
-use purista_core::payload::EVENT_BYTES_MAX;
-use purista_core::store::{KEY_BYTES_MAX, StateChange};
+use purista_core::payload::{EVENT_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use purista_core::store::{KEY_BYTES_MAX, STATE_BYTES_MAX, STORED_KEY_BYTES_MAX, StateChange};
 use tokio::time::Instant;
 
 use crate::error::{StoreError, StoreErrorKind};
@@ -22,6 +23,9 @@ use crate::subscriptions::{
 
 /// The most events of one batch.
 pub const EVENTS_MAX: usize = 1_000;
+
+/// The largest reply that is kept under a key, in bytes: what a message may carry.
+pub const REPLY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
 
 /// The most bytes of event bodies in one batch.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -134,10 +138,20 @@ impl Batch {
             at_most(event.tags.len(), TAGS_MAX, "tags of an event")?;
             BoundError::check_tags(&event.tags).map_err(too_long)?;
         }
-        let keys = keys.map(|key| ("state key", key));
-        let reply = self.reply.iter().map(|reply| ("idempotency key", &*reply.key.key));
-        for (field, key) in keys.chain(reply) {
-            BoundError::check(field, key, KEY_BYTES_MAX).map_err(too_long)?;
+        for change in &self.state {
+            let Some(value) = &change.value else { continue };
+            if let Err(error) = encoding::check_size(value, STATE_BYTES_MAX) {
+                let what =
+                    format!("the state `{}` is no value of at most {STATE_BYTES_MAX} bytes", change.key);
+                return Err(StoreError::new(StoreErrorKind::Invalid, what).with_source(error));
+            }
+        }
+        let body = self.reply.as_ref().and_then(|reply| reply.body.as_ref());
+        at_most(body.map_or(0, Bytes::len), REPLY_BYTES_MAX, "bytes of a reply")?;
+        let keys = keys.map(|key| ("state key", key, STORED_KEY_BYTES_MAX));
+        let reply = self.reply.iter().map(|reply| ("idempotency key", &*reply.key.key, KEY_BYTES_MAX));
+        for (field, key, bytes_max) in keys.chain(reply) {
+            BoundError::check(field, key, bytes_max).map_err(too_long)?;
             if key.is_empty() {
                 return Err(StoreError::new(StoreErrorKind::Invalid, "a key is empty"));
             }

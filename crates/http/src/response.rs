@@ -222,7 +222,7 @@ pub(crate) fn of_response(response: &Message, flow: &Flow) -> Answer {
     if response.kind == MessageType::CommandErrorResponse {
         return Problem::of_error_response(response).into_answer(flow);
     }
-    match response.payload.bytes() {
+    match response.payload.unread_bytes() {
         Ok(Some(json)) if &json[..] != b"null" => api_answer(StatusCode::OK, flow, Some(JSON), json),
         Ok(_) => api_answer(StatusCode::NO_CONTENT, flow, None, Bytes::new()),
         Err(error) => {

@@ -10,18 +10,19 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use purista_core::bridge::{Consumer, Delivery, Outcome};
-use purista_core::contract::{Command, Contract};
+use purista_core::contract::{Command, Contract, ContractError};
 use purista_core::error::HandlerError;
 use purista_core::fault::Fault;
 use purista_core::message::{Message, MessageType, Record};
+use purista_core::outline::UnencodedBounds;
 use purista_core::parameter::Parameters;
-use purista_core::payload::Payload;
+use purista_core::payload::{PAYLOAD_BYTES_MAX, Payload};
 use purista_core::schema::Inspector;
 use purista_core::sharded::Sharded;
 use purista_core::span;
 use purista_core::status::Status;
 use purista_core::text::Text;
-use purista_events::batch::StoredReply;
+use purista_events::batch::{REPLY_BYTES_MAX, StoredReply};
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
@@ -30,14 +31,17 @@ use crate::context::{Context, Place};
 use crate::deadline::UntilDeadline;
 use crate::failure::Failure;
 use crate::guard;
-use crate::idempotency::{self, Claim, Claimed};
+use crate::idempotency::{self, Claim};
 use crate::observation::Ending;
 use crate::observed::Observed;
 use crate::steps::Steps;
 use crate::unit_of_work::Changes;
 
+mod keyed;
 mod redeciding;
 mod seen;
+
+use keyed::{claimed, kept_reply};
 
 /// One command of a running host.
 struct Serving<S, C: Command, F> {
@@ -45,6 +49,9 @@ struct Serving<S, C: Command, F> {
     steps: Steps<S, C>,
     inspector: Inspector,
     parameters: Parameters,
+    /// What is asked of an input and an output that stay in the process.
+    input_bounds: UnencodedBounds,
+    output_bounds: UnencodedBounds,
 }
 
 /// What nobody ever reads: a place is made with its handler.
@@ -70,7 +77,10 @@ where
     Fut: Future<Output = Result<C::Output, HandlerError>> + Send + 'static,
 {
     let (inspector, parameters) = (Inspector::of::<C>(), Parameters::of::<C>());
-    let place = Place { handler: Arc::new(Serving { handler, steps, inspector, parameters }), ..place };
+    let input_bounds = UnencodedBounds::new::<C>(PAYLOAD_BYTES_MAX);
+    let output_bounds = UnencodedBounds::new::<C::Output>(PAYLOAD_BYTES_MAX);
+    let serving = Serving { handler, steps, inspector, parameters, input_bounds, output_bounds };
+    let place = Place { handler: Arc::new(serving), ..place };
     let places = Sharded::new(|| Arc::new(place.apart()));
     Arc::new(Served::<_, _, _, DECIDES> { places, serving: PhantomData::<fn() -> (C, F)> })
 }
@@ -257,13 +267,17 @@ where
         } else {
             Box::pin(guard::pass(&steps.after, context, output)).await?
         };
-        marked(steps, context, output)
+        marked(serving, context, output)
     }
 }
 
 /// Decoded, transformed, and checked against its rules.
 fn prepared<S, C: Command, F>(serving: &Serving<S, C, F>, given: Given) -> Result<C, HandlerError> {
+    let is_typed = given.payload.is_typed();
     let mut input: C = decoded(serving, given)?;
+    if is_typed && serving.input_bounds.is_needed() {
+        serving.input_bounds.check(&input).map_err(|error| beyond(&error))?;
+    }
     if let Some(transform) = &serving.steps.transform_input {
         input = tracing::debug_span!("inputTransformation").in_scope(|| transform(input))?;
     }
@@ -280,12 +294,20 @@ fn checked<O: Contract>(output: O) -> Result<O, HandlerError> {
     }
 }
 
-/// Marked with its event, and transformed.
-fn marked<S, C: Command>(
-    steps: &Steps<S, C>,
+/// An input that no broker would have brought: too large, or with what JSON cannot say.
+#[cold]
+fn beyond(error: &ContractError) -> HandlerError {
+    let status = if error.is_too_large() { Status::PAYLOAD_TOO_LARGE } else { Status::BAD_REQUEST };
+    HandlerError::handled(status.code(), error.to_string())
+}
+
+/// Marked with its event, transformed, and checked to be what a broker would carry.
+fn marked<S, C: Command, F>(
+    serving: &Serving<S, C, F>,
     context: &Context<S>,
     mut output: C::Output,
 ) -> Result<Ran<C::Output>, HandlerError> {
+    let steps = &serving.steps;
     let event_is_recorded = match steps.success {
         Some((_, mark)) => mark(context, &output)?,
         None => false,
@@ -293,6 +315,7 @@ fn marked<S, C: Command>(
     if let Some(transform) = &steps.transform_output {
         output = tracing::debug_span!("outputTransformation").in_scope(|| transform(output))?;
     }
+    serving.output_bounds.check(&output)?;
     Ok(Ran::Output { output, event_is_recorded })
 }
 
@@ -300,6 +323,10 @@ fn decoded<S, C: Command, F>(
     serving: &Serving<S, C, F>,
     Given { payload, parameter }: Given,
 ) -> Result<C, HandlerError> {
+    if payload.encoded_len() > PAYLOAD_BYTES_MAX {
+        let text = format!("the input has more than {PAYLOAD_BYTES_MAX} bytes");
+        return Err(HandlerError::handled(Status::PAYLOAD_TOO_LARGE.code(), text));
+    }
     let Some(parameter) = parameter.as_deref() else {
         if payload.is_typed() {
             return payload.take().map_err(|_| refuse(&serving.inspector, None, Vec::new()));
@@ -349,41 +376,6 @@ async fn admitted<S, C: Command>(
     Ok(Admitted::Input(guard::pass(&steps.before, context, input).await?))
 }
 
-/// Takes the key of the caller, or finds the answer that it got before.
-async fn claimed<S, C: Command>(
-    context: &Context<S>,
-    input: &C,
-    claim: &mut Option<Box<Claim>>,
-) -> Result<Option<StoredReply>, HandlerError> {
-    let (runtime, message) = (context.runtime(), context.message());
-    // Who decides again has it already.
-    let (Some(key), None) = (&message.idempotency_key, &claim) else { return Ok(None) };
-    let Some(store) = &runtime.store else {
-        if idempotency::is_derived(key) {
-            return Ok(None);
-        }
-        let text = "an idempotency key needs a host with a store, and this one has none";
-        return Err(HandlerError::handled(Status::NOT_IMPLEMENTED.code(), text));
-    };
-    if key.is_empty() || key.len() > idempotency::KEY_BYTES_MAX {
-        let text = format!("an idempotency key is 1 to {} bytes", idempotency::KEY_BYTES_MAX);
-        return Err(HandlerError::bad_request(text));
-    }
-    let input = idempotency::fingerprint_of(input);
-    match runtime.running.claim(&**store, message, key, input).await? {
-        Claimed::Answered(reply) => Ok(Some(reply)),
-        Claimed::Mine(mine) => {
-            *claim = Some(Box::new(mine));
-            Ok(None)
-        }
-    }
-}
-
-async fn kept_reply<S>(context: &Context<S>, claim: &Claim) -> Option<StoredReply> {
-    let store = context.runtime().store.as_ref()?;
-    idempotency::answer(&**store, context.message(), &claim.key, claim.fingerprint).await.ok().flatten()
-}
-
 /// Commits what the handler wants, and the reply with it when it has a key.
 async fn commit_unit<S>(
     event: Option<&'static str>,
@@ -397,18 +389,28 @@ async fn commit_unit<S>(
     if changes.is_none() && claim.is_none() {
         return Ok(());
     }
-    let reply = match claim {
-        None => None,
-        Some(claim) => Some(StoredReply {
-            key: claim.key.clone(),
-            fingerprint: claim.fingerprint,
-            body: payload.bytes().map_err(|error| Failure::of_handler(&error.into()))?,
-            event_name: event.map(Into::into),
-        }),
-    };
+    // What a broker or a store is to carry is encoded before the commit: what cannot be is no reply to something that was done.
+    let leaves = claim.is_some() || !context.runtime().bridge.capabilities().is_local;
+    let body =
+        if leaves { payload.bytes().map_err(|error| Failure::of_handler(&error.into()))? } else { None };
+    if body.as_ref().is_some_and(|body| body.len() > REPLY_BYTES_MAX) {
+        let text = format!("the reply has more than {REPLY_BYTES_MAX} bytes");
+        return Err(Failure::of_handler(&HandlerError::failed(text)));
+    }
+    let reply = claim.map(|claim| StoredReply {
+        key: claim.key.clone(),
+        fingerprint: claim.fingerprint,
+        body,
+        event_name: event.map(Into::into),
+    });
+    let local = reply.clone().filter(|_| context.runtime().store.is_none());
     let beside = Beside { reply, deadline: Some(context.deadline()), ..Beside::default() };
     let result = commit(context.runtime(), context.message(), changes, beside).await;
-    result.map_err(|error: CommitError| Failure::of_commit(&error))
+    result.map_err(|error: CommitError| Failure::of_commit(&error))?;
+    if let (Some(claim), Some(reply)) = (claim, local) {
+        context.runtime().running.keep(claim, reply);
+    }
+    Ok(())
 }
 
 /// The reply to a command that changed nothing.
@@ -456,7 +458,10 @@ fn routed_by_the_log<S>(context: &Context<S>) -> Record {
 fn answered_before<S>(context: &Context<S>, reply: StoredReply) -> Box<Message> {
     let mut message = response(context, reply.body.map_or_else(Payload::empty, Payload::encoded));
     message.event_name = reply.event_name.map(Text::from);
-    message.record = Some(Box::new(routed_by_the_log(context)));
+    let mut record = routed_by_the_log(context);
+    // Without a log nothing else delivers it, and the first answer did.
+    record.origin.get_or_insert_with(|| context.runtime().instance.to_string().into());
+    message.record = Some(Box::new(record));
     message
 }
 

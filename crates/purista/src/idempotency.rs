@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use purista_core::address::AddressParts;
+use purista_core::canonical::canonical_json;
 use purista_core::contract::Contract;
 use purista_core::error::HandlerError;
 use purista_core::message::Message;
@@ -15,6 +16,11 @@ use purista_events::store::EventStore;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+mod local_replies;
+
+use local_replies::LocalReplies;
+pub(crate) use local_replies::{LOCAL_REPLIES_BYTES_MAX, LOCAL_REPLIES_MAX, LOCAL_REPLY_TIME};
+
 /// The name space of our fingerprints (UUID version 5, RFC 9562: the first 128 bits of a SHA-1).
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f1d_3a52_8c0e_4b7f_9a64_21d7_05be_93c8);
 
@@ -24,9 +30,11 @@ const DERIVED: &str = "derived:";
 /// The longest key of a caller, in bytes.
 pub(crate) const KEY_BYTES_MAX: usize = 255;
 
-/// Tells one input from another; 0 for what cannot be encoded, which fails on its way anyway.
+/// Tells one input from another, over its canonical JSON: equal inputs are equal, in whatever order their maps iterate, and
+/// a field that gets a default in a newer version changes no older input's. 0 for what cannot be encoded, which fails on
+/// its way anyway.
 pub(crate) fn fingerprint_of<T: Contract>(input: &T) -> u128 {
-    input.encode().map_or(0, |json| Uuid::new_v5(&NAMESPACE, &json).as_u128())
+    canonical_json(input).map_or(0, |json| Uuid::new_v5(&NAMESPACE, &json).as_u128())
 }
 
 /// The key under which a handler's call reaches its callee: the same when the handler runs again on the same message.
@@ -49,10 +57,12 @@ pub(crate) fn is_derived(key: &str) -> bool {
     key.starts_with(DERIVED)
 }
 
-/// Keyed commands that run in this process now. An entry lives as long as its command.
+/// Keyed commands of this process: those that run now, and, without a store, the replies to those that ran. The entry of a
+/// running command lives as long as the command.
 #[derive(Default)]
 pub(crate) struct Running {
     keys: Arc<Mutex<HashMap<Scope, watch::Receiver<()>>>>,
+    local: LocalReplies,
 }
 
 type Scope = (Option<Arc<str>>, ReplyKey);
@@ -85,7 +95,7 @@ impl Running {
     /// Waits until no other call with this key runs, then looks for its answer. Cancel safe.
     pub(crate) async fn claim(
         &self,
-        store: &dyn EventStore,
+        store: Option<&dyn EventStore>,
         message: &Message,
         key: &Arc<str>,
         input: u128,
@@ -106,10 +116,33 @@ impl Running {
             // It never changes: an error says that the other one has ended.
             let _ = other.changed().await;
         };
-        match answer(store, message, &claim.key, fingerprint).await? {
+        match self.answer(store, &claim).await? {
             Some(reply) => Ok(Claimed::Answered(reply)),
             None => Ok(Claimed::Mine(claim)),
         }
+    }
+
+    /// The answer that was kept under a key, in the store or else in this process; another input under the same key is 422.
+    pub(crate) async fn answer(
+        &self,
+        store: Option<&dyn EventStore>,
+        claim: &Claim,
+    ) -> Result<Option<StoredReply>, HandlerError> {
+        let reply = match store {
+            Some(store) => store.reply(claim.scope.0.as_deref(), &claim.key).await?,
+            None => self.local.get(&claim.scope),
+        };
+        let Some(reply) = reply else { return Ok(None) };
+        if reply.fingerprint != claim.fingerprint {
+            let text = "this idempotency key was used with another input";
+            return Err(HandlerError::handled(Status::UNPROCESSABLE_ENTITY.code(), text));
+        }
+        Ok(Some(reply))
+    }
+
+    /// Keeps the answer to a command that was done, for a host without a store.
+    pub(crate) fn keep(&self, claim: &Claim, reply: StoredReply) {
+        self.local.keep(&claim.scope, reply);
     }
 }
 
@@ -117,19 +150,4 @@ fn reply_key(message: &Message, key: &Arc<str>) -> ReplyKey {
     let principal = message.principal_id.as_deref().unwrap_or_default();
     let receiver = message.receiver.as_ref().map(|party| party.address.to_string()).unwrap_or_default();
     ReplyKey { scope: format!("{principal}\0{receiver}").into(), key: Arc::clone(key) }
-}
-
-/// The answer that was kept under a key; another input under the same key is 422.
-pub(crate) async fn answer(
-    store: &dyn EventStore,
-    message: &Message,
-    key: &ReplyKey,
-    fingerprint: Fingerprint,
-) -> Result<Option<StoredReply>, HandlerError> {
-    let Some(reply) = store.reply(message.tenant_id.as_deref(), key).await? else { return Ok(None) };
-    if reply.fingerprint != fingerprint {
-        let text = "this idempotency key was used with another input";
-        return Err(HandlerError::handled(Status::UNPROCESSABLE_ENTITY.code(), text));
-    }
-    Ok(Some(reply))
 }

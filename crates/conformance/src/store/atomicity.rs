@@ -6,9 +6,11 @@ use std::time::Duration;
 use purista_core::bounds::{PRINCIPAL_BYTES_MAX, SCOPE_BYTES_MAX, TAG_BYTES_MAX, TENANT_BYTES_MAX};
 use purista_core::event::TAGS_MAX;
 use purista_core::payload::EVENT_BYTES_MAX;
-use purista_core::store::{Expect, KEY_BYTES_MAX};
+use purista_core::store::{Expect, KEY_BYTES_MAX, STATE_BYTES_MAX, STORED_KEY_BYTES_MAX};
 use purista_events::batch::Condition::Unless;
-use purista_events::batch::{Append, BATCH_BYTES_MAX, Batch, EVENTS_MAX, ReplyKey, StoredReply};
+use purista_events::batch::{
+    Append, BATCH_BYTES_MAX, Batch, EVENTS_MAX, REPLY_BYTES_MAX, ReplyKey, StoredReply,
+};
 use purista_events::position::ReadToken;
 use purista_events::query::Query;
 use purista_events::recorded::NewEvent;
@@ -179,14 +181,14 @@ pub async fn names_have_a_bound(stage: &mut Stage) {
     let key = |bytes: usize| set(&unlike(bytes, 6), true.into());
     let longest = Batch {
         appends: vec![always(vec![tag(TAG_BYTES_MAX), asked_by(PRINCIPAL_BYTES_MAX)])],
-        state: vec![key(KEY_BYTES_MAX)],
+        state: vec![key(STORED_KEY_BYTES_MAX)],
         reply: Some(reply(SCOPE_BYTES_MAX, KEY_BYTES_MAX)),
         ..of_tenant()
     };
     stage.commit(longest).await;
     let query = Query::tag("tag", unlike(TAG_BYTES_MAX - 3, 2)).of_tenant(tenant.as_deref().map(Into::into));
     assert_eq!(stage.view(&query).await.0.len(), 1, "an event is found by its longest tag");
-    let keys = [unlike(KEY_BYTES_MAX, 6)];
+    let keys = [unlike(STORED_KEY_BYTES_MAX, 6)];
     let values = stage.store.state(tenant.as_deref(), &keys).await.expect("state is read");
     assert_eq!(values.len(), 1, "state is found by its longest key");
     let found = stage.reply(tenant.as_deref(), &reply(SCOPE_BYTES_MAX, KEY_BYTES_MAX).key).await;
@@ -197,7 +199,7 @@ pub async fn names_have_a_bound(stage: &mut Stage) {
         ("tag `tag`", given::appends(vec![tag(TAG_BYTES_MAX + 1)])),
         ("tag `tag`", given::appends(vec![tag(4_000)])),
         ("principal", given::appends(vec![asked_by(PRINCIPAL_BYTES_MAX + 1)])),
-        ("state key", Batch { state: vec![key(KEY_BYTES_MAX + 1)], ..given::batch() }),
+        ("state key", Batch { state: vec![key(STORED_KEY_BYTES_MAX + 1)], ..given::batch() }),
         ("principal", Batch { reply: Some(reply(SCOPE_BYTES_MAX + 1, 1)), ..given::batch() }),
         ("idempotency key", Batch { reply: Some(reply(1, KEY_BYTES_MAX + 1)), ..given::batch() }),
     ];
@@ -217,6 +219,25 @@ fn unlike(bytes: usize, seed: u64) -> String {
         if byte % 8 == 0 { char::from(byte / 8 % 2) } else { char::from(b'!' + byte % 94) }
     };
     (0..bytes).map(|_| next()).collect()
+}
+
+/// A value of state as large as its bound is taken, a byte more is refused with the bound's name, and nothing is written.
+pub async fn a_value_of_state_has_a_bound(stage: &mut Stage) {
+    let batch = |bytes: usize| Batch { state: vec![set("large", text_of_bytes(bytes))], ..given::batch() };
+    stage.commit(batch(STATE_BYTES_MAX)).await;
+    let said = stage.refuse(batch(STATE_BYTES_MAX + 1), Invalid).await;
+    assert!(said.contains(&STATE_BYTES_MAX.to_string()), "{said:?} does not name the bound");
+}
+
+/// A reply as large as its bound is kept under its key, one that is a byte larger is refused with the bound's name.
+pub async fn a_stored_reply_has_a_bound(stage: &mut Stage) {
+    let batch = |bytes: usize| {
+        let body = Some(text_of_bytes(bytes).to_string().into());
+        Batch { reply: Some(StoredReply { body, ..given::reply(4) }), ..given::batch() }
+    };
+    let said = stage.refuse(batch(REPLY_BYTES_MAX + 1), Invalid).await;
+    assert!(said.contains(&REPLY_BYTES_MAX.to_string()), "{said:?} does not name the bound");
+    stage.commit(batch(REPLY_BYTES_MAX)).await;
 }
 
 type Sized = Box<dyn Fn(usize) -> Batch + Send + Sync>;
@@ -255,7 +276,7 @@ fn bounded(stage: &Stage) -> Vec<(usize, Sized)> {
         (BATCH_BYTES_MAX, Box::new(move |bytes| given::appends(batch_of_bytes(bytes)))),
         (TAGS_MAX, Box::new(move |count| given::appends(vec![tagged(count)]))),
         (
-            KEY_BYTES_MAX,
+            STORED_KEY_BYTES_MAX,
             Box::new(move |bytes| Batch { state: vec![set(&"k".repeat(bytes), json!(1))], ..given::batch() }),
         ),
         (
@@ -274,6 +295,11 @@ fn bounded(stage: &Stage) -> Vec<(usize, Sized)> {
         ),
         (HISTORY_MAX, Box::new(move |count| Batch { dead_letters: vec![given_up(count)], ..given::batch() })),
     ]
+}
+
+/// A text that takes so many bytes as JSON.
+fn text_of_bytes(bytes: usize) -> serde_json::Value {
+    json!("x".repeat(bytes.saturating_sub(2)))
 }
 
 /// The bound is the batch's, however its events are grouped.

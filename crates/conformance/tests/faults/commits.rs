@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use purista_core::bounds::TENANT_BYTES_MAX;
-use purista_events::batch::{Append, Batch, Condition, Receipt};
+use purista_core::store::STATE_BYTES_MAX;
+use purista_events::batch::{Append, Batch, Condition, REPLY_BYTES_MAX, Receipt};
 use purista_events::query::Query;
 use purista_events::store::StoreErrorKind::{AlreadyDone, Conflict, DeadlinePassed, KeyTaken};
 use purista_events::store::{EventStore as _, StoreError};
 use purista_events::subscriptions::{HISTORY_MAX, ParkedChange};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use tokio::time::Instant;
@@ -84,6 +86,22 @@ pub(crate) const FAULTS: &[Fault] = &[
         Way::Batch(|batch| {
             let cut = |tenant: &str| tenant.chars().take(TENANT_BYTES_MAX).collect::<String>();
             batch.tenant = batch.tenant.as_deref().map(cut).map(Into::into);
+        })
+    }),
+    fault("a_value_of_state_has_a_bound", "a value of state that is too large is cut in silence", || {
+        Way::Batch(|batch| {
+            for value in batch.state.iter_mut().filter_map(|change| change.value.as_mut()) {
+                if value.to_string().len() > STATE_BYTES_MAX {
+                    *value = Value::Null;
+                }
+            }
+        })
+    }),
+    fault("a_stored_reply_has_a_bound", "a reply that is too large is kept without its body", || {
+        Way::Batch(|batch| {
+            if let Some(reply) = &mut batch.reply {
+                reply.body = reply.body.take().filter(|body| body.len() <= REPLY_BYTES_MAX);
+            }
         })
     }),
     // Repetition.

@@ -21,6 +21,7 @@ use super::running::{Parts, RunningHost};
 use super::store_peers::StorePeers;
 use super::{HostBuilder, announcing};
 use crate::durable::{self, Durable, DurableControl};
+use crate::idempotency;
 use crate::listener::Listener;
 use crate::projecting;
 use crate::relay::Relay;
@@ -80,6 +81,14 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
         tracing::warn!("{warning}");
     }
     event_types::warn_of_forgotten_success_events(&builder.services);
+    if !offer.has_store {
+        tracing::info!(
+            replies_max = idempotency::LOCAL_REPLIES_MAX,
+            bytes_max = idempotency::LOCAL_REPLIES_BYTES_MAX,
+            hours = idempotency::LOCAL_REPLY_TIME.as_secs() / 3_600,
+            "the host has no store: idempotency keys are remembered within this process only, and forgotten when it ends"
+        );
+    }
 
     let stop = CancellationToken::new();
     let runtime = builder.runtime(&stop);

@@ -6,6 +6,8 @@ mod beginning;
 #[path = "../support/captured.rs"]
 mod captured;
 mod contracts;
+mod encoding;
+mod keys;
 mod lagging;
 mod listening;
 mod relaying;
@@ -98,7 +100,7 @@ async fn an_output_guard_that_refuses_leaves_nothing_of_the_unit() {
     let (host, answer) = asked(def, "x").await;
     failed_with(answer, 409, InvokeErrorKind::Handled);
     assert!(host.emitted::<Happened>().is_empty());
-    assert!(host.store().state(None, &["k".to_owned()]).await.unwrap().is_empty());
+    assert!(host.store().state(None, &["@Try/k".to_owned()]).await.unwrap().is_empty());
 }
 
 #[tokio::test]
