@@ -192,7 +192,7 @@ pub(crate) fn is_value(entry: &Entry) -> bool {
 /// hexadecimal digits, so that no two keys are one. A key of a tenant stands behind `=t.` and its tenant, in which dots are written
 /// so too; `t` and `e`, which stands for the tenant without a name, are no such digits.
 pub(crate) fn key_of(tenant: Option<&str>, key: &str) -> Result<String, KeyValueError> {
-    KeyValueError::check_key(key)?;
+    KeyValueError::check_stored_key(key)?;
     let mut name = String::with_capacity(key.len());
     if let Some(tenant) = tenant {
         name.push_str(if tenant.is_empty() { "=t.=e" } else { "=t." });

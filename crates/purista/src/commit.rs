@@ -20,7 +20,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 use crate::runtime::Runtime;
-use crate::state::StateBackend;
+use crate::state::{StateBackend, changes_of_state};
 use crate::unit_of_work::{Changes, Guarded};
 
 /// What is committed with a unit beside its own changes.
@@ -95,13 +95,20 @@ pub(crate) async fn commit(
     changes: Option<Box<Changes>>,
     beside: Beside,
 ) -> Result<(), CommitError> {
-    let changes = changes.map(|changes| *changes).unwrap_or_default();
-    let published = changes.published;
+    let mut changes = changes.map(|changes| *changes).unwrap_or_default();
+    let published = std::mem::take(&mut changes.published);
+    let state = if changes.state.is_empty() {
+        Vec::new()
+    } else {
+        let tenant = message.tenant_id.as_deref();
+        let state = changes_of_state(&runtime.state, tenant, &mut changes).await;
+        state.map_err(|error| CommitError::Rejected(chain(&error)))?
+    };
     match &runtime.store {
         Some(store) => {
             let mut batch = Batch::new(runtime.clock.id(), message.tenant_id.clone());
             batch.appends = appends(changes.recorded, changes.guarded);
-            batch.state = changes.state.into_values().collect();
+            batch.state = state;
             batch.reply = beside.reply;
             batch.consumed = beside.consumed;
             batch.progress = beside.progress;
@@ -113,7 +120,7 @@ pub(crate) async fn commit(
                 committed.inspect_err(|error| span::failed(&span, kind_of(error.kind())))?;
             }
         }
-        None => write_state(runtime, message, changes.state.into_values()).await?,
+        None => write_state(runtime, message, state.into_iter()).await?,
     }
     for event in published {
         span::publish(&*runtime.bridge, event)

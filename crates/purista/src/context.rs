@@ -27,7 +27,7 @@ use tracing::{Instrument, Span};
 use crate::gated::{GatedConfig, GatedSecrets};
 use crate::idempotency;
 use crate::runtime::Runtime;
-use crate::state::State;
+use crate::state::{SHARED, State};
 use crate::unit_of_work::{Changes, EmitError, EmitErrorKind, UnitClosed, UnitOfWork};
 
 /// What a handler may touch: its service's resources, the message, and the unit of work. Cheap to clone.
@@ -158,9 +158,20 @@ impl<S> Context<S> {
         let _ = tokio::time::timeout_at(self.deadline(), stop).await;
     }
 
-    /// The state of this tenant; writes are part of the unit of work.
+    /// The state of this service in this tenant; writes are part of the unit of work. Other services do not see it, and
+    /// their keys of the same name are other keys. The versions of a service share it.
     pub fn state(&self) -> State<'_> {
-        State { backend: &self.runtime().state, unit: &self.inner.unit, tenant: self.tenant() }
+        self.state_in(self.inner.place.sender.address.service())
+    }
+
+    /// The state that all services of this tenant share: here a key is the same for every service. Writes are part of the
+    /// unit of work.
+    pub fn shared_state(&self) -> State<'_> {
+        self.state_in(SHARED)
+    }
+
+    fn state_in<'c>(&'c self, service: &'c str) -> State<'c> {
+        State { backend: &self.runtime().state, unit: &self.inner.unit, tenant: self.tenant(), service }
     }
 
     /// The configuration.
@@ -201,7 +212,16 @@ impl<S> Context<S> {
             self.change(|changes| changes.recorded.push(recorded))?;
             return Ok(true);
         }
-        let message = self.unrecorded(E::NAME, E::VERSION, id, Payload::typed(event));
+        let payload = if self.runtime().bridge.capabilities().is_local {
+            RecordError::check_unencoded(&event)?;
+            Payload::typed(event)
+        } else {
+            // Now, and not when the rest is committed: what cannot be carried was not emitted.
+            let body = event.encode().map_err(RecordError::not_encodable::<E>)?;
+            RecordError::check_bounds(E::NAME, body.len(), &event.tags())?;
+            Payload::encoded(body)
+        };
+        let message = self.unrecorded(E::NAME, E::VERSION, id, payload);
         self.change(|changes| changes.published.push(message))?;
         Ok(false)
     }

@@ -70,7 +70,7 @@ impl StateStore for MemoryStateStore {
         tenant: Option<&'a str>,
         change: StateChange,
     ) -> BoxFuture<'a, Result<u64, KeyValueError>> {
-        let result = KeyValueError::check_key(&change.key).and_then(|()| {
+        let result = KeyValueError::check_stored_key(&change.key).and_then(|()| {
             let mut entries = locked(&self.entries);
             let is_full = entries.len() >= MEMORY_KEYS_MAX;
             let place = (tenant.map(ToOwned::to_owned), change.key.clone());

@@ -1,6 +1,6 @@
 //! What a handler wants to change, collected while it runs and committed together when it returns `Ok`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +22,10 @@ pub(crate) struct Changes {
     pub(crate) state: BTreeMap<String, StateChange>,
     /// The versions that reads have seen; 0 is absent.
     pub(crate) seen: BTreeMap<String, u64>,
+    /// What was seen under the keys that stores had before keys were those of a service, by the key that stands for each now.
+    pub(crate) seen_old: BTreeMap<String, u64>,
+    /// Keys of which the handler itself says that nothing must be there.
+    pub(crate) expects_absent: BTreeSet<String>,
     /// The commands that were called, and how often with the same input: a caller that runs again gets the first answers.
     pub(crate) invoked: Vec<(Address, u128)>,
     /// What the log must still say at the commit. Boxed, since few handlers ask for it.
@@ -44,6 +48,11 @@ impl Changes {
 
     /// Adds a write of state; one that follows a read happens only if nobody wrote in between.
     pub(crate) fn write(&mut self, mut change: StateChange) {
+        if change.expect == Expect::Absent {
+            self.expects_absent.insert(change.key.clone());
+        } else {
+            self.expects_absent.remove(&change.key);
+        }
         if change.expect == Expect::Any {
             change.expect = match self.seen.get(&change.key) {
                 None => Expect::Any,

@@ -103,7 +103,7 @@ async fn each_is_tallied_once(url: &str, source: Arc<dyn EventBridge>) {
     let more: Vec<_> = tallied(&file).await.into_iter().filter(|(_, times)| *times != 1).collect();
     assert!(more.is_empty(), "more than once: {more:?}");
     let store = SqliteStore::open_read_only(&file).unwrap();
-    let keys: Vec<String> = (0..EVENTS).map(|number| number.to_string()).collect();
+    let keys: Vec<String> = (0..EVENTS).map(|number| format!("@Tally/{number}")).collect();
     let state = store.state(None, &keys).await.unwrap();
     assert_eq!(state.len(), keys.len());
     assert!(state.values().all(|times| times.value == 1), "{state:?}");
