@@ -46,6 +46,16 @@ impl PartyFilter {
         self.service.is_none() && self.version.is_none() && self.target.is_none() && self.instance.is_none()
     }
 
+    fn and(self, other: Self, end: &'static str) -> Result<Self, Contradiction> {
+        let of = |what, ours, theirs| both(what, ours, theirs).map_err(|error| error.at(end));
+        Ok(Self {
+            service: of("service", self.service, other.service)?,
+            version: of("version", self.version, other.version)?,
+            target: of("target", self.target, other.target)?,
+            instance: of("instance", self.instance, other.instance)?,
+        })
+    }
+
     fn matches(&self, party: Option<&crate::message::Party>) -> bool {
         if self.is_empty() {
             return true;
@@ -66,6 +76,45 @@ fn holds(criterion: Option<&Text>, value: Option<&str>) -> bool {
     criterion.is_none_or(|wanted| value.is_some_and(|value| !value.is_empty() && wanted.as_str() == value))
 }
 
+/// One criterion of two filters.
+fn both(what: &'static str, ours: Option<Text>, theirs: Option<Text>) -> Result<Option<Text>, Contradiction> {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) if ours != theirs => Err(Contradiction::new(what, &ours, &theirs)),
+        (ours, theirs) => Ok(ours.or(theirs)),
+    }
+}
+
+fn listed(names: &[Text]) -> String {
+    names.iter().map(Text::as_str).collect::<Vec<_>>().join("`, `")
+}
+
+/// Two filters that no message can pass: they set one criterion to different values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contradiction {
+    what: String,
+    first: String,
+    second: String,
+}
+
+impl Contradiction {
+    fn new(what: &str, first: &str, second: &str) -> Self {
+        Self { what: what.to_owned(), first: first.to_owned(), second: second.to_owned() }
+    }
+
+    fn at(self, end: &str) -> Self {
+        Self { what: format!("{end}'s {}", self.what), ..self }
+    }
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, first, second } = self;
+        write!(f, "the {what} `{first}` and the {what} `{second}`")
+    }
+}
+
+impl std::error::Error for Contradiction {}
+
 impl Filter {
     /// Events of one name.
     pub fn event(name: Text) -> Self {
@@ -81,6 +130,38 @@ impl Filter {
             instance: None,
         };
         Self { kind: Some(MessageType::Command), receiver, ..Self::default() }
+    }
+
+    /// Narrows the filter by further criteria: a message passes only if it passes both. The order does not matter.
+    ///
+    /// # Errors
+    ///
+    /// Returns what contradicts when no message can pass both, as two different tenants.
+    pub fn and(self, other: Self) -> Result<Self, Contradiction> {
+        let event_names = match (self.event_names, other.event_names) {
+            (names, none) | (none, names) if none.is_empty() => names,
+            (ours, theirs) => {
+                let both: Vec<_> = ours.iter().filter(|name| theirs.contains(name)).cloned().collect();
+                if both.is_empty() {
+                    return Err(Contradiction::new("event", &listed(&ours), &listed(&theirs)));
+                }
+                both
+            }
+        };
+        let kind = match (self.kind, other.kind) {
+            (Some(ours), Some(theirs)) if ours != theirs => {
+                return Err(Contradiction::new("message type", ours.as_str(), theirs.as_str()));
+            }
+            (ours, theirs) => ours.or(theirs),
+        };
+        Ok(Self {
+            kind,
+            event_names,
+            principal_id: both("principal", self.principal_id, other.principal_id)?,
+            tenant_id: both("tenant", self.tenant_id, other.tenant_id)?,
+            sender: self.sender.and(other.sender, "sender")?,
+            receiver: self.receiver.and(other.receiver, "receiver")?,
+        })
     }
 
     /// Whether the message passes. Bridges ask again after decoding: the topics of brokers are lossy, so a match there is
@@ -198,6 +279,48 @@ mod tests {
         check(&sender(|s| s.version = Some("2".into())), false);
         check(&sender(|s| s.target = Some("signUp".into())), true);
         check(&sender(|s| s.instance = Some("i2".into())), false);
+    }
+
+    #[test]
+    fn two_filters_hold_together_in_any_order_or_contradict() {
+        let tenant = |tenant: &str| Filter { tenant_id: Some(tenant.into()), ..Filter::default() };
+        let sender = |service: &str, version: &str| {
+            let part = |text: &str| Some(text).filter(|text| !text.is_empty()).map(Into::into);
+            let sender =
+                PartyFilter { service: part(service), version: part(version), ..PartyFilter::default() };
+            Filter { sender, ..Filter::default() }
+        };
+        let names = |names: &[&str]| Filter {
+            event_names: names.iter().map(|name| (*name).into()).collect(),
+            ..Filter::default()
+        };
+        let kind = |kind| Filter { kind: Some(kind), ..Filter::default() };
+        for (one, other, all) in [
+            (tenant("acme"), Filter::default(), tenant("acme")),
+            (tenant("acme"), tenant("acme"), tenant("acme")),
+            (sender("User", ""), sender("", "1"), sender("User", "1")),
+            (names(&["a", "b"]), names(&["b", "c"]), names(&["b"])),
+            (names(&["a", "b"]), Filter::default(), names(&["a", "b"])),
+        ] {
+            assert_eq!(one.clone().and(other.clone()), Ok(all.clone()));
+            assert_eq!(other.and(one), Ok(all));
+        }
+        for (one, other, told) in [
+            (tenant("acme"), tenant("other"), "the tenant `acme` and the tenant `other`"),
+            (
+                sender("User", "1"),
+                sender("User", "2"),
+                "the sender's version `1` and the sender's version `2`",
+            ),
+            (names(&["a", "b"]), names(&["c"]), "the event `a`, `b` and the event `c`"),
+            (
+                kind(MessageType::Command),
+                kind(MessageType::CustomMessage),
+                "the message type `command` and the message type `customMessage`",
+            ),
+        ] {
+            assert_eq!(one.and(other).unwrap_err().to_string(), told);
+        }
     }
 
     #[test]

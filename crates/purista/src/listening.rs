@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use purista_core::address::Address;
 use purista_core::bridge::COMMAND_TIMEOUT;
-use purista_core::subscription::{Filter, IN_FLIGHT_DEFAULT, Sharing};
+use purista_core::subscription::{Contradiction, Filter, IN_FLIGHT_DEFAULT, Sharing};
 
 use crate::retry::Retry;
 
@@ -13,6 +13,8 @@ use crate::retry::Retry;
 pub(crate) struct Terms {
     pub(crate) name: &'static str,
     pub(crate) filter: Filter,
+    /// Criteria that no message can meet together; the host refuses to start with any.
+    pub(crate) contradictions: Vec<Contradiction>,
     pub(crate) sharing: Sharing,
     pub(crate) is_durable: bool,
     pub(crate) from_start: bool,
@@ -35,6 +37,7 @@ impl Terms {
         Self {
             name,
             filter,
+            contradictions: Vec::new(),
             sharing: Sharing::Shared,
             is_durable: false,
             from_start: false,
@@ -43,6 +46,18 @@ impl Terms {
             timeout: COMMAND_TIMEOUT,
             hears_recorded,
             version,
+        }
+    }
+
+    /// Adds criteria: a message must meet them and all that were set before, in whichever order they were set.
+    pub(crate) fn narrow(&mut self, criteria: Filter) {
+        match self.filter.clone().and(criteria) {
+            Ok(filter) => self.filter = filter,
+            Err(contradiction) => self.contradictions.push(contradiction),
+        }
+        if self.version.is_none() {
+            // What it listens to is known by its filter alone.
+            self.hears_recorded = !self.filter.event_names.is_empty();
         }
     }
 }

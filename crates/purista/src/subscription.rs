@@ -131,25 +131,25 @@ impl<S, T: Contract, R: Contract> SubscriptionDef<S, T, R> {
         self
     }
 
-    /// Hears only messages of this tenant.
+    /// Handles only messages of this tenant, in addition to all other criteria.
     #[must_use]
     pub fn of_tenant(mut self, tenant: &'static str) -> Self {
-        self.terms.filter.tenant_id = Some(Text::known(tenant));
+        self.terms.narrow(Filter { tenant_id: Some(Text::known(tenant)), ..Filter::default() });
         self
     }
 
-    /// Hears only messages on behalf of this principal.
+    /// Handles only messages sent for this principal, in addition to all other criteria.
     #[must_use]
     pub fn of_principal(mut self, principal: &'static str) -> Self {
-        self.terms.filter.principal_id = Some(Text::known(principal));
+        self.terms.narrow(Filter { principal_id: Some(Text::known(principal)), ..Filter::default() });
         self
     }
 
-    /// Hears only what passes these criteria too; the event's name stays.
+    /// Handles only messages that also pass these criteria. Criteria add up in any order: a message must meet all of them.
+    /// A host refuses to start if two of them contradict, as two different tenants.
     #[must_use]
     pub fn filter(mut self, criteria: Filter) -> Self {
-        let event_names = std::mem::take(&mut self.terms.filter.event_names);
-        self.terms.filter = Filter { event_names, ..criteria };
+        self.terms.narrow(criteria);
         self
     }
 
@@ -218,3 +218,6 @@ impl<S, T: Contract, R: Contract> fmt::Debug for SubscriptionDef<S, T, R> {
         f.debug_struct("SubscriptionDef").field("terms", &self.terms).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

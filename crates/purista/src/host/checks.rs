@@ -91,6 +91,11 @@ fn unknown_path_parameter(route: Option<Route>, parameters: &[&str]) -> Option<&
 fn subscription(listening: &Listening, offer: &Offer<'_>, found: &mut Vec<String>) {
     let (address, terms) = (&listening.address, &listening.terms);
     let Capabilities { name: bridge, is_local, durable, from_start, .. } = offer.capabilities;
+    found.extend(terms.contradictions.iter().map(|contradiction| {
+        format!(
+            "{address} asks for {contradiction}, and no message meets both: leave out one of the criteria"
+        )
+    }));
     if !terms.is_durable {
         if terms.from_start {
             found.push(format!("{address} says `.from_start()`, which needs `.durable()`"));

@@ -10,6 +10,7 @@ use purista::{
     Context, Filter, HandlerError, Retry, Service, SubscriptionDef, command, listen, subscription,
 };
 use purista_core::message::MessageType;
+use purista_core::subscription::PartyFilter;
 use purista_events::store::EventStore;
 
 use crate::contracts::{Ask, Emit, Followed, Happened, Passed, TRY, Told, ask, told};
@@ -219,6 +220,28 @@ async fn one_can_listen_to_commands_and_to_responses() {
     let host = TestHost::start([hearing(hears_commands)]).await;
     host.invoke(emit("k", "x")).await.unwrap();
     assert_eq!(host.saw::<Emit>("commands"), [emit("k", "x")]);
+}
+
+#[tokio::test]
+async fn a_tenants_subscription_hears_its_tenant_alone_whatever_else_it_asks_for() {
+    let from_try = || {
+        let sender = PartyFilter { service: Some("Try".into()), ..PartyFilter::default() };
+        Filter { sender, ..Filter::default() }
+    };
+    for is_durable in [true, false] {
+        let def = subscription("theirs", async |_ctx: Context<()>, _event: Happened| Ok(()));
+        let def = if is_durable { def.durable() } else { def };
+        let host =
+            TestHost::start([hearing(def.of_tenant("acme").of_principal("ada").filter(from_try()))]).await;
+        for (tenant, principal) in [("acme", "ada"), ("other", "ada"), ("acme", "bob")] {
+            let client = host.host().client();
+            client.call(emit(tenant, principal)).tenant(tenant).principal(principal).send().await.unwrap();
+        }
+        host.settled().await;
+        let seen = host.saw::<Happened>("theirs").into_iter();
+        let seen: Vec<_> = seen.map(|event| (event.key, event.how)).collect();
+        assert_eq!(seen, [("acme".to_owned(), "ada".to_owned())], "durable: {is_durable}");
+    }
 }
 
 #[tokio::test]

@@ -78,6 +78,16 @@ async fn what_a_durable_subscription_cannot_have_is_refused() {
 }
 
 #[tokio::test]
+async fn criteria_of_a_subscription_that_contradict_are_refused_with_both() {
+    let other = Filter { tenant_id: Some("other".into()), ..Filter::default() };
+    let torn = builder().subscription(subscription("torn", heard).of_tenant("acme").filter(other)).build();
+    check(
+        &refusal(Host::builder().service(torn)).await,
+        &["Try.1.torn asks for the tenant `acme` and the tenant `other`", "leave out one"],
+    );
+}
+
+#[tokio::test]
 async fn a_foreign_state_store_beside_a_store_is_refused() {
     let host = Host::builder()
         .store(MemoryStore::default())
