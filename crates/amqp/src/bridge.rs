@@ -250,6 +250,11 @@ impl EventBridge for AmqpBridge {
         self.0.link.watch.state()
     }
 
+    fn alarm(&self) -> Option<String> {
+        let is_blocked = self.0.link.watch.is_blocked();
+        is_blocked.then(|| "the broker takes no messages for now: its memory or disk alarm is on".to_owned())
+    }
+
     fn close(&self) -> BoxFuture<'_, Result<(), BridgeError>> {
         Box::pin(async move {
             self.0.closed.get_or_init(|| self.0.close()).await;

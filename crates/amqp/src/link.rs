@@ -105,6 +105,11 @@ impl Watch {
         up.ok_or_else(|| rejected("no connection to the broker before the deadline"))
     }
 
+    /// Whether there is a connection from which the broker takes nothing now.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.session.borrow().as_ref().is_some_and(|session| session.is_blocked())
+    }
+
     /// Counts a message that is lost.
     pub(crate) fn count_dropped(&self) -> u64 {
         self.dropped.fetch_add(1, Ordering::Relaxed).saturating_add(1)
@@ -189,8 +194,7 @@ impl Link {
             .encode(Instant::now())
             .map_err(|error| rejected("the message cannot be encoded").with_source(error))?;
         if body.len() > self.message_bytes_max {
-            let (length, max) = (body.len(), self.message_bytes_max);
-            return Err(rejected(format!("the message has {length} bytes, more than {max}")));
+            return Err(BridgeError::too_large(body.len(), self.message_bytes_max));
         }
         Ok(body)
     }
@@ -213,6 +217,7 @@ impl Link {
         };
         let channel = if to.mandatory { &session.asking } else { &session.publishing };
         let (channel, watch, lost) = (channel.clone(), Arc::clone(&self.watch), session.lost.clone());
+        let bytes = body.len();
         let sending: BoxFuture<'static, Result<(), BridgeError>> = Box::pin(async move {
             let _place = place;
             let publishing = async {
@@ -222,7 +227,10 @@ impl Link {
             let lost_meanwhile = || unknown("the connection to the broker was lost meanwhile");
             let confirmed = tokio::select! {
                 biased;
-                confirmed = publishing => confirmed.map_err(|error| lost_meanwhile().with_source(error))?,
+                confirmed = publishing => confirmed.map_err(|error| {
+                    let known = if says_too_large(&error, bytes) { too_large(bytes) } else { lost_meanwhile() };
+                    known.with_source(error)
+                })?,
                 // The client does not end everything that waits when a connection ends.
                 () = lost.cancelled() => return Err(lost_meanwhile()),
             };
@@ -251,6 +259,17 @@ impl Link {
         let sending = self.send(session, to, body, properties, deadline).await?;
         confirmed(sending, deadline).await
     }
+}
+
+/// Whether the broker has closed the channel over a message of this size. It does not say its `max_message_size` before, and
+/// what else was in flight on the channel ends with the same error.
+fn says_too_large(error: &lapin::Error, bytes: usize) -> bool {
+    let text = error.to_string();
+    text.contains("larger than configured max size") && text.contains(&format!("message size {bytes} "))
+}
+
+fn too_large(bytes: usize) -> BridgeError {
+    BridgeError::too_large(bytes, bytes.saturating_sub(1))
 }
 
 /// A message on its way to the broker.

@@ -123,6 +123,11 @@ impl Session {
         is_usable
     }
 
+    /// Whether the broker takes nothing from this connection, as while its memory or disk is nearly full.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+
     /// Says that the connection is of no more use.
     pub(crate) fn give_up(&self) {
         self.lost.cancel();

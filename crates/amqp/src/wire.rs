@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use purista_core::bridge::BridgeError;
+use purista_core::bridge::{BridgeError, BridgeErrorKind};
 use purista_core::clock::Clock;
 use purista_core::id::ID_DIGITS;
 use purista_core::message::{DecodeError, MESSAGE_ID, Message, MessageType};
@@ -12,7 +12,6 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::address::{EVENT_NAME, RECEIVER_INSTANCE, REPLY_TO, RESPONSE_RECEIVER_INSTANCE, short, text};
-use crate::error::rejected;
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -76,7 +75,8 @@ fn headers(message: &Message, reply_to: Option<&str>) -> Result<FieldTable, Brid
     put("principalId", message.principal_id.as_deref());
     put("tenantId", message.tenant_id.as_deref());
     if bytes > HEADERS_BYTES_MAX {
-        return Err(rejected(format!("the headers hold {bytes} bytes, more than {HEADERS_BYTES_MAX}")));
+        let what = format!("the headers hold {bytes} bytes, more than {HEADERS_BYTES_MAX}");
+        return Err(BridgeError::new(BridgeErrorKind::TooLarge, what));
     }
     Ok(headers)
 }

@@ -223,6 +223,7 @@ macro_rules! bridge_suite {
             event_survives_the_way_unchanged
             absent_parts_stay_absent
             large_payload_survives_the_way
+            message_above_the_limit_is_too_large_and_the_bridge_works_on
             message_that_is_no_message_changes_nothing
         );
         $crate::bridge_suite!(@tests $attributes $system flow:

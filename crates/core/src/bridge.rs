@@ -32,6 +32,8 @@ pub use carried::Carried;
 /// * A `request` whose caller goes away changes nothing that the handler does.
 /// * A lost connection is reported through `state`, retried for ever with backoff, and subscriptions come back; what was in
 ///   flight ends as `Unknown` or at its deadline.
+/// * A message that is larger than [`Capabilities::message_bytes_max`] is [`BridgeErrorKind::TooLarge`], before anything of it
+///   is sent; the bridge works on.
 /// * `close` stops the intake, waits until what is in flight is settled, and leaves no task behind.
 ///
 /// Every method is cancel safe in this sense: a dropped future may have sent its message or not, and nothing else is torn.
@@ -58,6 +60,12 @@ pub trait EventBridge: Send + Sync + 'static {
 
     /// Whether it is connected; health reads it.
     fn state(&self) -> watch::Receiver<BridgeState>;
+
+    /// What keeps a connected server from taking messages now, as an alarm that blocks its publishers; health shows it.
+    /// `None` when nothing does, or the server would not say.
+    fn alarm(&self) -> Option<String> {
+        None
+    }
 
     /// Stops and waits until nothing is in flight. A second call does nothing.
     fn close(&self) -> BoxFuture<'_, Result<(), BridgeError>>;
@@ -131,7 +139,8 @@ pub struct Capabilities {
     pub ordered: bool,
     /// Whether "nobody serves this command" is said at once, not at the deadline.
     pub unroutable_at_once: bool,
-    /// The largest message in bytes.
+    /// The largest message in bytes, headers and body together, as far as the server says it. It can change with each
+    /// connection: ask again where it matters. A larger message ends as [`BridgeErrorKind::TooLarge`].
     pub message_bytes_max: usize,
 }
 
@@ -199,6 +208,8 @@ pub enum BridgeErrorKind {
     Timeout,
     /// Nobody serves the command; it never happened.
     Unroutable,
+    /// It is larger than the transport carries: it never happened, and never will as it is. Trying again does not help.
+    TooLarge,
 }
 
 /// A message was not carried, or nobody knows.
@@ -220,6 +231,14 @@ impl BridgeError {
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// An error of a message that is larger than `most` bytes, which is all that is carried.
+    pub fn too_large(bytes: usize, most: usize) -> Self {
+        Self::new(
+            BridgeErrorKind::TooLarge,
+            format!("a message of {bytes} bytes is larger than the {most} bytes that can be carried"),
+        )
     }
 
     /// What is known.

@@ -227,12 +227,14 @@ impl EventBridge for InProcessBridge {
             if self.0.always_encode {
                 encode_payload(&mut message)?;
             }
+            check_size(&message)?;
             self.deliver(message).await
         })
     }
 
     fn request(&self, mut command: Box<Message>) -> Asking<'_> {
         let encoded = if self.0.always_encode { encode_payload(&mut command) } else { Ok(()) };
+        let encoded = encoded.and_then(|()| check_size(&command));
         if encoded.is_ok() && self.0.has_taps() {
             return Asking::new(self.request_heard(command));
         }
@@ -295,6 +297,18 @@ impl EventBridge for InProcessBridge {
 
 fn too_late() -> BridgeError {
     BridgeError::new(BridgeErrorKind::Timeout, "no reply came before the deadline")
+}
+
+/// What comes as bytes has the bound of a broker; a value is not encoded to be counted.
+#[inline]
+fn check_size(message: &Message) -> Result<(), BridgeError> {
+    let bytes = message.payload.encoded_len();
+    if bytes > PAYLOAD_BYTES_MAX { Err(too_large(bytes)) } else { Ok(()) }
+}
+
+#[cold]
+fn too_large(bytes: usize) -> BridgeError {
+    BridgeError::too_large(bytes, PAYLOAD_BYTES_MAX)
 }
 
 fn encode_payload(message: &mut Message) -> Result<(), BridgeError> {

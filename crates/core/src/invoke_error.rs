@@ -147,6 +147,7 @@ impl From<BridgeError> for InvokeError {
             BridgeErrorKind::Timeout => (InvokeErrorKind::Timeout, Status::GATEWAY_TIMEOUT),
             BridgeErrorKind::Unknown => (InvokeErrorKind::Unknown, Status::BAD_GATEWAY),
             BridgeErrorKind::Rejected => (InvokeErrorKind::Rejected, Status::SERVICE_UNAVAILABLE),
+            BridgeErrorKind::TooLarge => (InvokeErrorKind::Rejected, Status::PAYLOAD_TOO_LARGE),
         };
         let mut made = Self::new(kind, status, status.text());
         made.source = Some(Box::new(error));

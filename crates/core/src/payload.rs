@@ -17,6 +17,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 896 * 1024;
 /// The largest body of one event, in bytes.
 pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 
+/// How many bytes of a message are usually not its payload, at most: names, ids, tenant, principal, headers.
+pub const ENVELOPE_BYTES: usize = 4 * 1024;
+
 /// The content of a message. Cheap to clone: clones share the bytes, the value and its encoding.
 #[derive(Clone, Default)]
 pub struct Payload(Repr);
@@ -141,6 +144,14 @@ impl Payload {
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
         matches!(self.0, Repr::Empty)
+    }
+
+    /// How many bytes it has, where it is bytes already; 0 for a value that was not encoded, and for nothing.
+    pub fn encoded_len(&self) -> usize {
+        match &self.0 {
+            Repr::Encoded(bytes) => bytes.len(),
+            _ => 0,
+        }
     }
 
     /// Whether it holds a value rather than bytes.

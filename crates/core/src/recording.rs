@@ -83,9 +83,15 @@ enum Kind {
     TooLarge(usize),
     TooManyTags(usize),
     TagTooLong(BoundError),
+    NotCarried { bytes: usize, most: usize, bridge: &'static str },
 }
 
 impl RecordError {
+    /// Its message would be larger than this bridge carries now.
+    pub fn not_carried(event: &'static str, bytes: usize, most: usize, bridge: &'static str) -> Self {
+        Self { event, kind: Kind::NotCarried { bytes, most, bridge } }
+    }
+
     /// It breaks the rules of its type.
     pub fn broken<E: Event>(faults: Vec<Fault>) -> Self {
         Self { event: E::NAME, kind: Kind::BreaksRules(faults) }
@@ -135,6 +141,11 @@ impl fmt::Display for RecordError {
             Kind::TooLarge(bytes) => {
                 write!(f, "the event {event} has {bytes} bytes, at most {EVENT_BYTES_MAX} are allowed")
             }
+            Kind::NotCarried { bytes, most, bridge } => write!(
+                f,
+                "the event {event} has {bytes} bytes, and the {bridge} bridge carries messages of at most {most} bytes; make \
+                 the event smaller, or raise the broker's limit"
+            ),
             Kind::TooManyTags(tags) => {
                 write!(f, "the event {event} bears {tags} tags, at most {TAGS_MAX} are allowed")
             }

@@ -244,5 +244,6 @@ fn kind_of(error: &BridgeError) -> &'static str {
         BridgeErrorKind::Unknown => "unknown",
         BridgeErrorKind::Timeout => "timeout",
         BridgeErrorKind::Unroutable => "unroutable",
+        BridgeErrorKind::TooLarge => "too_large",
     }
 }

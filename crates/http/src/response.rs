@@ -163,6 +163,10 @@ impl Problem {
             BridgeErrorKind::Rejected => {
                 (StatusCode::SERVICE_UNAVAILABLE, "it was not taken on and did not happen; try again later")
             }
+            BridgeErrorKind::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the request is larger than the broker carries; it did not happen",
+            ),
             _ => (StatusCode::BAD_GATEWAY, "the answer was lost; it may have happened all the same"),
         };
         tracing::warn!(trace_id = %flow.id, error = chain(error), "a command was not answered");

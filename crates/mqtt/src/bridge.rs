@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::{all_filters_of, filters_of, replies_filter, session_of, unserved_topic};
-use crate::dial::{CONNECT_TIMEOUT, Dial, Keeping, PACKET_HEAD_MAX, Place};
+use crate::dial::{CONNECT_TIMEOUT, Dial, Keeping, PACKET_HEAD_USUAL, Place};
 use crate::durable::{Keeper, waiting_max};
 use crate::feed::{Handle, MqttFeed, Origin};
 use crate::hub::Hub;
@@ -164,9 +164,7 @@ impl Inner {
         let raw = wire::publication(&self.link.prefix, message, Instant::now())?;
         let (bytes, most) = (raw.payload.len(), self.message_bytes_max());
         if bytes > most {
-            return Err(rejected(format!(
-                "a message of {bytes} bytes is larger than the {most} that MQTT carries"
-            )));
+            return Err(BridgeError::too_large(bytes, most));
         }
         Ok(raw)
     }
@@ -314,7 +312,8 @@ impl Inner {
 
     fn message_bytes_max(&self) -> usize {
         let theirs = self.session.line_now().map_or(usize::MAX, |line| line.packet_bytes_max);
-        self.link.message_bytes_max.min(theirs.saturating_sub(PACKET_HEAD_MAX.min(theirs / 2)))
+        let theirs = theirs.min(self.link.refused.most());
+        self.link.message_bytes_max.min(theirs.saturating_sub(PACKET_HEAD_USUAL.min(theirs / 2)))
     }
 
     async fn stop_feeds(&self) {

@@ -27,6 +27,9 @@ const BATCH_MAX: usize = 64;
 const UNCONFIRMED_MAX: u16 = 1024;
 /// How much of a packet may be topic and properties, beside the message.
 pub(crate) const PACKET_HEAD_MAX: usize = 64 << 10;
+/// How much of it there usually is, at most. A broker's limit is one of the packet; a message whose head is larger than this
+/// may be refused though its body is within [`purista_core::bridge::Capabilities::message_bytes_max`].
+pub(crate) const PACKET_HEAD_USUAL: usize = 4 << 10;
 /// How many messages of subscriptions that are not durable the broker may send ahead.
 const AHEAD_MAX: u16 = 1024;
 

@@ -105,6 +105,7 @@ mod tests {
             number,
             client,
             packet_bytes_max: 1,
+            refused: Arc::default(),
             lost: CancellationToken::new(),
             unsubscribed: watch::channel(0).0,
         })

@@ -31,6 +31,7 @@ mod in_hand;
 mod line;
 mod link;
 mod queue;
+mod refused;
 mod session;
 mod tls;
 mod url;

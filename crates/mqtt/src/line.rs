@@ -2,6 +2,9 @@
 //!
 //! What was asked over a connection that is lost ends with it: nothing is sent again behind the asker's back.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use purista_core::bridge::{BridgeError, BridgeErrorKind};
 use rumqttc::{
     AsyncClient, PubAckReason, Publish, PublishOptions, PublishResult, QoS, SubscribeFilterInput,
@@ -12,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::rejected;
+use crate::refused::Refused;
 
 /// One connection.
 #[derive(Debug)]
@@ -19,8 +23,10 @@ pub(crate) struct Line {
     /// Counts the connections of a session.
     pub(crate) number: u64,
     pub(crate) client: AsyncClient,
-    /// The largest packet that the broker takes.
+    /// The largest packet that the broker takes, as it says itself.
     pub(crate) packet_bytes_max: usize,
+    /// What it has refused without having said so before, over any connection.
+    pub(crate) refused: Arc<Refused>,
     /// Cancelled when the connection is lost.
     pub(crate) lost: CancellationToken,
     /// How many ends of subscriptions the broker has confirmed; counted behind all that it had sent before.
@@ -41,26 +47,34 @@ impl Line {
     /// `Unknown` when the connection is lost before that word, `Timeout` at the deadline.
     pub(crate) async fn publish(&self, raw: Publish, deadline: Instant) -> Result<Taken, BridgeError> {
         let bytes = raw.size().saturating_add(PACKET_ID_BYTES);
-        if bytes > self.packet_bytes_max {
-            return Err(rejected(format!(
-                "a packet of {bytes} bytes is larger than the {} that the MQTT broker takes",
-                self.packet_bytes_max
-            )));
+        let most = self.packet_bytes_max.min(self.refused.most());
+        if bytes > most {
+            return Err(BridgeError::too_large(bytes, most));
         }
+        let sent = self.refused.sends(bytes);
         let topic = String::from_utf8_lossy(&raw.topic).into_owned();
         let options = PublishOptions::new(QoS::AtLeastOnce).properties(raw.properties.unwrap_or_default());
         let sending = self.client.publish_tracked(topic, raw.payload, options);
-        let sent = tokio::time::timeout_at(deadline, sending).await;
-        let sent = sent.map_err(|_| rejected("the queue to the MQTT broker was full until the deadline"))?;
+        let queued = tokio::time::timeout_at(deadline, sending).await;
+        let queued =
+            queued.map_err(|_| rejected("the queue to the MQTT broker was full until the deadline"))?;
         // The client is gone with the connection: it took nothing.
-        let notice = sent.map_err(|_| rejected("the connection to the MQTT broker is lost"))?;
+        let notice = queued.map_err(|_| rejected("the connection to the MQTT broker is lost"))?;
         match tokio::time::timeout_at(deadline, self.until_lost(notice.wait_async())).await {
             Ok(Some(Ok(PublishResult::Qos1(ack)))) => match ack.reason {
                 PubAckReason::Success => Ok(Taken::Taken),
                 PubAckReason::NoMatchingSubscribers => Ok(Taken::Unheard),
                 reason => Err(rejected(format!("the MQTT broker refuses a message: {reason:?}"))),
             },
-            Ok(_) => Err(lost()),
+            Ok(_) => {
+                // Why the connection ended is known when its end is.
+                let _ = tokio::time::timeout(LOSS_TIMEOUT, self.lost.cancelled()).await;
+                Err(if sent.is_refused() {
+                    BridgeError::too_large(bytes, bytes.saturating_sub(1))
+                } else {
+                    lost()
+                })
+            }
             Err(_) => Err(BridgeError::new(
                 BridgeErrorKind::Timeout,
                 "the MQTT broker did not confirm before the deadline",
@@ -125,6 +139,8 @@ impl Line {
     }
 }
 
+/// How long the end of a connection may take, once something that was sent over it is lost.
+const LOSS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A packet has its number only when it leaves.
 const PACKET_ID_BYTES: usize = 2;
 

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::ShareNames;
+use crate::refused::Refused;
 
 /// Shared by all parts of one bridge.
 pub(crate) struct Link {
@@ -23,6 +24,8 @@ pub(crate) struct Link {
     pub(crate) share_names: ShareNames,
     /// The largest message, as the builder says.
     pub(crate) message_bytes_max: usize,
+    /// What the broker has refused by its size without having said so before.
+    pub(crate) refused: Arc<Refused>,
     /// The calls that wait for a reply; they end with the connection.
     pub(crate) replies: Replies,
     pub(crate) standing: Standing,
@@ -45,6 +48,7 @@ impl Link {
             clock,
             share_names,
             message_bytes_max,
+            refused: Arc::default(),
             replies: Replies::default(),
             standing: Standing::default(),
             closing: CancellationToken::new(),

@@ -144,7 +144,14 @@ mod tests {
     fn arrivals() -> impl Iterator<Item = Arrival> {
         let (client, _) = AsyncClient::builder(MqttOptions::new("c", "localhost")).build();
         let (lost, unsubscribed) = (CancellationToken::new(), watch::channel(0).0);
-        let line = Arc::new(Line { number: 1, client, packet_bytes_max: 1, lost, unsubscribed });
+        let line = Arc::new(Line {
+            number: 1,
+            client,
+            packet_bytes_max: 1,
+            refused: Arc::default(),
+            lost,
+            unsubscribed,
+        });
         (0_u8..).map(move |n| {
             let raw = Publish::new("t", QoS::AtLeastOnce, vec![n], None);
             Arrival { raw: Arc::new(raw), line: Arc::clone(&line) }

@@ -245,6 +245,8 @@ impl Session {
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
+                    // Before those that wait for their acknowledgement hear of the loss.
+                    self.link.refused.learn(&error);
                     if !is_stopping {
                         tracing::info!(session = self.dial.client_id(), %error, "the connection has ended");
                     }
@@ -262,6 +264,7 @@ impl Session {
             number,
             client,
             packet_bytes_max: packet_bytes_max.min(self.dial.packet_bytes_max()),
+            refused: Arc::clone(&self.link.refused),
             lost: CancellationToken::new(),
             unsubscribed: watch::channel(0).0,
         }

@@ -1,7 +1,7 @@
 //! Properties and bodies: how a message becomes one of MQTT 5, and back.
 
 use bytes::Bytes;
-use purista_core::bridge::{BridgeError, COMMAND_TIMEOUT};
+use purista_core::bridge::{BridgeError, BridgeErrorKind, COMMAND_TIMEOUT};
 use purista_core::clock::Clock;
 use purista_core::id::{ID_DIGITS, Id};
 use purista_core::message::{DecodeError, Message, MessageType};
@@ -24,7 +24,8 @@ pub(crate) fn publication(prefix: &str, message: &Message, now: Instant) -> Resu
     let body = message.encode(now).map_err(failed)?;
     let topic = topic_of(prefix, message);
     if topic.len() > TEXT_BYTES_MAX {
-        return Err(rejected(format!("a topic of {} bytes is longer than MQTT's are", topic.len())));
+        let what = format!("a topic of {} bytes is longer than MQTT's are", topic.len());
+        return Err(BridgeError::new(BridgeErrorKind::TooLarge, what));
     }
     Ok(Publish::new(topic, QoS::AtLeastOnce, body, Some(properties(message, now))))
 }

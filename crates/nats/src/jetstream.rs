@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::pull::Config as ConsumerConfig;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, FromConsumer as _};
 use async_nats::jetstream::context::{Context, ContextBuilder, PublishError, PublishErrorKind};
@@ -20,7 +21,7 @@ use purista_core::subscription::{Filter, Subscription};
 use tokio::time::Instant;
 
 use crate::address::{durable_name, event_subjects, subject_of, subjects_of};
-use crate::link::{Link, closed, encode, rejected};
+use crate::link::{Link, check_subject, closed, encode, rejected, too_large};
 use crate::wire;
 
 /// How long events are kept, unless told otherwise.
@@ -170,6 +171,7 @@ impl Streams {
         body: Bytes,
         deadline: Instant,
     ) -> Result<(), BridgeError> {
+        check_subject(&subject)?;
         let (context, mut was_sent) = (self.context()?, false);
         loop {
             if let Err(error) = link.watch.up_until(deadline).await {
@@ -197,7 +199,11 @@ impl Streams {
                 Ok(Err(error)) if may_come_yet(&error) => was_sent = true,
                 Ok(Err(error)) => {
                     let what = format!("the stream `{stream}` did not take it");
-                    return Err(rejected(what).with_source(error));
+                    return Err(if is_too_large(&error) {
+                        too_large(what).with_source(error)
+                    } else {
+                        rejected(what).with_source(error)
+                    });
                 }
                 Err(_) => return Err(timed_out()),
             }
@@ -321,6 +327,17 @@ fn may_come_yet(error: &PublishError) -> bool {
         error.kind(),
         PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe | PublishErrorKind::StreamNotFound
     )
+}
+
+/// Whether the server, or the stream by its own `max_msg_size`, takes no message of this size.
+fn is_too_large(error: &PublishError) -> bool {
+    let said = || {
+        std::error::Error::source(error)?
+            .downcast_ref::<async_nats::jetstream::Error>()
+            .map(|e| e.error_code())
+    };
+    error.kind() == PublishErrorKind::MaxPayloadExceeded
+        || said() == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
 }
 
 fn unknown() -> BridgeError {

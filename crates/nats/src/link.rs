@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_nats::client::PublishErrorKind;
 use async_nats::{Client, Event, HeaderMap, PublishError, Subject};
 use bytes::Bytes;
 use purista_core::bridge::{BridgeError, BridgeErrorKind, BridgeState};
@@ -205,6 +206,7 @@ impl Link {
         body: Bytes,
         deadline: Instant,
     ) -> Result<(), BridgeError> {
+        check_subject(&subject)?;
         let writing = async {
             match reply_to {
                 Some(inbox) => {
@@ -228,8 +230,33 @@ impl Link {
 }
 
 fn not_written(error: PublishError) -> BridgeError {
-    rejected("publish to NATS failed").with_source(error)
+    let what = "publish to NATS failed";
+    match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded => too_large(what).with_source(error),
+        _ => rejected(what).with_source(error),
+    }
 }
+
+/// An error of a message that the server does not take in any connection.
+pub(crate) fn too_large(what: impl Into<String>) -> BridgeError {
+    BridgeError::new(BridgeErrorKind::TooLarge, what)
+}
+
+/// Refuses a subject that the server would not read: it ends the connection at a line that is longer than its
+/// `max_control_line`, which it does not say; by default it takes 4,096 bytes.
+pub(crate) fn check_subject(subject: &str) -> Result<(), BridgeError> {
+    let bytes = subject.len();
+    if bytes > SUBJECT_BYTES_MAX {
+        let what = format!(
+            "a subject of {bytes} bytes is longer than {SUBJECT_BYTES_MAX}: tenant or principal are too long"
+        );
+        return Err(too_large(what));
+    }
+    Ok(())
+}
+
+/// The longest subject, so that it fits the server's line with the inbox and the two lengths behind it.
+const SUBJECT_BYTES_MAX: usize = 3_840;
 
 pub(crate) fn encode(message: &Message) -> Result<Bytes, BridgeError> {
     message

@@ -1,6 +1,6 @@
 //! Duties towards the content: what goes in comes out.
 
-use purista_core::bridge::Delivery;
+use purista_core::bridge::{BridgeErrorKind, Delivery};
 use purista_core::id::Id;
 use purista_core::message::{Message, MessageType, Record};
 use purista_core::subscription::Subscription;
@@ -127,6 +127,35 @@ pub async fn large_payload_survives_the_way(world: &World) {
     event.payload = purista_core::payload::Payload::encoded(content.clone().into_bytes().into());
     publish(&source, event).await;
     assert_eq!(text(&recorder.message().await), content);
+}
+
+/// A message that is larger than the bridge says ends as too large, whether it is an event or a command; nothing of it is
+/// sent, the connection stays, and what fits goes on.
+pub async fn message_above_the_limit_is_too_large_and_the_bridge_works_on(world: &World) {
+    let (listener, source) = (world.bridge().await, world.bridge().await);
+    let (heard, kept) = (Recorder::default(), Recorder::default());
+    subscribe(&listener, listening("mail", "userRegistered"), heard.consumer()).await;
+    serve(&listener, "User", "signUp", kept.consumer()).await;
+    let (state, most) = (source.state(), source.capabilities().message_bytes_max);
+    let content = format!("\"{}\"", "x".repeat(most));
+    let mut large = world.event("userRegistered");
+    large.payload = purista_core::payload::Payload::encoded(content.clone().into_bytes().into());
+    let published = source.publish(large).await.expect_err("it is too large");
+    let asked = source.request(Box::new(world.command("User", "signUp", &content))).await;
+    let asked = asked.expect_err("it is too large");
+    for error in [published, asked] {
+        assert_eq!(error.kind(), BridgeErrorKind::TooLarge, "{error}");
+        assert!(!error.may_have_happened(), "{error}");
+    }
+    let event = world.numbered("userRegistered", 1);
+    publish(&source, event.clone()).await;
+    assert_eq!(heard.message().await.id, event.id);
+    request(&source, world.command("User", "signUp", "1")).await;
+    assert_eq!(text(&kept.message().await), "1");
+    assert!(!state.has_changed().unwrap_or(true), "the connection was not lost over it");
+    world.close().await;
+    heard.expect_nothing_more().await;
+    kept.expect_nothing_more().await;
 }
 
 /// Bytes that are no message reach no consumer and stop no feed, neither of an event nor of a command.

@@ -97,11 +97,11 @@ async fn a_message_larger_than_carried_is_rejected_and_a_reply_so_large_becomes_
     let mut large = command("signUp", PATIENCE);
     large.payload = Payload::encoded(format!("\"{}\"", "x".repeat(1 << 20)).into());
     let error = user.request(Box::new(large)).await.unwrap_err();
-    assert_eq!(error.kind(), BridgeErrorKind::Rejected, "{error}");
+    assert_eq!(error.kind(), BridgeErrorKind::TooLarge, "{error}");
     let mut long = event(1);
     long.principal_id = Some("p".repeat(100_000).into());
     let error = user.publish(long).await.unwrap_err();
-    assert_eq!(error.kind(), BridgeErrorKind::Rejected, "a topic has its bounds: {error}");
+    assert_eq!(error.kind(), BridgeErrorKind::TooLarge, "a topic has its bounds: {error}");
 
     user.subscribe(Subscription::command(address("User", "large"), 1), Arc::new(Large)).await.unwrap();
     let answer = user.request(Box::new(command("large", PATIENCE))).await.unwrap();
@@ -117,7 +117,7 @@ async fn the_brokers_limit_is_kept_where_it_is_the_smaller_one() {
     let server = Server::start_with(lines, |_| ()).await;
     let user = serving(&server).await;
     let most = user.capabilities().message_bytes_max;
-    assert_eq!(most, 300_000 - (64 << 10));
+    assert_eq!(most, 300_000 - (4 << 10));
     for (bytes, is_carried) in [(most - 2000, true), (most, false)] {
         let mut one = event(1);
         one.payload = Payload::encoded(format!("\"{}\"", "x".repeat(bytes)).into());
