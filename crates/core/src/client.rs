@@ -21,6 +21,7 @@ use crate::invoke_error::{InvokeError, InvokeErrorKind};
 use crate::message::{HOPS_MAX, Message, MessageType, Party, Record};
 use crate::outline::UnencodedBounds;
 use crate::payload::{EVENT_BYTES_MAX, Payload};
+use crate::recording::{CheckedEvent, RecordError};
 use crate::sharded::{Sharded, shards};
 use crate::span;
 use crate::status::Status;
@@ -43,6 +44,30 @@ pub struct Client {
     bridge: Arc<dyn EventBridge>,
     clock: Clock,
     entrances: Arc<Sharded<Entrance>>,
+    recorder: Option<Arc<dyn EventRecorder>>,
+}
+
+/// Records events that enter from outside of handlers; the client of a host with a store has one.
+pub trait EventRecorder: Send + Sync + 'static {
+    /// Records a checked event for this cause. `Ok` means that it is committed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that says whether it may have been recorded all the same.
+    fn record(&self, event: CheckedEvent, cause: OutsideCause) -> BoxFuture<'_, Result<(), InvokeError>>;
+}
+
+/// Who emits an event from outside of handlers, and for whom.
+#[derive(Debug, Clone)]
+pub struct OutsideCause {
+    /// The client.
+    pub sender: Party,
+    /// The authenticated principal, if any.
+    pub principal_id: Option<Arc<str>>,
+    /// The tenant.
+    pub tenant_id: Option<Arc<str>>,
+    /// The trace id.
+    pub trace_id: Id,
 }
 
 /// What every call takes, a part of it for every few threads.
@@ -105,7 +130,7 @@ impl Client {
             sender: sender.clone(),
             places: Semaphore::new(places / entrances + usize::from(nth < places % entrances)),
         };
-        Self { bridge, clock, entrances: Arc::new(Sharded::of((0..entrances).map(entrance))) }
+        Self { bridge, clock, entrances: Arc::new(Sharded::of((0..entrances).map(entrance))), recorder: None }
     }
 
     /// Asks, and waits for the answer, at most [`COMMAND_TIMEOUT`]. Dropping the future does not stop the handler.
@@ -219,33 +244,27 @@ impl Client {
         decoded(self.ask(Box::new(message))).await
     }
 
-    /// Publishes an event from outside of any handler. It is not recorded: the first that knows of it is who listens.
-    pub async fn emit<E: Event>(&self, event: E) -> Result<(), InvokeError> {
-        if let Err(faults) = event.check() {
-            let text = faults.first().map_or_else(String::new, ToString::to_string);
-            let text = format!("the event {} is not valid: {text}", E::NAME);
-            return Err(InvokeError::new(InvokeErrorKind::Rejected, Status::BAD_REQUEST, text));
-        }
-        if let Err(error) = UnencodedBounds::new::<E>(EVENT_BYTES_MAX).check(&event) {
-            let status = if error.is_too_large() { Status::PAYLOAD_TOO_LARGE } else { Status::BAD_REQUEST };
-            return Err(InvokeError::new(InvokeErrorKind::Rejected, status, error.to_string()));
-        }
-        let (id, trace_id) = (self.clock.id(), self.clock.id());
-        let record = (E::VERSION != 1)
-            .then(|| Box::new(Record { origin: None, causation_id: None, event_version: E::VERSION }));
-        let message = Message {
-            event_name: Some(Text::known(E::NAME)),
-            payload: Payload::typed(event),
-            record,
-            ..Message::new(
-                id,
-                MessageType::CustomMessage,
-                self.clock.now_ms(),
-                self.sender().clone(),
-                trace_id,
-            )
-        };
-        Ok(span::publish(&*self.bridge, message).await?)
+    /// Emits an event from outside of any handler, when the returned value is awaited or sent.
+    ///
+    /// The client of a host with a store records it, like an event that a handler emits: it reaches durable subscriptions and
+    /// projections, and the relay publishes it. An event with `RECORDED = false`, and every event of a client without a store,
+    /// is published at once.
+    ///
+    /// ```no_run
+    /// # use purista_core::{client::Client, event::Event, invoke_error::InvokeError};
+    /// # async fn example<Ordered: Event>(client: Client, one: Ordered, other: Ordered) -> Result<(), InvokeError> {
+    /// client.emit(one).await?;
+    /// client.emit(other).tenant("acme").principal("ada").await
+    /// # }
+    /// ```
+    pub fn emit<E: Event>(&self, event: E) -> Emit<'_, E> {
+        Emit { client: self, event, tenant_id: None, principal_id: None, trace_id: None }
+    }
+
+    /// Records what it emits by this.
+    #[must_use]
+    pub fn recording(self, recorder: Arc<dyn EventRecorder>) -> Self {
+        Self { recorder: Some(recorder), ..self }
     }
 
     #[inline]
@@ -343,5 +362,87 @@ impl<C: Command> Call<'_, C> {
     /// Sends, and waits for the answer. Dropping the future does not stop the handler.
     pub async fn send(self) -> Result<C::Output, InvokeError> {
         decode(&mut *self.client.request(self.request).await?)
+    }
+}
+
+/// One event from outside of handlers; made by [`Client::emit`]. Await it, or call [`Emit::send`].
+#[derive(Debug)]
+#[must_use = "an event is not emitted until it is awaited"]
+pub struct Emit<'c, E: Event> {
+    client: &'c Client,
+    event: E,
+    tenant_id: Option<Arc<str>>,
+    principal_id: Option<Arc<str>>,
+    trace_id: Option<Id>,
+}
+
+impl<E: Event> Emit<'_, E> {
+    /// The authenticated principal. The caller vouches for it.
+    pub fn principal(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.principal_id = Some(id.into());
+        self
+    }
+
+    /// The tenant. The caller vouches for it.
+    pub fn tenant(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.tenant_id = Some(id.into());
+        self
+    }
+
+    /// The trace id that it belongs to; a new one otherwise.
+    pub fn trace_id(mut self, id: Id) -> Self {
+        self.trace_id = Some(id);
+        self
+    }
+
+    /// Emits it. `Ok` means that it is recorded, or, where it is not, that the bridge has taken it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`InvokeErrorKind::Rejected`] if the event breaks its rules or bounds, or if the store or bridge refused it; any
+    /// other kind says whether it may have been emitted.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may have emitted the event or not.
+    pub async fn send(self) -> Result<(), InvokeError> {
+        let Self { client, event, tenant_id, principal_id, trace_id } = self;
+        let (clock, sender) = (&client.clock, client.sender().clone());
+        let trace_id = trace_id.unwrap_or_else(|| clock.id());
+        if let (true, Some(recorder)) = (E::RECORDED, &client.recorder) {
+            let checked = CheckedEvent::of(&event).map_err(|error| invalid(&error))?;
+            return recorder
+                .record(checked, OutsideCause { sender, principal_id, tenant_id, trace_id })
+                .await;
+        }
+        event.check().map_err(|faults| invalid(&RecordError::broken::<E>(faults)))?;
+        if let Err(error) = UnencodedBounds::new::<E>(EVENT_BYTES_MAX).check(&event) {
+            let status = if error.is_too_large() { Status::PAYLOAD_TOO_LARGE } else { Status::BAD_REQUEST };
+            return Err(InvokeError::new(InvokeErrorKind::Rejected, status, error.to_string()));
+        }
+        let record = (E::VERSION != 1)
+            .then(|| Box::new(Record { origin: None, causation_id: None, event_version: E::VERSION }));
+        let message = Message {
+            event_name: Some(Text::known(E::NAME)),
+            payload: Payload::typed(event),
+            record,
+            principal_id,
+            tenant_id,
+            ..Message::new(clock.id(), MessageType::CustomMessage, clock.now_ms(), sender, trace_id)
+        };
+        Ok(span::publish(&*client.bridge, message).await?)
+    }
+}
+
+fn invalid(error: &RecordError) -> InvokeError {
+    InvokeError::new(InvokeErrorKind::Rejected, Status::BAD_REQUEST, error.to_string())
+}
+
+impl<'c, E: Event> IntoFuture for Emit<'c, E> {
+    type Output = Result<(), InvokeError>;
+    type IntoFuture = BoxFuture<'c, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
     }
 }

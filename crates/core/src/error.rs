@@ -168,6 +168,14 @@ impl HandlerError {
         }
     }
 
+    /// The error that `?` passed on, which concerns nobody outside; `None` for what a handler said on purpose.
+    pub fn failure(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        match &*self.0 {
+            Kind::Failed(error) => Some(&**error),
+            _ => None,
+        }
+    }
+
     /// Everything, with the chain of sources: for the log, never for a caller.
     pub fn report(&self) -> String {
         match &*self.0 {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use crate::bridge::BridgeState;
 
 /// How one part is.
@@ -41,6 +43,17 @@ pub struct PartHealth {
 }
 
 impl PartHealth {
+    /// The same bridge while its broker takes no messages though it is connected.
+    #[must_use]
+    pub fn with_alarm(self, alarm: Option<String>) -> Self {
+        match alarm {
+            Some(alarm) if self.condition == Condition::Up => {
+                Self { condition: Condition::Degraded, detail: Some(alarm), ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The part of a bridge. One that has lost its broker comes back by itself: it needs no restart, but nothing should be
     /// sent to its process meanwhile.
     pub fn of_bridge(name: &str, state: BridgeState) -> Self {
@@ -74,17 +87,39 @@ impl HealthReport {
 
 /// Tells how a host is. Cheap to clone.
 #[derive(Clone)]
-pub struct Health(Arc<dyn Fn() -> HealthReport + Send + Sync>);
+pub struct Health {
+    report: Arc<dyn Fn() -> HealthReport + Send + Sync>,
+    ask: Option<Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>>,
+}
 
 impl Health {
     /// A health that asks `report` each time.
     pub fn new(report: impl Fn() -> HealthReport + Send + Sync + 'static) -> Self {
-        Self(Arc::new(report))
+        Self { report: Arc::new(report), ask: None }
     }
 
-    /// How it is now.
+    /// Calls `ask` before each [`Health::current`] report, for parts that have to be asked over a network. It must end within
+    /// a few seconds; `report` shows what it found.
+    #[must_use]
+    pub fn asking(self, ask: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
+        Self { ask: Some(Arc::new(ask)), ..self }
+    }
+
+    /// How it is, as far as it is known without asking anything over a network.
     pub fn report(&self) -> HealthReport {
-        (self.0)()
+        (self.report)()
+    }
+
+    /// How it is now: parts that can be away, as a database, are asked first.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe: a dropped future leaves the last report as it was.
+    pub async fn current(&self) -> HealthReport {
+        if let Some(ask) = &self.ask {
+            ask().await;
+        }
+        self.report()
     }
 }
 

@@ -103,6 +103,19 @@ pub struct Measured {
     pub followers: Vec<FollowerLag>,
     /// Who holds them back, the oldest first, when somebody does for longer than a commit takes.
     pub holders: Vec<Holder>,
+    /// What each subscription has put aside, and the relay.
+    pub put_aside: Vec<PutAside>,
+}
+
+/// What one subscription, or the relay, could not finish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutAside {
+    /// Its name.
+    pub name: String,
+    /// How many messages it has given up.
+    pub dead_letters: u64,
+    /// How many of its events wait for another attempt, or behind one that does.
+    pub deferred: u64,
 }
 
 /// Measures how far everybody is behind. Cheap to clone.

@@ -239,6 +239,18 @@ pub trait EventStore: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<DeadLetter>, StoreError>>;
 
+    /// How many dead letters there are, of one subscription or of all. An engine that does not count them itself counts the
+    /// first [`PAGE_MAX`]. Health and metrics ask it every few seconds, so it must be cheap.
+    fn dead_letter_count<'a>(
+        &'a self,
+        subscription: Option<&'a SubscriptionId>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let letters = self.dead_letters(subscription, PAGE_MAX).await?;
+            Ok(u64::try_from(letters.len()).unwrap_or(u64::MAX))
+        })
+    }
+
     /// Waits until the work of this name is this process's to do, see [`Lease`]. Where several processes share a store, one has it
     /// at a time; when that one ends, however it ends, another has it within seconds. Names are those of [`crate::lease`]. An engine that one process has to itself
     /// gives it at once, to whoever asks. Cancel safe.

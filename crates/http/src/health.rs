@@ -1,5 +1,7 @@
 //! What probes ask: shall the process live on, and does it take work?
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use purista_core::bridge::BridgeState;
 use purista_core::client::Client;
@@ -31,14 +33,14 @@ struct Part<'a> {
 }
 
 /// 200 as long as no part is down.
-pub(crate) fn alive(health: &Health, flow: &Flow) -> Answer {
-    let report = health.report();
+pub(crate) async fn alive(health: &Health, flow: &Flow) -> Answer {
+    let report = health.current().await;
     answer(&report, report.is_ready, report.condition() != Condition::Down, flow)
 }
 
 /// 200 while the host takes work: not while it starts, and not once it has begun to stop.
-pub(crate) fn ready(health: &Health, is_stopping: bool, flow: &Flow) -> Answer {
-    let report = health.report();
+pub(crate) async fn ready(health: &Health, is_stopping: bool, flow: &Flow) -> Answer {
+    let report = health.current().await;
     let is_ready = report.is_ready && !is_stopping;
     answer(&report, is_ready, is_ready, flow)
 }
@@ -58,10 +60,11 @@ fn answer(report: &HealthReport, ready: bool, is_well: bool, flow: &Flow) -> Ans
 
 /// The health of a process that holds nothing but a gateway: that of its bridge.
 pub(crate) fn of_bridge(client: &Client) -> Health {
-    let (name, state) = (client.bridge().capabilities().name, client.bridge().state());
+    let (bridge, state) = (Arc::clone(client.bridge()), client.bridge().state());
+    let name = bridge.capabilities().name;
     Health::new(move || {
         let state = *state.borrow();
-        let part = PartHealth::of_bridge(name, state);
+        let part = PartHealth::of_bridge(name, state).with_alarm(bridge.alarm());
         HealthReport { is_ready: state == BridgeState::Connected, parts: vec![part] }
     })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
-use purista_core::lag::{FollowerLag, Holder, Lags, Measured};
+use purista_core::lag::{FollowerLag, Holder, Lags, Measured, PutAside};
 
 use crate::response::{self, Answer, Flow, Problem};
 
@@ -59,7 +59,7 @@ pub(crate) async fn answer(lags: &Lags, flow: &Flow) -> Answer {
 }
 
 /// The text format of Prometheus, version 0.0.4.
-fn text(Measured { followers: lags, holders }: &Measured) -> String {
+fn text(Measured { followers: lags, holders, put_aside }: &Measured) -> String {
     let mut text = String::new();
     for Gauge { name, help, of } in &GAUGES {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
@@ -74,7 +74,18 @@ fn text(Measured { followers: lags, holders }: &Measured) -> String {
         }
     }
     hold(&mut text, holders);
+    let dead_letters = "Messages that were given up and wait for an operator.";
+    count(&mut text, "purista_dead_letters", dead_letters, put_aside, |one| one.dead_letters);
+    let deferred = "Events that wait for another attempt, or behind one that does.";
+    count(&mut text, "purista_deferred_events", deferred, put_aside, |one| one.deferred);
     text
+}
+
+fn count(text: &mut String, name: &str, help: &str, put_aside: &[PutAside], of: fn(&PutAside) -> u64) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for one in put_aside {
+        let _ = writeln!(text, "{name}{{name=\"{}\"}} {}", escaped(&one.name), of(one));
+    }
 }
 
 fn hold(text: &mut String, holders: &[Holder]) {

@@ -16,6 +16,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use purista_core::detaching::Detaching;
+use purista_core::health::Health;
 use purista_core::lag::Lags;
 use purista_core::trace::TraceContext;
 use tokio::sync::OwnedSemaphorePermit;
@@ -67,6 +68,12 @@ impl hyper::service::Service<Request<Incoming>> for Desk {
                 let (lags, tasks) = (house.lags.clone(), house.tasks.clone());
                 Step::Answering(Detaching::new(measure(lags, permit, flow, last_touch), tasks))
             }
+            Ok(Received::Probe(probe)) => {
+                let (health, is_stopping) =
+                    (self.site.house.health.clone(), self.site.house.stop.is_cancelled());
+                let tasks = self.site.house.tasks.clone();
+                Step::Answering(Detaching::new(examine(probe, health, is_stopping, flow, last_touch), tasks))
+            }
             Err(panic) => Step::Answered(Some(last_touch.to(panicked(&*panic, &flow)))),
         };
         Answering { step, busy }
@@ -79,8 +86,17 @@ enum Found {
     Command(Arc<Endpoint>, Option<Bytes>),
     /// The figures, which have to be measured.
     Metrics,
+    /// Whether the host lives, or is ready: its parts have to be asked.
+    Probe(Probe),
     /// Something that needs no command.
     Answer(Answer),
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, Copy)]
+enum Probe {
+    Alive,
+    Ready,
 }
 
 /// What becomes of a request at first sight.
@@ -92,6 +108,7 @@ enum Received {
     Answer(Answer),
     Command(Command),
     Metrics(OwnedSemaphorePermit),
+    Probe(Probe),
 }
 
 /// A request for a command, with its place among those under way.
@@ -130,6 +147,22 @@ fn measure(
     })
 }
 
+/// Answers a probe. It takes no place among the requests under way: a host that is busy lives.
+fn examine(
+    probe: Probe,
+    health: Health,
+    is_stopping: bool,
+    flow: Flow,
+    last_touch: LastTouch,
+) -> BoxFuture<'static, Answer> {
+    Box::pin(async move {
+        last_touch.to(match probe {
+            Probe::Alive => health::alive(&health, &flow).await,
+            Probe::Ready => health::ready(&health, is_stopping, &flow).await,
+        })
+    })
+}
+
 #[cold]
 fn panicked(panic: &(dyn Any + Send), flow: &Flow) -> Answer {
     let text =
@@ -144,6 +177,10 @@ impl Desk {
             Ok(Found::Answer(answer)) => {
                 self.leave(&parts.method, body);
                 return Received::Answer(answer);
+            }
+            Ok(Found::Probe(probe)) => {
+                self.leave(&parts.method, body);
+                return Received::Probe(probe);
             }
             Ok(Found::Metrics) => {
                 self.leave(&parts.method, body);
@@ -207,11 +244,8 @@ impl Desk {
                 response::api_answer(StatusCode::OK, flow, Some(response::JSON), json.clone())
             }
             Some(Served::Metrics) => return Ok(Found::Metrics),
-            Some(Served::Alive) => health::alive(&self.site.house.health, flow),
-            Some(Served::Ready) => {
-                let is_stopping = self.site.house.stop.is_cancelled();
-                health::ready(&self.site.house.health, is_stopping, flow)
-            }
+            Some(Served::Alive) => return Ok(Found::Probe(Probe::Alive)),
+            Some(Served::Ready) => return Ok(Found::Probe(Probe::Ready)),
         }))
     }
 

@@ -458,6 +458,13 @@ impl EventStore for PostgresStore {
         })
     }
 
+    fn dead_letter_count<'a>(
+        &'a self,
+        subscription: Option<&'a SubscriptionId>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(self.count_dead_letters(subscription))
+    }
+
     fn lease<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Lease, StoreError>> {
         Box::pin(self.handle.leases.take(name))
     }

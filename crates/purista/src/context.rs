@@ -28,7 +28,7 @@ use crate::gated::{GatedConfig, GatedSecrets};
 use crate::idempotency;
 use crate::runtime::Runtime;
 use crate::state::{SHARED, State};
-use crate::unit_of_work::{Changes, EmitError, EmitErrorKind, UnitClosed, UnitOfWork};
+use crate::unit_of_work::{Changes, EmitError, EmitErrorKind, UnitOfWork};
 
 /// What a handler may touch: its service's resources, the message, and the unit of work. Cheap to clone.
 ///
@@ -209,6 +209,7 @@ impl<S> Context<S> {
             let recorded =
                 NewEvent::of(&event, id, self.cause(E::NAME)).map_err(RecordError::not_encodable::<E>)?;
             RecordError::check_bounds(E::NAME, recorded.body.len(), &recorded.tags)?;
+            self.runtime().check_carried(E::NAME, recorded.body.len())?;
             self.change(|changes| changes.recorded.push(recorded))?;
             return Ok(true);
         }
@@ -219,6 +220,7 @@ impl<S> Context<S> {
             // Now, and not when the rest is committed: what cannot be carried was not emitted.
             let body = event.encode().map_err(RecordError::not_encodable::<E>)?;
             RecordError::check_bounds(E::NAME, body.len(), &event.tags())?;
+            self.runtime().check_carried(E::NAME, body.len())?;
             Payload::encoded(body)
         };
         let message = self.unrecorded(E::NAME, E::VERSION, id, payload);
@@ -252,9 +254,12 @@ impl<S> Context<S> {
         &self,
         recording: Recording,
         condition: Option<Condition>,
-    ) -> Result<(), UnitClosed> {
+    ) -> Result<(), EmitError> {
         let clock = &self.runtime().clock;
-        self.inner.unit.change(|changes| {
+        for event in recording.events() {
+            self.runtime().check_carried(event.name, event.body.len())?;
+        }
+        self.change(|changes| {
             let guarded = changes.guarded.get_or_insert_default();
             guarded.conditions.extend(condition);
             guarded.has_decided = true;

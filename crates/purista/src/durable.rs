@@ -69,6 +69,8 @@ pub(crate) struct DurableControl {
     /// How many events it has fetched and not finished, and up to where it has fetched.
     held: AtomicUsize,
     fetched_up_to: AtomicU64,
+    /// How many events wait for another attempt, or behind one that does.
+    deferred: AtomicUsize,
     /// Up to where everything is finished and nothing waits; `None` while something is under way.
     pub(crate) settled_up_to: watch::Sender<Option<Position>>,
 }
@@ -85,6 +87,7 @@ impl DurableControl {
             under_way: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             fetched_up_to: AtomicU64::new(0),
+            deferred: AtomicUsize::new(0),
             settled_up_to: watch::channel(None).0,
         }
     }
@@ -96,6 +99,11 @@ impl DurableControl {
     /// How many attempts have ended since it was started.
     pub(crate) fn ended(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
+    }
+
+    /// How many events wait for another attempt, or behind one that does.
+    pub(crate) fn deferred(&self) -> usize {
+        self.deferred.load(Ordering::Relaxed)
     }
 
     /// Whether an attempt is under way.
@@ -216,6 +224,7 @@ impl Durable {
             self.control.held.store(ledger.window(), Ordering::Relaxed);
             self.control.fetched_up_to.store(ledger.cursor().number(), Ordering::Relaxed);
             let seen = *head.borrow_and_update();
+            self.control.deferred.store(ledger.parked(), Ordering::Relaxed);
             let is_full = ledger.parked() >= PARKED_MAX;
             self.control.set(if is_full { DurableState::Full } else { DurableState::Running });
             let has_more = ledger.cursor() < seen;

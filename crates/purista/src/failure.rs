@@ -1,10 +1,14 @@
 //! How a command ends when it does not answer with its output: what the caller sees, and what the log sees.
 
 use std::any::Any;
+use std::error::Error;
 
+use purista_core::bridge::{BridgeError, BridgeErrorKind};
 use purista_core::error::HandlerError;
+use purista_core::invoke_error::{InvokeError, InvokeErrorKind};
 use purista_core::message::{ErrorPayload, Message};
 use purista_core::status::Status;
+use purista_events::store::{StoreError, StoreErrorKind};
 use serde_json::Value;
 
 use crate::commit::CommitError;
@@ -45,6 +49,10 @@ impl Failure {
     }
 
     pub(crate) fn of_handler(error: &HandlerError) -> Self {
+        if error.failure().is_some_and(is_away) {
+            // Nothing of this unit was kept, and a later attempt may succeed.
+            return Self::hidden(Status::SERVICE_UNAVAILABLE, error.report());
+        }
         Self {
             status: error.status(),
             is_handled: error.is_handled(),
@@ -104,6 +112,32 @@ impl Failure {
             Ending::Failed(self.report.clone())
         }
     }
+}
+
+/// Whether something that the handler depends on cannot be reached now: the store, the broker, or what they are to a command
+/// that it invoked.
+fn is_away(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<StoreError>() {
+            return matches!(
+                error.kind(),
+                StoreErrorKind::ReadFailed
+                    | StoreErrorKind::Closed
+                    | StoreErrorKind::Overloaded
+                    | StoreErrorKind::NoSpace
+            );
+        }
+        if let Some(error) = error.downcast_ref::<InvokeError>() {
+            return error.kind() == InvokeErrorKind::Rejected
+                && error.status() == Status::SERVICE_UNAVAILABLE;
+        }
+        if let Some(error) = error.downcast_ref::<BridgeError>() {
+            return error.kind() == BridgeErrorKind::Rejected;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// What a panic said.

@@ -25,12 +25,13 @@ use crate::gated::{GatedConfig, GatedSecrets};
 use crate::idempotency::Running;
 use crate::memory::{MemoryConfigStore, MemorySecretStore, MemoryStateStore};
 use crate::observation::Observer;
+use crate::recorder::Recorder;
 use crate::runtime::Runtime;
 use crate::service::Service;
 use crate::settings::Settings;
 use crate::state::StateBackend;
 
-mod announcing;
+pub(crate) mod announcing;
 mod checks;
 mod drain;
 mod event_types;
@@ -272,8 +273,13 @@ impl HostBuilder {
                 self.state.clone().unwrap_or_else(|| Arc::new(MemoryStateStore::default())),
             ),
         };
+        let mut client = Client::new(Arc::clone(&bridge), sender, clock.clone(), self.calls_in_flight);
+        if let Some(store) = &self.store {
+            let (store, bridge, clock) = (Arc::clone(store), Arc::clone(&bridge), clock.clone());
+            client = client.recording(Arc::new(Recorder { store, bridge, clock }));
+        }
         Arc::new(Runtime {
-            client: Client::new(Arc::clone(&bridge), sender, clock.clone(), self.calls_in_flight),
+            client,
             instance: bridge.instance(),
             derives_keys: self.store.is_some() || !bridge.capabilities().is_local,
             bridge,

@@ -32,6 +32,7 @@ mod listener;
 mod listening;
 mod observed;
 mod projecting;
+mod recorder;
 mod relay;
 mod runtime;
 mod steps;

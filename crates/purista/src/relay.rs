@@ -2,6 +2,9 @@
 //!
 //! Of the processes that share a store one relays at a time. Into a bridge of its own, within the process, each of them relays, so
 //! that listeners on every instance hear in each; those that share their messages hear where the lease is.
+//!
+//! An event that the broker can never take is set aside as a dead letter of the relay, in one commit with the relay's progress,
+//! and the events after it go on. Replayed, it is published again, after those that have left meanwhile.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,19 +12,29 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join;
-use purista_core::bridge::BridgeErrorKind;
+use purista_core::bridge::{BridgeError, BridgeErrorKind};
+use purista_core::error::chain;
 use purista_core::span;
 use purista_events::batch::Batch;
 use purista_events::lease::{self, Lease};
 use purista_events::position::Position;
 use purista_events::query::Query;
+use purista_events::recorded::Recorded;
 use purista_events::store::{EventStore, StoreError};
-use purista_events::subscriptions::{ProgressChange, RELAY, SubscriptionId};
-use tokio::sync::watch;
+use purista_events::subscriptions::{
+    DeadLetter, DeadLetterSource, Failure, HISTORY_MAX, Parked, ParkedChange, ProgressChange, RELAY,
+    SubscriptionId,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::settled;
+use crate::durable::event_at;
+use crate::host::announcing;
 use crate::runtime::Runtime;
+
+mod control;
+
+pub(crate) use control::RelayControl;
 
 /// How many events are read at a time.
 const PAGE: usize = 256;
@@ -29,19 +42,32 @@ const PAGE: usize = 256;
 /// The longest pause between two tries to reach the bridge.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// How often it is looked how far another process has carried.
+/// How often it is looked how far another process has carried, and whether one asks for a dead letter to be published again.
 const LOOKED_EVERY: Duration = Duration::from_secs(1);
+
+/// After how many lost connections in a row an event is set aside, when the connection works for other messages in between:
+/// the broker ends it over this one.
+const LOSSES_MAX: u32 = 8;
 
 /// Carries the log of one store to one bridge.
 pub(crate) struct Relay {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) stop: CancellationToken,
-    /// Up to where everything was carried.
-    pub(crate) relayed: watch::Sender<Position>,
+    pub(crate) control: Arc<RelayControl>,
     /// Whether the place is kept: what is outside of the process missed nothing when this process restarts. Listeners
     /// inside it were not there either, so they begin at the head.
     pub(crate) keeps_place: bool,
+}
+
+/// What became of the publishing of one event.
+enum Published {
+    Done,
+    /// It can never be published as it is.
+    Never {
+        reason: String,
+        attempts: u32,
+    },
 }
 
 impl Relay {
@@ -59,19 +85,22 @@ impl Relay {
                 None => self.save(head).await?,
             }
         }
-        self.relayed.send_replace(start);
+        self.control.relayed.send_replace(start);
         Ok(())
     }
 
     /// Carries until it is stopped.
     pub(crate) async fn run(self) {
+        let _watched = self.control.watched(&self.stop);
         if self.keeps_place {
             while let Some(lease) = self.next_turn().await {
-                lease.during(&self.stop, |over| self.carry_all(over)).await;
+                self.control.set_elsewhere(false);
+                let looks = if lease.is_alone() { Looks::WhenTold } else { Looks::Often };
+                lease.during(&self.stop, |over| self.carry_all(over, looks)).await;
             }
         } else {
             // In this order: nothing is carried before it is known whether the lease is here.
-            join(self.share(), self.carry_all(self.stop.clone())).await;
+            join(self.share(), self.carry_all(self.stop.clone(), Looks::Never)).await;
         }
     }
 
@@ -101,7 +130,7 @@ impl Relay {
                     tracing::info!("the relay runs in this process");
                     return Some(lease);
                 }
-                Err(error) => tracing::error!(%error, "the relay waits for its store"),
+                Err(error) => self.waits_for_store(&error),
             }
             drop(lease);
             self.stop.run_until_cancelled(tokio::time::sleep(RETRY_MAX)).await?;
@@ -119,7 +148,7 @@ impl Relay {
             };
             match taken {
                 Ok(lease) => return Some(lease),
-                Err(error) => tracing::error!(%error, "the relay waits for its store"),
+                Err(error) => self.waits_for_store(&error),
             }
             self.stop.run_until_cancelled(tokio::time::sleep(RETRY_MAX)).await?;
         }
@@ -128,6 +157,7 @@ impl Relay {
     /// Tells how far another process has carried.
     async fn look_on(&self) -> Infallible {
         loop {
+            self.control.set_elsewhere(true);
             if let Err(error) = self.look().await {
                 tracing::error!(%error, "it cannot be told how far the relay is");
             }
@@ -135,34 +165,63 @@ impl Relay {
         }
     }
 
+    fn waits_for_store(&self, error: &StoreError) {
+        let reason = chain(error);
+        tracing::error!(error = %reason, "the relay waits for its store");
+        self.control.set_trouble(format!("the store fails: {reason}"));
+    }
+
     async fn look(&self) -> Result<(), StoreError> {
         if let Some(record) = self.store.subscription(&Self::id()).await? {
-            self.relayed.send_replace(record.progress.low);
+            self.control.relayed.send_replace(record.progress.low);
         }
         Ok(())
     }
 
-    async fn carry_all(&self, stop: CancellationToken) {
+    async fn carry_all(&self, stop: CancellationToken, looks: Looks) {
         let mut head = self.store.head();
+        // What was asked for before this process had the lease, or before it was started.
+        let mut look = !matches!(looks, Looks::Never);
         loop {
-            let place = *self.relayed.borrow();
-            if *head.borrow_and_update() <= place {
+            let place = *self.control.relayed.borrow();
+            let has_more = *head.borrow_and_update() > place;
+            if !(has_more || look) {
+                self.control.rests();
+                let time_to_look = async {
+                    match looks {
+                        Looks::Often => tokio::time::sleep(LOOKED_EVERY).await,
+                        Looks::WhenTold | Looks::Never => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
-                    _ = head.changed() => continue,
+                    () = self.control.again.notified() => look = !matches!(looks, Looks::Never),
+                    _ = head.changed() => {}
+                    () = time_to_look => look = true,
                 }
+                continue;
             }
+            let carrying = async {
+                if look {
+                    self.carry_again().await?;
+                }
+                if has_more { self.carry(place).await } else { Ok(()) }
+            };
             let carried = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                carried = self.carry(place) => carried,
+                carried = carrying => carried,
             };
-            if let Err(error) = carried {
-                tracing::error!(%error, "the relay waits for its store");
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(RETRY_MAX) => {}
+            match carried {
+                // A relay that always has something to publish looks between its pages, too.
+                Ok(()) => look = matches!(looks, Looks::Often) && has_more && !look,
+                Err(error) => {
+                    self.waits_for_store(&error);
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(RETRY_MAX) => {}
+                    }
                 }
             }
         }
@@ -170,23 +229,129 @@ impl Relay {
 
     async fn carry(&self, place: Position) -> Result<(), StoreError> {
         let page = self.store.follow(&Query::all(), place, PAGE).await?;
-        let origin = self.store.origin();
         for event in &page.events {
-            let mut pause = Duration::from_millis(50);
-            while let Err(error) = span::publish(&*self.runtime.bridge, event.to_message(&origin)).await {
-                if error.kind() == BridgeErrorKind::Rejected && self.stop.is_cancelled() {
-                    return Ok(());
-                }
-                tracing::warn!(%error, position = %event.position, "an event is not relayed yet");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
+            if let Published::Never { reason, attempts } = self.publish(event).await {
+                self.set_aside(event, reason, attempts, None).await?;
             }
+            self.control.moved();
         }
         if self.keeps_place {
             self.save(page.looked_up_to).await?;
         }
-        self.relayed.send_replace(page.looked_up_to);
+        self.control.relayed.send_replace(page.looked_up_to);
         Ok(())
+    }
+
+    /// Publishes the events whose dead letters were replayed.
+    async fn carry_again(&self) -> Result<(), StoreError> {
+        let Some(record) = self.store.subscription(&Self::id()).await? else { return Ok(()) };
+        for parked in record.parked {
+            let Some(event) = event_at(&*self.store, parked.position).await? else {
+                let position = parked.position;
+                tracing::error!(%position, "an event that was to be published again is not in the log");
+                self.forget(&parked).await?;
+                continue;
+            };
+            match self.publish(&event).await {
+                Published::Done => self.forget(&parked).await?,
+                Published::Never { reason, attempts } => {
+                    self.set_aside(&event, reason, attempts, Some(parked)).await?;
+                }
+            }
+            self.control.moved();
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, parked: &Parked) -> Result<(), StoreError> {
+        let mut batch = Batch::new(self.runtime.clock.id(), None);
+        batch.parked.push(ParkedChange::Forget(Self::id(), parked.position));
+        settled(&self.store, batch).await
+    }
+
+    /// Publishes one event, and tries again until the bridge has taken it or it is known that it never will.
+    async fn publish(&self, event: &Recorded) -> Published {
+        let (bridge, origin) = (&*self.runtime.bridge, self.store.origin());
+        let (mut pause, mut attempts, mut losses) = (Duration::from_millis(50), 0_u32, 0_u32);
+        loop {
+            let Err(error) = span::publish(bridge, event.to_message(&origin)).await else {
+                return Published::Done;
+            };
+            attempts = attempts.saturating_add(1);
+            let reason = chain(&error);
+            losses = match error.kind() {
+                BridgeErrorKind::TooLarge => return Published::Never { reason, attempts },
+                // Anything else may work: then it is this event over which the connection is lost.
+                BridgeErrorKind::Unknown if self.works_otherwise().await => losses.saturating_add(1),
+                _ => 0,
+            };
+            if losses >= LOSSES_MAX {
+                let reason = format!(
+                    "the connection was lost {losses} times in a row over this event, and works for others: {reason}"
+                );
+                return Published::Never { reason, attempts };
+            }
+            self.log_failure(&error, event.position, attempts);
+            self.control
+                .set_trouble(format!("the event at {} cannot be published: {reason}", event.position));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Whether the bridge carries another message.
+    async fn works_otherwise(&self) -> bool {
+        announcing::probe(&self.runtime).await.is_ok()
+    }
+
+    fn log_failure(&self, error: &BridgeError, position: Position, attempts: u32) {
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(error, %position, attempts, "an event is not relayed yet");
+    }
+
+    /// Makes it a dead letter, in one commit with the progress over it; `again` is what was kept when it was to be published
+    /// again.
+    async fn set_aside(
+        &self,
+        event: &Recorded,
+        reason: String,
+        attempts: u32,
+        again: Option<Parked>,
+    ) -> Result<(), StoreError> {
+        let position = event.position;
+        tracing::error!(
+            %position, event = %event.name, trace_id = %event.cause.trace_id, reason,
+            "an event cannot be published and is set aside as a dead letter of the relay"
+        );
+        if !self.keeps_place {
+            return Ok(());
+        }
+        let now = self.runtime.clock.now();
+        let mut batch = Batch::new(self.runtime.clock.id(), None);
+        let mut history = Vec::new();
+        match again {
+            Some(parked) => {
+                history = parked.history;
+                batch.parked.push(ParkedChange::Forget(Self::id(), position));
+            }
+            None => {
+                let (subscription, up_to) = (Self::id(), Some(position));
+                batch.progress.push(ProgressChange { subscription, up_to, done: None });
+            }
+        }
+        history.push(Failure { at: now, attempt: attempts, reason: reason.clone() });
+        history.drain(..history.len().saturating_sub(HISTORY_MAX));
+        batch.dead_letters.push(DeadLetter {
+            id: self.runtime.clock.id(),
+            subscription: Self::id(),
+            source: DeadLetterSource::Event(position),
+            at: now,
+            reason,
+            attempts,
+            trace_id: event.cause.trace_id.clone(),
+            history,
+        });
+        settled(&self.store, batch).await
     }
 
     async fn save(&self, place: Position) -> Result<(), StoreError> {
@@ -194,4 +359,15 @@ impl Relay {
         batch.progress.push(ProgressChange { subscription: Self::id(), up_to: Some(place), done: None });
         settled(&self.store, batch).await
     }
+}
+
+/// When the relay looks for events that are to be published again.
+#[derive(Debug, Clone, Copy)]
+enum Looks {
+    /// At its start, and when this process is asked.
+    WhenTold,
+    /// Also now and then: other processes may have asked, by way of the store.
+    Often,
+    /// It sets nothing aside.
+    Never,
 }

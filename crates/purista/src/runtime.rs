@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use purista_core::bridge::EventBridge;
+use purista_core::bridge::{Capabilities, EventBridge};
 use purista_core::client::Client;
 use purista_core::clock::Clock;
 use purista_core::id::Id;
+use purista_core::payload::ENVELOPE_BYTES;
+use purista_core::recording::RecordError;
 use purista_events::store::EventStore;
 use purista_events::upcast::Upcasters;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,30 @@ use crate::gated::{GatedConfig, GatedSecrets};
 use crate::idempotency::Running;
 use crate::observation::Observer;
 use crate::state::StateBackend;
+
+impl Runtime {
+    /// Refuses an event whose message the bridge does not carry: its command fails, and not the relay after it. A small one
+    /// is carried by every broker, so nothing is asked for it.
+    pub(crate) fn check_carried(&self, event: &'static str, bytes: usize) -> Result<(), RecordError> {
+        check_carried(&*self.bridge, event, bytes)
+    }
+}
+
+pub(crate) fn check_carried(
+    bridge: &dyn EventBridge,
+    event: &'static str,
+    bytes: usize,
+) -> Result<(), RecordError> {
+    if bytes <= ENVELOPE_BYTES {
+        return Ok(());
+    }
+    // The limit can change with each connection.
+    let Capabilities { is_local, message_bytes_max: most, name, .. } = bridge.capabilities();
+    if is_local || bytes.saturating_add(ENVELOPE_BYTES) <= most {
+        return Ok(());
+    }
+    Err(RecordError::not_carried(event, bytes, most, name))
+}
 
 /// What handlers share. One a host; nothing of it is global, so that two hosts fit in one test.
 pub(crate) struct Runtime {

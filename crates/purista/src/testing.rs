@@ -27,6 +27,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use jiff::Timestamp;
 use purista_core::clock::Clock;
 use purista_core::contract::Command;
@@ -96,11 +97,10 @@ impl TestHost {
         result
     }
 
-    /// Emits from outside, and waits until everything that it caused has settled.
-    pub async fn emit<E: Event>(&self, event: E) -> Result<(), InvokeError> {
-        let result = self.host.client().emit(event).await;
-        self.settled().await;
-        result
+    /// Emits from outside like [`purista_core::client::Client::emit`], and waits until everything that it caused has settled.
+    /// A tenant and a principal can be given before it is awaited.
+    pub fn emit<E: Event>(&self, event: E) -> TestEmit<'_, E> {
+        TestEmit { host: self, event, tenant_id: None, principal_id: None }
     }
 
     /// Lets this much of the test's time pass, and runs whatever becomes due in it. It takes no real time.
@@ -193,6 +193,51 @@ impl TestHost {
     pub async fn stop(self) -> (DrainReport, MemoryStore) {
         let report = self.host.stop().await;
         (report, self.store)
+    }
+}
+
+/// One event from outside; made by [`TestHost::emit`].
+#[derive(Debug)]
+#[must_use = "an event is not emitted until it is awaited"]
+pub struct TestEmit<'h, E: Event> {
+    host: &'h TestHost,
+    event: E,
+    tenant_id: Option<Arc<str>>,
+    principal_id: Option<Arc<str>>,
+}
+
+impl<E: Event> TestEmit<'_, E> {
+    /// The tenant.
+    pub fn tenant(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.tenant_id = Some(id.into());
+        self
+    }
+
+    /// The authenticated principal.
+    pub fn principal(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.principal_id = Some(id.into());
+        self
+    }
+}
+
+impl<'h, E: Event> IntoFuture for TestEmit<'h, E> {
+    type Output = Result<(), InvokeError>;
+    type IntoFuture = LocalBoxFuture<'h, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let client = self.host.host.client();
+            let mut emit = client.emit(self.event);
+            if let Some(tenant) = self.tenant_id {
+                emit = emit.tenant(tenant);
+            }
+            if let Some(principal) = self.principal_id {
+                emit = emit.principal(principal);
+            }
+            let result = emit.send().await;
+            self.host.settled().await;
+            result
+        })
     }
 }
 

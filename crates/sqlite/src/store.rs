@@ -463,6 +463,13 @@ impl EventStore for SqliteStore {
         }))
     }
 
+    fn dead_letter_count<'a>(
+        &'a self,
+        subscription: Option<&'a SubscriptionId>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(self.count_dead_letters(subscription))
+    }
+
     fn poisoned(&self) -> Option<String> {
         self.handle.shared.poison.get().cloned()
     }

@@ -183,7 +183,10 @@ impl Stage {
 
     /// Dead letters, at most a thousand.
     pub(super) async fn dead_letters(&self, subscription: Option<&SubscriptionId>) -> Vec<DeadLetter> {
-        self.store.dead_letters(subscription, PAGE_MAX).await.expect("dead letters are read")
+        let letters = self.store.dead_letters(subscription, PAGE_MAX).await.expect("dead letters are read");
+        let counted = self.store.dead_letter_count(subscription).await.expect("dead letters are counted");
+        assert_eq!(usize::try_from(counted), Ok(letters.len()), "as many as there are");
+        letters
     }
 
     /// The reply under a key.

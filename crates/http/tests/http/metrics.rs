@@ -19,7 +19,7 @@ fn lag(kind: FollowerKind, name: &str, events: u64) -> FollowerLag {
 }
 
 fn told(found: Option<Vec<FollowerLag>>) -> Builder {
-    measured(found.map(|followers| Measured { followers, holders: Vec::new() }))
+    measured(found.map(|followers| Measured { followers, ..Measured::default() }))
 }
 
 fn measured(found: Option<Measured>) -> Builder {
@@ -85,7 +85,7 @@ async fn who_holds_everybody_back_is_named_with_the_age_of_his_transaction() {
         ..Holder::default()
     };
     let prepared = Holder { pid: 0, prepared: Some("of 2".to_owned()), ..holder.clone() };
-    let found = Measured { followers: Vec::new(), holders: vec![holder, prepared] };
+    let found = Measured { holders: vec![holder, prepared], ..Measured::default() };
     let open = measured(Some(found)).open(gateway().metrics()).await;
     let text = String::from_utf8(open.get("/metrics").await.body).unwrap();
     let line = "purista_held_back_seconds{pid=\"17\",application=\"psql of \\\"ada\\\"\",database=\"app\",state=\"idle in transaction\"} 62.5\n";

@@ -183,6 +183,7 @@ impl Durable {
         self.control.held.store(usize::try_from(left).unwrap_or(usize::MAX), Ordering::Relaxed);
         self.control.fetched_up_to.store(u64::MAX, Ordering::Relaxed);
         self.control.under_way.store(0, Ordering::Relaxed);
+        self.control.deferred.store(record.parked.len(), Ordering::Relaxed);
         self.control.settled_up_to.send_replace(None);
         self.control.set(match record.pause {
             Some(pause) => DurableState::Paused(pause.reason),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use purista_core::address::name_is_valid;
 use purista_core::bridge::Capabilities;
 use purista_core::catalogue::Catalogue;
+use purista_core::payload::{ENVELOPE_BYTES, EVENT_BYTES_MAX};
 use purista_core::route::Route;
 use purista_core::subscription::Sharing;
 
@@ -165,7 +166,22 @@ pub(super) fn warnings(services: &[Service], offer: &Offer<'_>) -> Vec<String> {
                 part.listening.address
             )
         })
+        .chain(small_limit(offer))
         .collect()
+}
+
+/// Events that may be recorded and could not be published.
+fn small_limit(offer: &Offer<'_>) -> Option<String> {
+    let Capabilities { name, is_local, message_bytes_max: most, .. } = offer.capabilities;
+    let is_small = EVENT_BYTES_MAX.saturating_add(ENVELOPE_BYTES) > *most;
+    (offer.has_store && !is_local && is_small).then(|| {
+        format!(
+            "the {name} bridge carries messages of at most {most} bytes, and an event may have {EVENT_BYTES_MAX}: larger ones are \
+             refused when they are emitted; raise the limit of the broker to {} bytes, as `max_payload` of nats-server or \
+             `max_packet_size` of mosquitto",
+            EVENT_BYTES_MAX + ENVELOPE_BYTES
+        )
+    })
 }
 
 fn success_events(services: &[Service], found: &mut Vec<String>) {

@@ -10,15 +10,32 @@ use purista_core::catalogue::Catalogue;
 use purista_core::health::{Condition, Health, HealthReport, PartHealth};
 use purista_events::position::Position;
 use purista_events::projector::ProjectionHandle;
+use purista_events::store::StoreError;
+use purista_events::subscriptions::{RELAY, SubscriptionId};
 use tokio::time::Instant;
 
 use super::store_peers::StorePeers;
 use crate::durable::{DurableControl, DurableState, PARKED_MAX};
 use crate::projecting;
+use crate::relay::RelayControl;
 use crate::runtime::Runtime;
 
 /// How long something that has work to do may take nothing in before its health says so.
 const STANDS_MAX: Duration = Duration::from_secs(60);
+
+/// How long what the store said is shown again: however many ask, it is asked no more often.
+const FOUND_FOR: Duration = Duration::from_secs(1);
+
+/// How long a store may take to answer before it counts as away.
+const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a store said when it was asked.
+#[derive(Debug, Clone)]
+struct Found {
+    at: Instant,
+    /// How many dead letters there are, and how many of them are the relay's; or that it did not say.
+    dead_letters: Result<(u64, u64), String>,
+}
 
 /// Asks the parts each time. Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +48,11 @@ struct Inner {
     durables: Mutex<Vec<Arc<DurableControl>>>,
     projections: Mutex<Vec<ProjectionHandle>>,
     store_peers: OnceLock<Arc<StorePeers>>,
+    relay: OnceLock<Arc<RelayControl>>,
+    /// One asks the store at a time; those who come meanwhile get the same.
+    asking: tokio::sync::Mutex<()>,
+    /// What the store said last.
+    found: Mutex<Option<Found>>,
     /// Where each stood that had something to do, and since when.
     standing: Mutex<HashMap<String, (u64, Instant)>>,
 }
@@ -44,6 +66,9 @@ impl HostHealth {
             durables: Mutex::default(),
             projections: Mutex::default(),
             store_peers: OnceLock::new(),
+            relay: OnceLock::new(),
+            asking: tokio::sync::Mutex::default(),
+            found: Mutex::default(),
             standing: Mutex::default(),
         }))
     }
@@ -65,9 +90,17 @@ impl HostHealth {
         let _ = self.0.store_peers.set(peers);
     }
 
+    pub(super) fn watch_relay(&self, relay: Arc<RelayControl>) {
+        // There is one a host.
+        let _ = self.0.relay.set(relay);
+    }
+
     pub(super) fn shared(&self) -> Health {
-        let inner = Arc::clone(&self.0);
-        Health::new(move || inner.report())
+        let (inner, asked) = (Arc::clone(&self.0), Arc::clone(&self.0));
+        Health::new(move || inner.report()).asking(move || {
+            let inner = Arc::clone(&asked);
+            Box::pin(async move { inner.ask().await })
+        })
     }
 }
 
@@ -75,8 +108,12 @@ impl Inner {
     fn report(&self) -> HealthReport {
         let bridge = &self.runtime.bridge;
         let bridge_state = *bridge.state().borrow();
-        let mut parts = vec![PartHealth::of_bridge(bridge.capabilities().name, bridge_state)];
-        parts.extend(self.store());
+        let of_bridge = PartHealth::of_bridge(bridge.capabilities().name, bridge_state);
+        let mut parts = vec![of_bridge.with_alarm(bridge.alarm())];
+        let of_store = self.store();
+        let has_store = of_store.as_ref().is_none_or(|part| part.condition != Condition::Down);
+        parts.extend(of_store);
+        parts.extend(self.relay());
         parts.extend(self.store_peers.get().and_then(|peers| peers.health()));
         let store = self.runtime.store.as_deref();
         let head = store.map_or(Position::START, |store| *store.head().borrow());
@@ -93,8 +130,16 @@ impl Inner {
             let ailing =
                 of_service.iter().filter_map(|one| ailing(one).or_else(|| self.standing_durable(one)));
             let worst = ailing.max_by_key(|(condition, _)| *condition);
-            let (condition, detail) =
-                worst.map_or((Condition::Up, None), |(condition, detail)| (condition, Some(detail)));
+            // What waits for another attempt is no fault yet, and worth to be seen.
+            let deferred: usize = of_service.iter().map(|one| one.deferred()).sum();
+            let deferred = (deferred > 0).then(|| format!("{deferred} events wait for another attempt"));
+            let (condition, detail) = match worst {
+                None => (Condition::Up, deferred),
+                Some((condition, detail)) => (
+                    condition,
+                    Some([Some(detail), deferred].into_iter().flatten().collect::<Vec<_>>().join("; ")),
+                ),
+            };
             PartHealth { name: format!("service {id}"), condition, detail, events_behind }
         }));
         let projections = self.projections.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,8 +170,38 @@ impl Inner {
             ),
         );
         drop(projections);
-        let is_ready = self.is_ready.load(Ordering::Acquire) && bridge_state == BridgeState::Connected;
+        let is_ready =
+            self.is_ready.load(Ordering::Acquire) && bridge_state == BridgeState::Connected && has_store;
         HealthReport { is_ready, parts }
+    }
+
+    /// Asks the store, unless it was asked just now.
+    async fn ask(&self) {
+        let Some(store) = &self.runtime.store else { return };
+        let _one = self.asking.lock().await;
+        if self.found().is_some_and(|found| found.at.elapsed() < FOUND_FOR) {
+            return;
+        }
+        let relay = SubscriptionId::new(RELAY);
+        let asking = async {
+            let all = store.dead_letter_count(None).await?;
+            let of_relay = if all == 0 { 0 } else { store.dead_letter_count(Some(&relay)).await? };
+            Ok::<_, StoreError>((all, of_relay))
+        };
+        let dead_letters = match tokio::time::timeout(STORE_ANSWERS_WITHIN, asking).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %purista_core::error::chain(&error), "the store does not work");
+                Err(error.to_string())
+            }
+            Err(_) => Err(format!("it did not answer within {} s", STORE_ANSWERS_WITHIN.as_secs())),
+        };
+        let found = Found { at: Instant::now(), dead_letters };
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+    }
+
+    fn found(&self) -> Option<Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How long something that has work to do has stood at this place, when that is too long. It is told from one report to
@@ -151,12 +226,48 @@ impl Inner {
         Some((Condition::Degraded, what))
     }
 
+    /// The relay needs attention when it has published nothing for a minute though there is something, and why.
+    fn relay(&self) -> Option<PartHealth> {
+        let (relay, store) = (self.relay.get()?, self.runtime.store.as_deref()?);
+        let (head, relayed) = (*store.head().borrow(), *relay.relayed.borrow());
+        let events_behind = store.between(relayed, head);
+        let part =
+            |condition, detail| PartHealth { name: "relay".to_owned(), condition, detail, events_behind };
+        if relay.has_ended() {
+            let detail = "its task has ended: no event is published any more".to_owned();
+            return Some(part(Condition::Down, Some(detail)));
+        }
+        let trouble = relay.trouble().filter(|_| !relay.is_elsewhere());
+        let stands = self.stands("relay", (relayed < head).then(|| relay.progress()));
+        let troubled =
+            trouble.as_ref().map(|(since, _)| since.elapsed()).filter(|since| *since >= STANDS_MAX);
+        let Some(since) = stands.max(troubled) else {
+            let set_aside =
+                self.found().and_then(|found| found.dead_letters.ok()).map_or(0, |(_, of_relay)| of_relay);
+            if set_aside == 0 {
+                return Some(part(Condition::Up, None));
+            }
+            let detail = format!(
+                "{set_aside} events could not be published and are set aside: see `purista dead-letters list --subscription {RELAY}`"
+            );
+            return Some(part(Condition::Degraded, Some(detail)));
+        };
+        let here = if relay.is_elsewhere() { "another process has it and" } else { "it" };
+        let why = trouble.map_or_else(String::new, |(_, why)| format!(": {why}"));
+        let detail = format!("{here} has published nothing for {} s{why}", since.as_secs());
+        Some(part(Condition::Degraded, Some(detail)))
+    }
+
     fn store(&self) -> Option<PartHealth> {
         let store = self.runtime.store.as_ref()?;
-        let (condition, detail) = match (store.poisoned(), store.attention()) {
-            (Some(reason), _) => (Condition::Down, Some(reason)),
-            (None, Some(reason)) => (Condition::Degraded, Some(reason)),
-            (None, None) => (Condition::Up, None),
+        let found = self.found().map(|found| found.dead_letters);
+        let (condition, detail) = match (store.poisoned(), store.attention(), found) {
+            (Some(reason), ..) | (None, _, Some(Err(reason))) => (Condition::Down, Some(reason)),
+            (None, Some(reason), _) => (Condition::Degraded, Some(reason)),
+            (None, None, Some(Ok((dead_letters @ 1.., _)))) => {
+                (Condition::Up, Some(format!("{dead_letters} dead letters: see `purista dead-letters list`")))
+            }
+            (None, None, _) => (Condition::Up, None),
         };
         Some(PartHealth { name: "store".to_owned(), condition, detail, events_behind: None })
     }

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use purista_core::lag::{FollowerKind, FollowerLag, Holder, Lags, Measured};
+use purista_core::lag::{FollowerKind, FollowerLag, Holder, Lags, Measured, PutAside};
 use purista_events::lag::Lag;
 use purista_events::position::Position;
 use purista_events::projector::ProjectionHandle;
 use purista_events::query::Query;
 use purista_events::store::{EventStore, StoreError};
-use purista_events::subscriptions::{RELAY, SubscriptionRecord};
+use purista_events::subscriptions::{RELAY, SubscriptionId, SubscriptionRecord};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -35,6 +35,8 @@ pub(super) struct Lagging {
     pub(super) durables: Vec<Arc<DurableControl>>,
     pub(super) projections: Vec<ProjectionHandle>,
     pub(super) relayed: watch::Receiver<Position>,
+    /// The subscriptions that a bridge feeds.
+    pub(super) fed: Vec<SubscriptionId>,
     pub(super) paces: Mutex<HashMap<String, Pace>>,
     pub(super) kept: tokio::sync::Mutex<Option<(Instant, Measured)>>,
 }
@@ -52,9 +54,10 @@ impl Lagging {
         durables: Vec<Arc<DurableControl>>,
         projections: Vec<ProjectionHandle>,
         relayed: watch::Receiver<Position>,
+        fed: Vec<SubscriptionId>,
     ) -> Self {
         let (runtime, paces, kept) = (Arc::clone(runtime), Mutex::default(), tokio::sync::Mutex::default());
-        Self { runtime, durables, projections, relayed, paces, kept }
+        Self { runtime, durables, projections, relayed, fed, paces, kept }
     }
 
     /// For the doors.
@@ -82,9 +85,26 @@ impl Lagging {
             return Ok(lags.clone());
         }
         let followers = self.measure().await?.into_iter().map(told).collect();
-        let lags = Measured { followers, holders: holders(&self.runtime).await? };
+        let (holders, put_aside) = (holders(&self.runtime).await?, self.put_aside().await?);
+        let lags = Measured { followers, holders, put_aside };
         *kept = Some((Instant::now(), lags.clone()));
         Ok(lags)
+    }
+
+    /// What each subscription and the relay have put aside.
+    async fn put_aside(&self) -> Result<Vec<PutAside>, StoreError> {
+        let Some(store) = &self.runtime.store else { return Ok(Vec::new()) };
+        let durables = self.durables.iter().map(|durable| (durable.id.clone(), durable.deferred()));
+        let fed = self.fed.iter().filter(|id| self.durables.iter().all(|durable| durable.id != **id));
+        let all = durables.chain(fed.map(|id| (id.clone(), 0))).chain([(SubscriptionId::new(RELAY), 0)]);
+        let has_any = store.dead_letter_count(None).await? > 0;
+        let mut put_aside = Vec::new();
+        for (id, deferred) in all {
+            let dead_letters = if has_any { store.dead_letter_count(Some(&id)).await? } else { 0 };
+            let deferred = u64::try_from(deferred).unwrap_or(u64::MAX);
+            put_aside.push(PutAside { name: id.to_string(), dead_letters, deferred });
+        }
+        Ok(put_aside)
     }
 
     async fn measure(&self) -> Result<Behind, StoreError> {
@@ -164,9 +184,14 @@ impl RunningHost {
     /// How far each durable subscription, the relay and each projection is behind the log, by name.
     pub async fn lags(&self) -> Result<Vec<(String, Lag)>, StoreError> {
         let parts = &self.parts;
-        let relayed = parts.relayed.subscribe();
-        let lagging =
-            Lagging::new(&parts.runtime, parts.durables.clone(), parts.projections.clone(), relayed);
+        let relayed = parts.relay.relayed.subscribe();
+        let lagging = Lagging::new(
+            &parts.runtime,
+            parts.durables.clone(),
+            parts.projections.clone(),
+            relayed,
+            Vec::new(),
+        );
         let measured = lagging.measure().await?.into_iter();
         let shown = measured.filter(|(kind, ..)| *kind != FollowerKind::Rebuild);
         Ok(shown.map(|(_, name, lag)| (name, lag)).collect())

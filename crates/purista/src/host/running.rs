@@ -23,6 +23,7 @@ use super::health::HostHealth;
 use super::signals::Signals;
 use super::store_peers::StorePeers;
 use crate::durable::DurableControl;
+use crate::relay::RelayControl;
 use crate::runtime::Runtime;
 
 /// Everything that a host runs.
@@ -39,7 +40,7 @@ pub(super) struct Parts {
     pub(super) doors: Vec<OpenDoor>,
     /// Where other processes may run the same services with another store.
     pub(super) store_peers: Option<Arc<StorePeers>>,
-    pub(super) relayed: watch::Sender<Position>,
+    pub(super) relay: Arc<RelayControl>,
     pub(super) stop_doors: CancellationToken,
     pub(super) stop_feeding: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -60,7 +61,7 @@ impl Parts {
             projections: Vec::new(),
             doors: Vec::new(),
             store_peers: None,
-            relayed: watch::channel(Position::START).0,
+            relay: Arc::default(),
             stop_doors: CancellationToken::new(),
             stop_feeding: CancellationToken::new(),
             tasks,
@@ -205,7 +206,7 @@ impl RunningHost {
 
     #[cfg(feature = "testing")]
     pub(crate) fn relayed(&self) -> watch::Receiver<Position> {
-        self.parts.relayed.subscribe()
+        self.parts.relay.relayed.subscribe()
     }
 
     #[cfg(feature = "testing")]

@@ -243,10 +243,13 @@ async fn relay(parts: &mut Parts, runtime: &Arc<Runtime>) -> Result<(), StartErr
         runtime: Arc::clone(runtime),
         store: Arc::clone(store),
         stop: parts.stop_feeding.clone(),
-        relayed: parts.relayed.clone(),
+        control: Arc::clone(&parts.relay),
         keeps_place: !runtime.bridge.capabilities().is_local,
     };
     relay.begin().await.map_err(StartError::Store)?;
+    if let Some(health) = &parts.health {
+        health.watch_relay(Arc::clone(&parts.relay));
+    }
     parts.tasks.spawn(relay.run());
     Ok(())
 }
@@ -256,9 +259,10 @@ async fn open(
     doors: Vec<Box<dyn purista_core::door::Door>>,
     health: &HostHealth,
 ) -> Result<(), StartError> {
-    let relayed = parts.relayed.subscribe();
-    let lags =
-        Lagging::new(&parts.runtime, parts.durables.clone(), parts.projections.clone(), relayed).shared();
+    let relayed = parts.relay.relayed.subscribe();
+    let fed = parts.fed.iter().map(|(id, _)| id.clone()).collect();
+    let lags = Lagging::new(&parts.runtime, parts.durables.clone(), parts.projections.clone(), relayed, fed)
+        .shared();
     for door in doors {
         let name = door.name();
         let house = House {

@@ -7,7 +7,7 @@ use purista_core::message::Message;
 use purista_events::batch::Batch;
 use purista_events::projector::ProjectionHandle;
 use purista_events::store::{EventStore, StoreError, StoreErrorKind};
-use purista_events::subscriptions::{DeadLetter, DeadLetterSource};
+use purista_events::subscriptions::{DeadLetter, DeadLetterSource, RELAY};
 use tokio::time::Instant;
 
 use super::running::RunningHost;
@@ -18,13 +18,20 @@ use crate::runtime::Runtime;
 impl RunningHost {
     /// Tries a dead letter again, from its first attempt on, with the code of today. An event of the log goes back to its
     /// subscription in the commit that removes the letter; a message of a bridge is delivered under its id, and the letter
-    /// goes when that is settled. What fails again is a dead letter again.
+    /// goes when that is settled. An event that the relay has set aside is published again. What fails again is a dead letter
+    /// again.
     ///
     /// `AlreadyDone` when the letter is not there any more, `Invalid` when its subscription is none of this host's.
     pub async fn try_again(&self, letter: &DeadLetter) -> Result<(), StoreError> {
         let runtime = &self.parts.runtime;
         let Some(store) = &runtime.store else { return Err(unknown(letter)) };
         match &letter.source {
+            DeadLetterSource::Event(position) if letter.subscription.as_str() == RELAY => {
+                let key = event_at(&**store, *position).await?.and_then(|event| event.order_key());
+                settled(store, Batch::trying_again(runtime.clock.id(), letter, key)).await?;
+                self.parts.relay.look_again();
+                Ok(())
+            }
             DeadLetterSource::Event(position) => {
                 let durable = self.parts.durables.iter().find(|durable| durable.id == letter.subscription);
                 let Some(durable) = durable else { return Err(unknown(letter)) };

@@ -281,3 +281,37 @@ async fn what_cannot_be_read_is_a_dead_letter_at_once() {
     assert_eq!(letters[0].reason, "the message is not of the documented form: missing: required");
     assert_eq!(letters[0].attempts, 1);
 }
+
+#[tokio::test]
+async fn an_event_that_is_emitted_from_outside_is_recorded_and_reaches_durable_subscriptions() {
+    let def = subscription("kept", async |ctx: Context<()>, _event: Happened| {
+        let facts = (ctx.tenant().map(ToOwned::to_owned), ctx.principal().map(ToOwned::to_owned));
+        Err::<(), _>(HandlerError::conflict(format!("{facts:?} {}", ctx.trace_id())))
+    });
+    let host = TestHost::start([hearing(def.durable())]).await;
+    let happened = |how: &str| Happened { key: "k".into(), how: how.into() };
+    host.emit(happened("alone")).await.unwrap();
+    assert_eq!(host.store().head().borrow().number(), 1);
+    host.emit(happened("for somebody")).tenant("acme").principal("ada").await.unwrap();
+    let trace = purista_core::id::Id::parse("the-trace").unwrap();
+    host.host().client().emit(happened("in a trace")).trace_id(trace).send().await.unwrap();
+    host.settled().await;
+    let endings: Vec<_> = host.endings("kept").into_iter().map(|ending| format!("{ending:?}")).collect();
+    assert_eq!(endings.len(), 3, "{endings:?}");
+    assert!(endings[0].contains("(None, None)"), "{endings:?}");
+    assert!(endings[1].contains(r#"Some(\"acme\"), Some(\"ada\")"#), "{endings:?}");
+    assert!(endings[2].contains("the-trace"), "{endings:?}");
+
+    // Without a store there is nothing to record it in: whoever listens gets it.
+    let client = purista::Host::builder().start().await.unwrap();
+    client.client().emit(happened("into the void")).await.unwrap();
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_from_outside_that_breaks_its_rules_is_not_recorded() {
+    let host = TestHost::start([hearing(subscription("any", obey).durable())]).await;
+    let error = host.emit(Told { text: String::new() }).await.unwrap_err();
+    assert_eq!(error.status().code(), 400);
+    assert_eq!(host.store().head().borrow().number(), 0);
+}

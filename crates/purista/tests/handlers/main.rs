@@ -306,3 +306,25 @@ async fn a_lost_race_on_state_is_409_and_never_the_last_writer() {
     let last = host.invoke(Count { key: "k".into() }).await.unwrap();
     assert_eq!(last, told(&(won + 1).to_string()), "each that won counts");
 }
+
+#[tokio::test]
+async fn a_handler_whose_store_is_away_answers_503_and_so_does_its_caller() {
+    let inner = command(async |ctx: Context<()>, input: Inner| {
+        let _: Option<u32> = ctx.state().get("count").await?;
+        Ok(told(&input.text))
+    });
+    let outer =
+        command(async |ctx: Context<()>, input: Ask| Ok(ctx.invoke(Inner { text: input.text }).await?));
+    let outer = outer.invokes::<Inner>();
+    let service = Service::builder(TRY, "Tries", ()).command(inner).command(outer).build();
+    let host = TestHost::start([service]).await;
+    for _ in 0..2 {
+        host.store().fail_next_reads(1);
+        let error = host.invoke(Inner { text: "x".into() }).await.unwrap_err();
+        assert_eq!((error.status().code(), error.may_have_happened()), (503, false), "{error}");
+    }
+    host.store().fail_next_reads(1);
+    let error = host.invoke(ask("x")).await.unwrap_err();
+    assert_eq!((error.status().code(), error.may_have_happened()), (503, false), "{error}");
+    host.invoke(ask("x")).await.unwrap();
+}

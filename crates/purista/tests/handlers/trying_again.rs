@@ -180,3 +180,41 @@ async fn a_projection_of_another_store_or_a_second_one_of_its_name_is_refused() 
     assert!(text.contains("keys 1 is there twice") && text.contains("another store"), "{text}");
     assert_eq!(Happened::NAME, "happened");
 }
+
+#[tokio::test]
+async fn what_is_put_aside_is_counted_in_health() {
+    let (broken, order) = (Arc::new(AtomicU32::new(1)), Arc::default());
+    let host = TestHost::start([hearing(&broken, &order)]).await;
+    let part = async |name: &str| {
+        let parts = host.host().health().current().await.parts;
+        parts.into_iter().find(|part| part.name == name).unwrap()
+    };
+    assert_eq!(part("store").await.detail, None);
+    host.host().client().invoke(emit("k", "bad")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await; // real time: paused, it lets the first attempt end
+    let waiting = part("service Try.1").await;
+    assert_eq!(waiting.condition, Condition::Up);
+    assert_eq!(waiting.detail.as_deref(), Some("1 events wait for another attempt"));
+    host.settled().await;
+    host.pass(Duration::from_secs(2)).await;
+    let store = part("store").await;
+    assert_eq!(store.condition, Condition::Up, "an operator looks at them, and nothing is broken");
+    assert_eq!(store.detail.as_deref(), Some("2 dead letters: see `purista dead-letters list`"));
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_down_and_its_host_is_not_ready() {
+    let (broken, order) = (Arc::new(AtomicU32::new(0)), Arc::default());
+    let host = TestHost::start([hearing(&broken, &order)]).await;
+    let health = host.host().health();
+    let report = health.current().await;
+    assert!(report.is_ready && report.condition() == Condition::Up, "{report:?}");
+    host.pass(Duration::from_secs(2)).await;
+    host.store().fail_next_reads(1);
+    let report = health.current().await;
+    let store = report.parts.iter().find(|part| part.name == "store").unwrap();
+    assert_eq!((store.condition, report.is_ready), (Condition::Down, false), "{report:?}");
+    assert!(store.detail.as_deref().unwrap().contains("the read failed"), "{store:?}");
+    host.pass(Duration::from_secs(2)).await;
+    assert!(health.current().await.is_ready, "it answers again");
+}
