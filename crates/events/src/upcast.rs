@@ -211,15 +211,32 @@ impl Upcasters {
         self.lead_on(event.position, &stored, body, wanted, |name, version, body| each(name, version, body))
     }
 
-    /// Step by step from the form in which the event at a position is stored.
+    /// The same for an event that a broker delivered: it has a form, and no place in a log of ours.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`UnreadableEvent`] if no step leads to the wanted version; [`UnreadableEvent::is_newer`] tells an event of a
+    /// newer program from one that can never be read.
+    pub fn read_delivered<E: From<UnreadableEvent>>(
+        &self,
+        delivered: &EventForm,
+        body: Bytes,
+        wanted: impl Fn(&str) -> Option<u32>,
+        each: impl FnMut(&Text, u32, &Bytes) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.lead_on(None, delivered, body, wanted, each)
+    }
+
+    /// Step by step from the form in which the event is stored, at a position if it is of a log of ours.
     fn lead_on<E: From<UnreadableEvent>>(
         &self,
-        position: Position,
+        position: impl Into<Option<Position>>,
         stored: &EventForm,
         body: Bytes,
         wanted: impl Fn(&str) -> Option<u32>,
         mut each: impl FnMut(&Text, u32, &Bytes) -> Result<(), E>,
     ) -> Result<(), E> {
+        let position = position.into();
         let unreadable = |why| UnreadableEvent { stored: stored.clone(), position, why };
         let mut waiting = VecDeque::from([(stored.clone(), body)]);
         while let Some((form, body)) = waiting.pop_front() {
@@ -253,7 +270,7 @@ impl fmt::Debug for Upcasters {
 #[derive(Debug)]
 pub struct UnreadableEvent {
     stored: EventForm,
-    position: Position,
+    position: Option<Position>,
     why: Why,
 }
 
@@ -268,13 +285,13 @@ impl UnreadableEvent {
     /// Its content is not what its form says.
     pub fn not_of_its_form(event: &Recorded, form: EventForm, error: ContractError) -> Self {
         let stored = EventForm { name: event.name.clone(), version: event.version };
-        Self { stored, position: event.position, why: Why::NotOfItsForm(form, error) }
+        Self { stored, position: Some(event.position), why: Why::NotOfItsForm(form, error) }
     }
 
     /// The same for an event of which only the content was read.
     pub(crate) fn of_occurrence(event: &Occurrence<'_>, form: EventForm, error: ContractError) -> Self {
         let stored = EventForm::new(event.name, event.version);
-        Self { stored, position: event.position, why: Why::NotOfItsForm(form, error) }
+        Self { stored, position: Some(event.position), why: Why::NotOfItsForm(form, error) }
     }
 
     /// The form in which it is stored.
@@ -282,16 +299,25 @@ impl UnreadableEvent {
         &self.stored
     }
 
-    /// Where it lies.
-    pub fn position(&self) -> Position {
+    /// Where it lies; `None` for an event that a broker delivered.
+    pub fn position(&self) -> Option<Position> {
         self.position
+    }
+
+    /// Whether it is of a newer form than this program reads: the next version of the program, or another process that runs
+    /// it already, can read it.
+    pub fn is_newer(&self) -> bool {
+        matches!(&self.why, Why::NoStep { from, wanted } if from.version > *wanted)
     }
 }
 
 impl fmt::Display for UnreadableEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stored, position, why } = self;
-        write!(f, "the event {stored} at position {position} cannot be read: ")?;
+        match position {
+            Some(position) => write!(f, "the event {stored} at position {position} cannot be read: ")?,
+            None => write!(f, "the event {stored} cannot be read: ")?,
+        }
         match why {
             Why::NotOfItsForm(form, _) if form == stored => write!(f, "its content is not of this form"),
             Why::NotOfItsForm(form, _) => write!(f, "what it became is not of the form {form}"),

@@ -1,19 +1,26 @@
 //! Feeds a subscription from a bridge: whatever no log of ours holds.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use purista_core::bridge::{Consumer, Delivery, Outcome};
+use purista_core::bridge::{Carried, Consumer, Delivery, Outcome};
 use purista_core::error::HandlerError;
-use purista_core::message::{Message, MessageType};
+use purista_core::message::{Message, MessageType, Record};
+use purista_core::payload::Payload;
 use purista_core::subscription::Sharing;
+use purista_core::text::Text;
 use purista_events::batch::Batch;
 use purista_events::subscriptions::{DeadLetter, DeadLetterSource, Failure, SubscriptionId};
+use purista_events::upcast::{EventForm, UnreadableEvent};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::commit::{Beside, CommitError, commit, settled};
+use crate::durable::attempt::unreadable;
+use crate::failure::panic_text;
 use crate::hearing::{Heard, Hears};
 use crate::observation::Ending;
 use crate::runtime::Runtime;
@@ -59,7 +66,10 @@ impl<L: Hears> Feed<L> {
         }
         loop {
             let kept = (!self.can_delay).then(|| message.clone());
-            let heard = self.listener.hear(message, attempt, None).await;
+            let heard = match self.other_form(&message) {
+                None => self.listener.hear(message, attempt, None).await,
+                Some(form) => Box::pin(self.hear_upcast(message, form, attempt)).await,
+            };
             match (self.settle(heard, attempt).await, kept) {
                 (Outcome::Retry { after }, Some(again)) => {
                     // The bridge cannot bring it back later, so it waits here, in its place among those in flight.
@@ -77,6 +87,75 @@ impl<L: Hears> Feed<L> {
         message.kind == MessageType::CustomMessage
             && message.record.is_some()
             && !self.runtime.relays_to_shared.load(Ordering::Acquire)
+    }
+
+    /// The form of an event that is not the one that the handler reads. A message without a version has the first.
+    fn other_form(&self, message: &Message) -> Option<EventForm> {
+        let terms = self.listener.terms();
+        let (wanted, name) = (terms.version?, message.event_name.as_ref()?);
+        let version = message.record.as_ref().map_or(1, |record| record.event_version);
+        let is_wanted = version == wanted && terms.filter.event_names.contains(name);
+        (!is_wanted).then(|| EventForm { name: name.clone(), version })
+    }
+
+    /// Handles what the event becomes by the host's upcasters: all of it in one unit of work, as for an event of the log. What
+    /// comes back, or becomes a dead letter, is the message as it was delivered.
+    async fn hear_upcast(&self, message: Carried, form: EventForm, attempt: u32) -> Heard {
+        let messages = match self.upcast(&message, &form) {
+            Ok(messages) => messages,
+            Err(error) => return Heard::of(message, Err(error)),
+        };
+        let (mut begun, mut last) = (None, None);
+        for next in messages {
+            let mut heard = self.listener.hear(next.into(), attempt, begun.take()).await;
+            heard.message = message.clone();
+            match std::mem::replace(&mut heard.result, Ok(None)) {
+                Ok(changes) => begun = changes,
+                Err(error) => {
+                    heard.result = Err(error);
+                    return heard;
+                }
+            }
+            last = Some(heard);
+        }
+        // What has become nothing that is listened to is done.
+        let mut heard = last.unwrap_or_else(|| Heard::unreadable(message));
+        heard.result = Ok(begun);
+        heard
+    }
+
+    fn upcast(&self, message: &Message, form: &EventForm) -> Result<Vec<Message>, HandlerError> {
+        let terms = self.listener.terms();
+        let body = message.payload.bytes()?.unwrap_or_else(|| Bytes::from_static(b"null"));
+        let wanted = |name: &str| {
+            terms.version.filter(|_| terms.filter.event_names.iter().any(|known| &**known == name))
+        };
+        let mut messages = Vec::with_capacity(1);
+        let admit = |name: &Text, version: u32, body: &Bytes| {
+            let mut record = message.record.as_deref().cloned().unwrap_or(Record {
+                origin: None,
+                causation_id: None,
+                event_version: version,
+            });
+            record.event_version = version;
+            let message = Message {
+                event_name: Some(name.clone()),
+                payload: Payload::encoded(body.clone()),
+                record: Some(Box::new(record)),
+                ..message.clone()
+            };
+            if terms.filter.matches(&message) {
+                messages.push(message);
+            }
+            Ok::<_, UnreadableEvent>(())
+        };
+        // An upcaster is the user's code.
+        let reading = AssertUnwindSafe(|| self.runtime.upcasters.read_delivered(form, body, wanted, admit));
+        match std::panic::catch_unwind(reading) {
+            Ok(Ok(())) => Ok(messages),
+            Ok(Err(error)) => Err(unreadable(&error)),
+            Err(panic) => Err(HandlerError::failed(panic_text(&*panic))),
+        }
     }
 
     fn is_durable(&self) -> bool {

@@ -13,7 +13,7 @@ use purista_core::event::Event;
 use crate::context::{Context, Place};
 use crate::dispatch;
 use crate::guard::Guard;
-use crate::steps::Steps;
+use crate::steps::{Steps, SuccessEvent};
 
 /// What the function of a command returns: a future of its output, or of an error.
 ///
@@ -105,7 +105,8 @@ impl<S: Send + Sync + 'static, C: Command> CommandDef<S, C> {
     where
         C::Output: Event,
     {
-        self.steps.success = Some((<C::Output as Event>::NAME, Context::mark));
+        let (name, version) = (<C::Output as Event>::NAME, <C::Output as Event>::VERSION);
+        self.steps.success = Some((SuccessEvent { name, version }, Context::mark));
         if !self.emits.iter().any(|entry| entry.name == <C::Output as Event>::NAME) {
             self.emits.push(EventEntry::of::<C::Output>());
         }
@@ -188,7 +189,7 @@ impl<S: Send + Sync + 'static, C: Command> CommandDef<S, C> {
 
     pub(crate) fn entry(&self) -> CommandEntry {
         let mut entry = CommandEntry::of::<C>();
-        entry.success_event = self.steps.success.map(|(name, _)| name);
+        entry.success_event = self.steps.success.map(|(event, _)| event.name);
         entry
     }
 }

@@ -34,7 +34,7 @@ use crate::guard;
 use crate::idempotency::{self, Claim};
 use crate::observation::Ending;
 use crate::observed::Observed;
-use crate::steps::Steps;
+use crate::steps::{Steps, SuccessEvent};
 use crate::unit_of_work::Changes;
 
 mod keyed;
@@ -151,7 +151,7 @@ where
             let work = run(serving, &context, &mut given, &mut claim);
             UntilDeadline::new(pin!(AssertUnwindSafe(work).catch_unwind()), deadline).await
         };
-        let event = serving.steps.success.map(|(name, _)| name);
+        let event = serving.steps.success.map(|(event, _)| event);
         let (ran, context) = match ran {
             Some(Ok(Ok(Ran::Output { output, event_is_recorded }))) if claim.is_none() && seen.is_none() => {
                 match context.untouched() {
@@ -181,7 +181,7 @@ fn serving<S: 'static, C: Command, F: 'static>(place: &Place<S>) -> Option<&Serv
 
 /// Commits, answers, and tells who observes.
 async fn settle<S: Send + Sync + 'static, C: Command>(
-    event: Option<&'static str>,
+    event: Option<SuccessEvent>,
     context: &Context<S>,
     ran: RunEnd<C::Output>,
     changes: Option<Box<Changes>>,
@@ -195,7 +195,7 @@ async fn settle<S: Send + Sync + 'static, C: Command>(
 
 /// Commits what the handler did, and makes its reply.
 async fn committed<S: Send + Sync + 'static, C: Command>(
-    event: Option<&'static str>,
+    event: Option<SuccessEvent>,
     context: &Context<S>,
     ran: RunEnd<C::Output>,
     changes: Option<Box<Changes>>,
@@ -378,7 +378,7 @@ async fn admitted<S, C: Command>(
 
 /// Commits what the handler wants, and the reply with it when it has a key.
 async fn commit_unit<S>(
-    event: Option<&'static str>,
+    event: Option<SuccessEvent>,
     context: &Context<S>,
     payload: &Payload,
     changes: Option<Box<Changes>>,
@@ -401,7 +401,7 @@ async fn commit_unit<S>(
         key: claim.key.clone(),
         fingerprint: claim.fingerprint,
         body,
-        event_name: event.map(Into::into),
+        event_name: event.map(|event| event.name.into()),
     });
     let local = reply.clone().filter(|_| context.runtime().store.is_none());
     let beside = Beside { reply, deadline: Some(context.deadline()), ..Beside::default() };
@@ -415,28 +415,39 @@ async fn commit_unit<S>(
 
 /// The reply to a command that changed nothing.
 fn plain_reply<S>(
-    event: Option<&'static str>,
+    event: Option<SuccessEvent>,
     mut message: Box<Message>,
     place: &Place<S>,
     payload: Payload,
 ) -> Box<Message> {
     let kind = MessageType::CommandSuccessResponse;
     message.turn_into_response(kind, place.runtime.clock.now_ms(), place.sender.clone(), payload);
-    message.event_name = event.map(Text::known);
+    mark(&mut message, event);
     message
+}
+
+/// Names the event of a response, and its version where that is not the first: what is absent on the wire is version 1.
+#[inline]
+fn mark(message: &mut Message, event: Option<SuccessEvent>) {
+    message.event_name = event.map(|event| Text::known(event.name));
+    if let Some(SuccessEvent { version: version @ 2.., .. }) = event {
+        let record = Record { origin: None, causation_id: None, event_version: version };
+        message.record = Some(Box::new(record));
+    }
 }
 
 /// The reply to a command that did its work.
 fn reply<S>(
-    event: Option<&'static str>,
+    event: Option<SuccessEvent>,
     context: &Context<S>,
     payload: Payload,
     event_is_recorded: bool,
 ) -> Box<Message> {
     let mut reply = response(context, payload);
-    reply.event_name = event.map(Text::known);
+    mark(&mut reply, event);
     if event_is_recorded {
-        reply.record = Some(Box::new(routed_by_the_log(context)));
+        let version = event.map_or(1, |event| event.version);
+        reply.record = Some(Box::new(routed_by_the_log(context, version)));
     }
     reply
 }
@@ -449,16 +460,16 @@ fn response<S>(context: &Context<S>, payload: Payload) -> Box<Message> {
 }
 
 /// Marks a response whose event comes from the log: it is not routed by its event name a second time.
-fn routed_by_the_log<S>(context: &Context<S>) -> Record {
+fn routed_by_the_log<S>(context: &Context<S>, event_version: u32) -> Record {
     let origin = context.runtime().store.as_ref().map(|store| store.origin());
-    Record { origin, causation_id: None, event_version: 1 }
+    Record { origin, causation_id: None, event_version }
 }
 
 /// The first answer again. Its event went out with the first.
 fn answered_before<S>(context: &Context<S>, reply: StoredReply) -> Box<Message> {
     let mut message = response(context, reply.body.map_or_else(Payload::empty, Payload::encoded));
     message.event_name = reply.event_name.map(Text::from);
-    let mut record = routed_by_the_log(context);
+    let mut record = routed_by_the_log(context, 1);
     // Without a log nothing else delivers it, and the first answer did.
     record.origin.get_or_insert_with(|| context.runtime().instance.to_string().into());
     message.record = Some(Box::new(record));

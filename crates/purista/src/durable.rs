@@ -26,7 +26,7 @@ use crate::listener::Listener;
 use crate::listening::Listening;
 use crate::runtime::Runtime;
 
-mod attempt;
+pub(crate) mod attempt;
 mod ledger;
 mod turn;
 

@@ -15,12 +15,19 @@ pub(crate) type Transform<T> = Arc<dyn Fn(T) -> Result<T, HandlerError> + Send +
 /// Marks an answer with an event, and records it; says whether it was recorded.
 pub(crate) type Mark<S, O> = fn(&Context<S>, &O) -> Result<bool, EmitError>;
 
+/// The event with which the answer to a command is marked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SuccessEvent {
+    pub(crate) name: &'static str,
+    pub(crate) version: u32,
+}
+
 /// The steps before and after the handler of a command, of which most have none.
 pub(crate) struct Steps<S, C: Command> {
     pub(crate) transform_input: Option<Transform<C>>,
     pub(crate) before: Vec<Guard<S, C>>,
     pub(crate) after: Vec<Guard<S, C::Output>>,
-    pub(crate) success: Option<(&'static str, Mark<S, C::Output>)>,
+    pub(crate) success: Option<(SuccessEvent, Mark<S, C::Output>)>,
     pub(crate) transform_output: Option<Transform<C::Output>>,
     /// Whether a decision may record events that its boundary does not select.
     pub(crate) allows_unselected_events: bool,

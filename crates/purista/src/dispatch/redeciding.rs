@@ -36,7 +36,7 @@ where
     let Some(serving) = serving::<S, C, F>(&place) else {
         return Outcome::DeadLetter { reason: NOT_OURS.to_owned() };
     };
-    let event = serving.steps.success.map(|(name, _)| name);
+    let event = serving.steps.success.map(|(event, _)| event);
     let deadline = context.deadline();
     let mut claim = None;
     let mut lost: Option<Failure> = None;

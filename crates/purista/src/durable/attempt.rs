@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use purista_core::error::HandlerError;
+use purista_core::error::{HandlerError, chain};
 use purista_core::message::Message;
 use purista_events::batch::Batch;
 use purista_events::position::Position;
@@ -31,6 +31,13 @@ pub(crate) struct Attempt {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) id: SubscriptionId,
+}
+
+/// An event of a newer form is tried again: the newer program may run soon, or in another process. Anything else is put aside
+/// until this program has an upcaster more.
+pub(crate) fn unreadable(error: &UnreadableEvent) -> HandlerError {
+    let text = chain(error);
+    if error.is_newer() { HandlerError::failed(text) } else { HandlerError::dead_letter(text) }
 }
 
 /// What an attempt came to.
@@ -84,10 +91,9 @@ impl Attempt {
         let position = trial.event.position;
         let (mut heard, result) = match self.messages(&trial.event) {
             Ok(messages) => self.hear(messages, &trial).await,
-            // Another program can read it, or this one with an upcaster more: until then it is put aside.
             Err(error) => {
                 let message = trial.event.to_message(&self.store.origin());
-                (Heard::unreadable(message.into()), Err(HandlerError::dead_letter(error.to_string())))
+                (Heard::unreadable(message.into()), Err(unreadable(&error)))
             }
         };
         let how = match result {

@@ -224,9 +224,14 @@ async fn feed_from_bridge(
     let listening = listener.listening();
     let promised = runtime.bridge.capabilities();
     let durable = listening.terms.is_durable && promised.durable;
+    let mut filter = listening.terms.filter.clone();
+    if listening.terms.version.is_some() {
+        // Events of older names, which the upcasters turn into these.
+        filter.event_names = runtime.upcasters.stored_names(filter.event_names);
+    }
     let subscription = Subscription {
         address: listening.address.clone(),
-        filter: listening.terms.filter.clone(),
+        filter,
         sharing: listening.terms.sharing,
         durable,
         // What a log holds begins there; what comes from others, as far back as the bridge can go.

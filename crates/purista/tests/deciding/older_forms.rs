@@ -103,3 +103,115 @@ async fn upcasters_that_cannot_work_are_refused_at_the_start() {
     let text = Host::builder().upcasters(twice).start().await.err().unwrap().to_string();
     assert!(text.contains("two upcasters of renamed v1"), "{text}");
 }
+
+/// An event of a version that no program here knows.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema, garde::Validate)]
+#[garde(allow_unvalidated)]
+struct RenamedV9 {
+    user: String,
+}
+
+impl Event for RenamedV9 {
+    const NAME: &'static str = "renamed";
+    const VERSION: u32 = 9;
+}
+
+/// An event under the name that it had at first.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema, garde::Validate)]
+#[garde(allow_unvalidated)]
+struct NameChanged {
+    user: String,
+}
+
+impl Event for NameChanged {
+    const NAME: &'static str = "nameChanged";
+}
+
+/// Subscriptions that a bridge and the log feed, on a host that knows how older forms are read.
+async fn hearing(always_encodes: bool, upcasters: Upcasters) -> TestHost {
+    let on_bridge = subscription("onBridge", |_ctx: Context<()>, _event: Renamed| async { Ok(()) });
+    let on_log = subscription("onLog", |_ctx: Context<()>, _event: Renamed| async { Ok(()) });
+    let retry = purista::Retry::exponential(3);
+    let service = service().subscription(on_bridge.retry(retry)).subscription(on_log.durable().retry(retry));
+    let mut builder = TestHost::builder().services([service.build()]);
+    if always_encodes {
+        builder = builder.always_encoding();
+    }
+    builder.configure(|host| host.upcasters(upcasters)).start().await
+}
+
+#[tokio::test]
+async fn an_event_of_an_older_form_is_heard_as_it_is_today_whichever_way_it_comes() {
+    for always_encodes in [false, true] {
+        let several = upcasters().upcast_json("nameChanged", 1, &[("renamed", 2)], |json| {
+            let one = |times| ("renamed", 2, json!({ "user": json["user"], "name": "?", "times": times }));
+            vec![one(1), one(2)]
+        });
+        let host = hearing(always_encodes, several).await;
+        host.emit(old("Ada")).await.unwrap();
+        host.emit(NameChanged { user: "ada".to_owned() }).await.unwrap();
+        host.emit(renamed("Countess", 3)).await.unwrap();
+        for name in ["onBridge", "onLog"] {
+            let expected = [renamed("Ada", 10), renamed("?", 1), renamed("?", 2), renamed("Countess", 3)];
+            let seen = host.saw::<Renamed>(name);
+            // Of what one event became, an observer sees the last, in the one unit of both.
+            assert!(seen.first() == expected.first() && seen.last() == expected.last(), "{name}: {seen:?}");
+            assert!(host.endings(name).iter().all(|ending| *ending == Ending::Done), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_a_newer_form_is_tried_again_and_then_put_aside_with_both_versions() {
+    let host = hearing(true, upcasters()).await;
+    host.emit(RenamedV9 { user: "ada".to_owned() }).await.unwrap();
+    let letters = purista_events::store::EventStore::dead_letters(host.store(), None, 10).await.unwrap();
+    let mut found: Vec<_> =
+        letters.iter().map(|letter| (letter.subscription.as_str(), letter.attempts)).collect();
+    found.sort_unstable();
+    assert_eq!(found, [("Account.1.onBridge", 3), ("Account.1.onLog", 3)]);
+    for letter in letters {
+        let is_named = letter.reason.contains("reads renamed v2") && letter.reason.contains("v9 is newer");
+        assert!(is_named, "{}", letter.reason);
+    }
+}
+
+#[tokio::test]
+async fn an_upcaster_that_panics_on_what_a_bridge_delivers_fails_that_event_alone() {
+    let panics = Upcasters::new().upcast(|old: RenamedV1| {
+        assert!(old.name != "bad", "what is this");
+        Renamed { user: old.user, name: old.name, times: 10 }
+    });
+    let on_bridge = subscription("onBridge", |_ctx: Context<()>, _event: Renamed| async { Ok(()) });
+    let service = service().subscription(on_bridge.retry(purista::Retry::never())).build();
+    let builder = TestHost::builder().services([service]).configure(|host| host.upcasters(panics));
+    let host = builder.start().await;
+    host.emit(old("bad")).await.unwrap();
+    host.emit(old("Ada")).await.unwrap();
+    assert_eq!(host.saw::<Renamed>("onBridge"), [renamed("Ada", 10)]);
+    let letters = purista_events::store::EventStore::dead_letters(host.store(), None, 10).await.unwrap();
+    assert!(letters.len() == 1 && letters[0].reason.contains("what is this"), "{letters:?}");
+}
+
+#[tokio::test]
+async fn a_success_event_of_a_later_version_says_so_on_its_response() {
+    #[derive(Debug, Clone, serde::Serialize, serde::Deserialize, schemars::JsonSchema, garde::Validate)]
+    #[garde(allow_unvalidated)]
+    struct Give {}
+    impl purista::Command for Give {
+        const SERVICE: purista::ServiceId = crate::contracts::ACCOUNT;
+        const NAME: &'static str = "give";
+        type Output = Renamed;
+    }
+    let give = command(|_ctx: Context<()>, _: Give| async { Ok(renamed("Ada", 7)) });
+    let (heard, mut hears) = tokio::sync::mpsc::channel(1);
+    let hear = subscription("hear", move |_ctx: Context<()>, event: Renamed| {
+        let heard = heard.clone();
+        async move { Ok(heard.send(event).await?) }
+    });
+    let service = service().command(give.success_event()).subscription(hear).build();
+    let host = Host::builder().service(service).start().await.unwrap();
+    host.client().invoke(Give {}).await.unwrap();
+    assert_eq!(hears.recv().await, Some(renamed("Ada", 7)), "without a store it comes on the response");
+    host.stop().await;
+}
