@@ -5,6 +5,7 @@ mod closing;
 mod credentials;
 mod durable;
 mod duties;
+mod limits;
 mod peers;
 mod server;
 mod soak;

@@ -138,6 +138,7 @@ async fn a_command_that_is_not_answered_is_told_without_internals() {
         (BridgeErrorKind::Unroutable, 502, "nobody serves this command now"),
         (BridgeErrorKind::Timeout, 504, "no answer came in time; it may have happened all the same"),
         (BridgeErrorKind::Unknown, 502, "the answer was lost; it may have happened all the same"),
+        (BridgeErrorKind::TooLarge, 413, "the request is larger than the broker carries; it did not happen"),
         (BridgeErrorKind::Rejected, 503, "it was not taken on and did not happen; try again later"),
     ];
     for (kind, status, detail) in ends {

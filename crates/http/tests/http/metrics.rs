@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use purista_core::lag::{FollowerKind, FollowerLag, Holder, Lags, Measured};
+use purista_core::lag::{FollowerKind, FollowerLag, Holder, Lags, Measured, PutAside};
 
 use crate::support::{Builder, gateway};
 
@@ -91,6 +91,23 @@ async fn who_holds_everybody_back_is_named_with_the_age_of_his_transaction() {
     let line = "purista_held_back_seconds{pid=\"17\",application=\"psql of \\\"ada\\\"\",database=\"app\",state=\"idle in transaction\"} 62.5\n";
     assert!(text.contains(line), "{text}");
     assert!(text.contains("purista_held_back_seconds{prepared=\"of 2\",application="), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_put_aside_is_counted_for_each_subscription() {
+    let aside =
+        |name: &str, dead_letters, deferred| PutAside { name: name.to_owned(), dead_letters, deferred };
+    let put_aside = vec![aside("Email.1.send", 2, 7), aside("purista.relay", 1, 0)];
+    let found = Measured { put_aside, ..Measured::default() };
+    let open = measured(Some(found)).open(gateway().metrics()).await;
+    let text = String::from_utf8(open.get("/metrics").await.body).unwrap();
+    for line in [
+        "purista_dead_letters{name=\"Email.1.send\"} 2\n",
+        "purista_dead_letters{name=\"purista.relay\"} 1\n",
+        "purista_deferred_events{name=\"Email.1.send\"} 7\n",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
 }
 
 #[tokio::test]
