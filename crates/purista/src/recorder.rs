@@ -44,16 +44,16 @@ impl EventRecorder for Recorder {
             let event = NewEvent { id: self.clock.id(), name: Text::known(name), version, tags, body, cause };
             let mut batch = Batch::new(self.clock.id(), tenant_id);
             batch.appends.push(Append { events: vec![event], condition: Condition::Always });
-            settled(&self.store, batch).await.map_err(not_recorded)
+            settled(&self.store, batch).await.map_err(|error| not_recorded(&error))
         })
     }
 }
 
-fn not_recorded(error: StoreError) -> InvokeError {
+fn not_recorded(error: &StoreError) -> InvokeError {
     let (kind, status) = match error.kind() {
         StoreErrorKind::Unknown => (InvokeErrorKind::Unknown, Status::GATEWAY_TIMEOUT),
         StoreErrorKind::Invalid => (InvokeErrorKind::Rejected, Status::BAD_REQUEST),
         _ => (InvokeErrorKind::Rejected, Status::SERVICE_UNAVAILABLE),
     };
-    InvokeError::new(kind, status, purista_core::error::chain(&error))
+    InvokeError::new(kind, status, purista_core::error::chain(error))
 }

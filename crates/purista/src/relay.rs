@@ -291,7 +291,7 @@ impl Relay {
                 );
                 return Published::Never { reason, attempts };
             }
-            self.log_failure(&error, event.position, attempts);
+            log_failure(&error, event.position, attempts);
             self.control
                 .set_trouble(format!("the event at {} cannot be published: {reason}", event.position));
             tokio::time::sleep(pause).await;
@@ -302,11 +302,6 @@ impl Relay {
     /// Whether the bridge carries another message.
     async fn works_otherwise(&self) -> bool {
         announcing::probe(&self.runtime).await.is_ok()
-    }
-
-    fn log_failure(&self, error: &BridgeError, position: Position, attempts: u32) {
-        let error = error as &dyn std::error::Error;
-        tracing::warn!(error, %position, attempts, "an event is not relayed yet");
     }
 
     /// Makes it a dead letter, in one commit with the progress over it; `again` is what was kept when it was to be published
@@ -329,15 +324,12 @@ impl Relay {
         let now = self.runtime.clock.now();
         let mut batch = Batch::new(self.runtime.clock.id(), None);
         let mut history = Vec::new();
-        match again {
-            Some(parked) => {
-                history = parked.history;
-                batch.parked.push(ParkedChange::Forget(Self::id(), position));
-            }
-            None => {
-                let (subscription, up_to) = (Self::id(), Some(position));
-                batch.progress.push(ProgressChange { subscription, up_to, done: None });
-            }
+        if let Some(parked) = again {
+            history = parked.history;
+            batch.parked.push(ParkedChange::Forget(Self::id(), position));
+        } else {
+            let (subscription, up_to) = (Self::id(), Some(position));
+            batch.progress.push(ProgressChange { subscription, up_to, done: None });
         }
         history.push(Failure { at: now, attempt: attempts, reason: reason.clone() });
         history.drain(..history.len().saturating_sub(HISTORY_MAX));
@@ -359,6 +351,11 @@ impl Relay {
         batch.progress.push(ProgressChange { subscription: Self::id(), up_to: Some(place), done: None });
         settled(&self.store, batch).await
     }
+}
+
+fn log_failure(error: &BridgeError, position: Position, attempts: u32) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, %position, attempts, "an event is not relayed yet");
 }
 
 /// When the relay looks for events that are to be published again.

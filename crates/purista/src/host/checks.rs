@@ -225,3 +225,32 @@ pub(super) fn equal_routes(catalogue: &Catalogue) -> Vec<String> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use purista_core::bridge::EventBridge;
+    use purista_core::in_process::InProcessBridge;
+
+    use super::*;
+
+    #[test]
+    fn a_broker_that_takes_less_than_an_event_may_have_is_a_warning() {
+        let check = |is_local: bool, message_bytes_max: usize, has_store: bool, warns: bool| {
+            let capabilities =
+                Capabilities { is_local, message_bytes_max, ..InProcessBridge::new().capabilities() };
+            let offer = Offer {
+                capabilities: &capabilities,
+                has_store,
+                has_foreign_state: false,
+                require_durable: false,
+            };
+            let found = warnings(&[], &offer);
+            assert_eq!(found.len(), usize::from(warns), "{found:?}");
+            assert!(!warns || found[0].contains("at most 65536 bytes") && found[0].contains("max_payload"));
+        };
+        check(false, 64 << 10, true, true);
+        check(false, 1 << 20, true, false);
+        check(false, 64 << 10, false, false);
+        check(true, 64 << 10, true, false);
+    }
+}

@@ -204,14 +204,14 @@ async fn a_success_event_of_a_later_version_says_so_on_its_response() {
         type Output = Renamed;
     }
     let give = command(|_ctx: Context<()>, _: Give| async { Ok(renamed("Ada", 7)) });
-    let (heard, mut hears) = tokio::sync::mpsc::channel(1);
+    let (sender, mut received) = tokio::sync::mpsc::channel(1);
     let hear = subscription("hear", move |_ctx: Context<()>, event: Renamed| {
-        let heard = heard.clone();
-        async move { Ok(heard.send(event).await?) }
+        let sender = sender.clone();
+        async move { Ok(sender.send(event).await?) }
     });
     let service = service().command(give.success_event()).subscription(hear).build();
     let host = Host::builder().service(service).start().await.unwrap();
     host.client().invoke(Give {}).await.unwrap();
-    assert_eq!(hears.recv().await, Some(renamed("Ada", 7)), "without a store it comes on the response");
+    assert_eq!(received.recv().await, Some(renamed("Ada", 7)), "without a store it comes on the response");
     host.stop().await;
 }
