@@ -146,14 +146,6 @@ impl Payload {
         matches!(self.0, Repr::Empty)
     }
 
-    /// How many bytes it has, where it is bytes already; 0 for a value that was not encoded, and for nothing.
-    pub fn encoded_len(&self) -> usize {
-        match &self.0 {
-            Repr::Encoded(bytes) => bytes.len(),
-            _ => 0,
-        }
-    }
-
     /// Whether it holds a value rather than bytes.
     pub fn is_typed(&self) -> bool {
         matches!(self.0, Repr::Typed(_))
