@@ -93,7 +93,7 @@ impl CommandEntry {
                 .map(|name| json!({"name": name, "required": false}))
                 .collect::<Vec<_>>();
             let http = json!({
-                "method": route.method().as_str(), "path": route.path(),
+                "method": route.method().as_str(), "path": gateway_path(route.path()),
                 "openApi": {
                     "description": self.summary, "summary": self.address.target(),
                     "isSecure": route.access() == crate::route::Access::Authenticated,
@@ -115,6 +115,15 @@ impl CommandEntry {
     }
 }
 
+/// The path of a route as PURISTA's gateway reads it: a parameter is `:name` there.
+fn gateway_path(path: &str) -> String {
+    let segment = |segment: &str| match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+        Some(name) => format!(":{name}"),
+        None => segment.to_owned(),
+    };
+    path.split('/').map(segment).collect::<Vec<_>>().join("/")
+}
+
 /// The schema of a command as PURISTA shows it: that of the payload, and that of the fields that travel apart, if any do.
 fn split(mut input: Value, parameters: &[&str]) -> (Value, Option<Value>) {
     if parameters.is_empty() {
@@ -129,6 +138,15 @@ fn split(mut input: Value, parameters: &[&str]) -> (Value, Option<Value>) {
         if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
             required.retain(|name| name.as_str().is_some_and(is_apart) == stays);
         }
+    }
+    // What was flattened into the input travels in the payload.
+    if let Some(parameter) = parameter.as_object_mut() {
+        let is_flattened = |name: &str, schema: &Value| match name {
+            "allOf" | "anyOf" | "oneOf" | "patternProperties" => true,
+            "additionalProperties" | "unevaluatedProperties" => *schema != Value::Bool(false),
+            _ => false,
+        };
+        parameter.retain(|name, schema| !is_flattened(name, schema));
     }
     (input, Some(parameter))
 }
@@ -266,5 +284,22 @@ mod tests {
         assert_eq!(named(&expose["parameter"]), (vec!["userId".to_owned()], json!(["userId"])));
         assert_eq!(expose.get("outputPayload"), None);
         assert_eq!(expose["http"]["openApi"]["query"], json!([]), "it is part of the path");
+        assert_eq!(expose["http"]["path"], "users/:userId", "as PURISTA's gateway reads it");
+    }
+
+    #[test]
+    fn what_is_flattened_into_an_input_is_shown_in_the_payload_and_not_among_parameters() {
+        let input = json!({
+            "type": "object", "properties": {"userId": {"type": "string"}}, "required": ["userId"],
+            "additionalProperties": {"type": "string"}, "oneOf": [{"required": ["kind"]}],
+        });
+        let (payload, parameter) = split(input, &["userId"]);
+        assert_eq!(
+            (&payload["additionalProperties"], &payload["oneOf"][0]["required"]),
+            (&json!({"type": "string"}), &json!(["kind"]))
+        );
+        let expect =
+            json!({"type": "object", "properties": {"userId": {"type": "string"}}, "required": ["userId"]});
+        assert_eq!(parameter, Some(expect));
     }
 }

@@ -1,7 +1,9 @@
-//! The accept loop: as many connections as the limits allow, and a pause when the system has no more to give.
+//! The accept loop: as many connections as the limits allow, in all and per peer address, and a pause when the system
+//! has no more to give.
 
 use std::io;
-use std::pin::pin;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +12,10 @@ use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::connection::{self, LAST_CALL, Tracked};
+use crate::connections::{Admitted, Connections, Refused};
 use crate::limits::Limits;
 use crate::pulse::Pulse;
 use crate::service::Desk;
@@ -20,6 +24,10 @@ use crate::site::Site;
 /// How long accepting pauses after the system had no file descriptor or memory left: trying again at once would only
 /// burn what others need to give something back.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a new connection waits until it looks again for one to evict.
+const NEXT_EVICTION: Duration = Duration::from_millis(20);
+/// The shortest time between two warnings of a peer with too many connections.
+const WARNING_PAUSE: Duration = Duration::from_secs(60);
 /// What an HTTP/2 peer is asked for a sign of life, and how long it has to give one.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 /// The smallest buffer that hyper takes.
@@ -29,14 +37,14 @@ const HEADERS_IN_PLACE: usize = 100;
 
 /// Serves connections on `tasks` of the house until it stops; what it returns ends when the last answer was given.
 pub(crate) fn start(listener: TcpListener, site: Arc<Site>) -> BoxFuture<'static, ()> {
-    let connections = Arc::new(Semaphore::new(site.limits.connections));
+    let connections = Arc::new(Connections::new(&site.limits));
     let protocol = Arc::new(protocol(&site.limits, Tracked(site.house.tasks.clone())));
     let tasks = site.house.tasks.clone();
     let accepting = tasks.spawn(accept(listener, protocol, Arc::clone(&connections), Arc::clone(&site)));
     Box::pin(async move {
         // Only its end matters: it stops when the house does.
         let _ = accepting.await;
-        all_back(&connections, site.limits.connections).await;
+        connections.all_closed().await;
         all_back(&site.in_flight, site.limits.in_flight).await;
     })
 }
@@ -53,7 +61,7 @@ async fn all_back(permits: &Semaphore, count: usize) {
 async fn accept(
     listener: TcpListener,
     protocol: Arc<Builder<Tracked>>,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
     site: Arc<Site>,
 ) {
     // Who had connected before the gateway stops may still lie in the system's queue, with a request sent.
@@ -61,37 +69,98 @@ async fn accept(
         site.house.stop.cancelled().await;
         tokio::time::sleep(LAST_CALL).await;
     });
+    let mut warning = Warning::default();
     loop {
-        // The permit comes first, so that what is too much waits in the system's queue and costs nothing here.
-        let accepted = async {
-            let permit = Arc::clone(&connections).acquire_owned().await.map_err(io::Error::other)?;
-            listener.accept().await.map(|(stream, peer)| (stream, peer, permit))
-        };
         let accepted = tokio::select! {
             biased;
             () = last_call.as_mut() => return,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer, permit)) => {
+            Ok((stream, peer)) => {
+                let pulse = Arc::new(Pulse::new());
+                // One connection at most waits here for room; the next ones wait in the system's queue and cost nothing.
+                let admitted = match admit(&connections, peer.ip(), &pulse, last_call.as_mut()).await {
+                    Admission::Open(admitted) => admitted,
+                    Admission::Refused => {
+                        warning.about(peer.ip(), &site);
+                        continue;
+                    }
+                    Admission::Stopped => return,
+                };
                 // An answer is one write; to hold it back for more would only delay it.
                 let _ = stream.set_nodelay(true);
-                let desk = Desk { site: Arc::clone(&site), pulse: Arc::new(Pulse::new()), peer };
+                let buffered = Arc::clone(&admitted.buffered);
+                let desk = Desk { site: Arc::clone(&site), pulse, peer, buffered };
                 let protocol = Arc::clone(&protocol);
                 site.house.tasks.spawn(async move {
                     connection::serve(stream, protocol, desk).await;
-                    drop(permit);
+                    drop(admitted);
                 });
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "no connection can be accepted");
+                // The oldest that waits for its peer gives its file descriptor back.
+                connections.evict_one();
                 tokio::select! {
                     () = last_call.as_mut() => return,
                     () = tokio::time::sleep(PAUSE) => {}
                 }
             }
         }
+    }
+}
+
+enum Admission {
+    Open(Admitted),
+    /// The peer has too many connections.
+    Refused,
+    /// The gateway stopped first.
+    Stopped,
+}
+
+/// Registers a connection, and waits for room while all connections are taken.
+async fn admit(
+    connections: &Arc<Connections>,
+    peer: IpAddr,
+    pulse: &Arc<Pulse>,
+    mut last_call: Pin<&mut impl Future<Output = ()>>,
+) -> Admission {
+    loop {
+        match connections.admit(peer, pulse) {
+            Ok(admitted) => return Admission::Open(admitted),
+            Err(Refused::TooManyOfPeer) => return Admission::Refused,
+            Err(Refused::Full) => {}
+        }
+        tokio::select! {
+            biased;
+            () = last_call.as_mut() => return Admission::Stopped,
+            () = connections.one_closed() => {}
+            // None may have waited for its peer at the first look.
+            () = tokio::time::sleep(NEXT_EVICTION) => {}
+        }
+    }
+}
+
+/// Warns of peers with too many connections, at most once in [`WARNING_PAUSE`]: a log line for each would be an attack, too.
+#[derive(Default)]
+struct Warning {
+    last: Option<Instant>,
+}
+
+impl Warning {
+    fn about(&mut self, peer: IpAddr, site: &Site) {
+        if self.last.is_some_and(|last| last.elapsed() < WARNING_PAUSE) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let limit = site.limits.connections_per_peer;
+        tracing::warn!(
+            %peer,
+            limit,
+            "connection closed: too many from one address; add a reverse proxy with `Limits::trusted_proxy`"
+        );
     }
 }
 

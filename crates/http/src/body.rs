@@ -2,53 +2,151 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap};
+use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use purista_core::payload::Payload;
 use purista_core::schema::nests_too_deep;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use crate::buffered::{Charge, PeerBuffered};
 use crate::endpoint::{BodyForm, Endpoint};
 use crate::form::text_to_json;
 use crate::limits::Limits;
+use crate::pulse::Pulse;
 use crate::response::Problem;
 
 /// How much of a body that nobody wants is swallowed, and for how long: a caller that still writes reads no answer.
 const SWALLOWED_BYTES_MAX: usize = 1024 * 1024;
 const SWALLOWING_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// The body as the payload of a command. Its JSON is not decoded here: the command's dispatch does so once, and names
-/// every field at fault.
-pub(crate) async fn payload(
-    endpoint: &Endpoint,
-    headers: &HeaderMap,
-    body: Incoming,
-    limits: &Limits,
-    tasks: &TaskTracker,
-) -> Result<Payload, Problem> {
-    let wanted = match &endpoint.body {
-        BodyForm::None => {
-            // What a GET carries has no meaning; it is not read.
-            return Ok(endpoint.nothing.clone());
+/// What reading a body needs besides the body.
+pub(crate) struct Reader<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) tasks: &'a TaskTracker,
+    pub(crate) pulse: &'a Arc<Pulse>,
+    pub(crate) buffered: &'a Arc<PeerBuffered>,
+}
+
+impl Reader<'_> {
+    /// The body as the payload of a command, with what it counts among the buffered bytes. Its JSON is not decoded here: the
+    /// command's dispatch does so once, and names every field at fault.
+    pub(crate) async fn payload(
+        &self,
+        endpoint: &Endpoint,
+        head: &Parts,
+        body: Incoming,
+    ) -> Result<(Payload, Option<Charge>), Problem> {
+        let wanted = match &endpoint.body {
+            BodyForm::None => {
+                // What a GET carries has no meaning; it is not read.
+                return Ok((endpoint.nothing.clone(), None));
+            }
+            BodyForm::Json => "application/json",
+            BodyForm::Form(_) => "application/x-www-form-urlencoded",
+            BodyForm::Text(_) => "text/plain",
+        };
+        let is_empty = body.is_end_stream();
+        if let Err(problem) = check_kind(&head.headers, wanted, is_empty) {
+            swallow(body, self.tasks);
+            return Err(problem);
         }
-        BodyForm::Json => "application/json",
-        BodyForm::Form(_) => "application/x-www-form-urlencoded",
-        BodyForm::Text(_) => "text/plain",
-    };
-    let is_empty = body.is_end_stream();
-    if let Err(problem) = check_kind(headers, wanted, is_empty) {
-        swallow(body, tasks);
-        return Err(problem);
+        if is_empty && !matches!(endpoint.body, BodyForm::Text(_)) {
+            return Ok((endpoint.nothing.clone(), None));
+        }
+        let (bytes, charge) = self.read(body, head).await?;
+        Ok((payload_of(endpoint, bytes)?, charge))
     }
-    if is_empty && !matches!(endpoint.body, BodyForm::Text(_)) {
-        return Ok(endpoint.nothing.clone());
+
+    async fn read(&self, mut body: Incoming, head: &Parts) -> Result<(Bytes, Option<Charge>), Problem> {
+        let limits = self.limits;
+        let told = body.size_hint().lower();
+        let fits = usize::try_from(told).is_ok_and(|told| told <= limits.body_bytes);
+        let read = if fits { self.collect(&mut body, head).await } else { Err(End::TooLarge) };
+        let problem = match read {
+            Ok(read) => return Ok(read),
+            Err(End::TooLarge) => {
+                let what = format!("a body has at most {} bytes", limits.body_bytes);
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, what)
+            }
+            Err(End::TooSlow) => {
+                let what = format!(
+                    "a body must come within {} ms, and after {} ms at {} bytes per second or faster",
+                    limits.body_time.as_millis(),
+                    limits.body_rate_after.as_millis(),
+                    limits.body_rate
+                );
+                Problem::new(StatusCode::REQUEST_TIMEOUT, what).with_header(header::CONNECTION, close())
+            }
+            Err(End::Full) => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many bodies are being read; nothing was done, try again later",
+            ),
+            Err(End::Broken) => {
+                return Err(Problem::new(StatusCode::BAD_REQUEST, "the body could not be read to its end"));
+            }
+        };
+        swallow(body, self.tasks);
+        Err(problem)
     }
-    let bytes = read(body, limits, tasks).await?;
+
+    /// The whole body. The first look never finds one, because hyper reads a body only once it is asked for; the second one
+    /// nearly always does, and only after it a timer and the bound of buffered bytes are worth their cost.
+    async fn collect(&self, body: &mut Incoming, head: &Parts) -> Result<(Bytes, Option<Charge>), End> {
+        let mut gathered = Gathered::default();
+        let early = {
+            let mut reading = pin!(gathered.fill(body, self.limits.body_bytes));
+            let mut looks = 0;
+            poll_fn(|cx| match reading.as_mut().poll(cx) {
+                Poll::Ready(read) => Poll::Ready(Some(read)),
+                Poll::Pending if looks == 0 => {
+                    looks = 1;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Ready(None),
+            })
+            .await
+        };
+        if let Some(read) = early {
+            return read.map(|()| (gathered.whole(), None));
+        }
+        let began = Instant::now();
+        let _reading = self.pulse.reading();
+        let mut charge = Charge::to(self.buffered);
+        charge.add(head_bytes(head).saturating_add(gathered.len())).map_err(|_| End::Full)?;
+        loop {
+            let part = tokio::time::timeout_at(began + self.time_for(gathered.len()), next(body)).await;
+            let Some(part) = part.unwrap_or(Err(End::TooSlow))? else { break };
+            charge.add(part.len()).map_err(|_| End::Full)?;
+            gathered.add(part, self.limits.body_bytes)?;
+        }
+        Ok((gathered.whole(), Some(charge)))
+    }
+
+    /// How long a body may have taken of which this much is here: the time at any rate, and what the least rate allows for the
+    /// bytes (as `RequestReadTimeout body=5,MinRate=1024` of Apache does), up to the time for a body in all.
+    fn time_for(&self, bytes: usize) -> Duration {
+        let millis = bytes.saturating_mul(1000) / self.limits.body_rate.max(1);
+        let earned = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+        self.limits.body_rate_after.saturating_add(earned).min(self.limits.body_time)
+    }
+}
+
+/// What is kept of a request's head while its body arrives.
+fn head_bytes(head: &Parts) -> usize {
+    let fields: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    fields + head.uri.path().len() + head.uri.query().map_or(0, str::len)
+}
+
+fn payload_of(endpoint: &Endpoint, bytes: Bytes) -> Result<Payload, Problem> {
     match &endpoint.body {
         BodyForm::None => Ok(endpoint.nothing.clone()),
         BodyForm::Json if bytes.is_empty() => Ok(endpoint.nothing.clone()),
@@ -106,32 +204,6 @@ fn is_kind(told: &[u8], wanted: &str) -> bool {
         })
 }
 
-async fn read(mut body: Incoming, limits: &Limits, tasks: &TaskTracker) -> Result<Bytes, Problem> {
-    let told = body.size_hint().lower();
-    let fits = usize::try_from(told).is_ok_and(|told| told <= limits.body_bytes);
-    let read = if fits {
-        within(limits.body_time, collected(&mut body, limits.body_bytes)).await
-    } else {
-        Err(End::TooLarge)
-    };
-    let problem = match read {
-        Ok(bytes) => return Ok(bytes),
-        Err(End::TooLarge) => {
-            let what = format!("a body has at most {} bytes", limits.body_bytes);
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, what)
-        }
-        Err(End::TooSlow) => {
-            let what = format!("a body must come within {} ms", limits.body_time.as_millis());
-            Problem::new(StatusCode::REQUEST_TIMEOUT, what).with_header(header::CONNECTION, close())
-        }
-        Err(End::Broken) => {
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "the body could not be read to its end"));
-        }
-    };
-    swallow(body, tasks);
-    Err(problem)
-}
-
 fn close() -> header::HeaderValue {
     header::HeaderValue::from_static("close")
 }
@@ -140,48 +212,49 @@ fn close() -> header::HeaderValue {
 enum End {
     TooLarge,
     TooSlow,
+    /// Too many bytes are buffered already.
+    Full,
     Broken,
 }
 
-/// Waits for `reading` at most `time`. The first look never finds a body, because hyper reads one only once it is asked
-/// for; the second one nearly always does, and only after it a timer is worth its cost.
-async fn within(time: Duration, reading: impl Future<Output = Result<Bytes, End>>) -> Result<Bytes, End> {
-    let mut reading = pin!(reading);
-    let mut looks = 0;
-    let early = poll_fn(|cx| match reading.as_mut().poll(cx) {
-        Poll::Ready(read) => Poll::Ready(Some(read)),
-        Poll::Pending if looks == 0 => {
-            looks = 1;
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-        Poll::Pending => Poll::Ready(None),
-    });
-    match early.await {
-        Some(read) => read,
-        None => tokio::time::timeout(time, reading).await.unwrap_or(Err(End::TooSlow)),
-    }
+/// What has come of a body; one that comes in one piece is not copied.
+#[derive(Default)]
+struct Gathered {
+    only: Bytes,
+    parts: Vec<u8>,
 }
 
-/// The whole body, at most `bytes_max` of it; one that comes in one piece is not copied.
-async fn collected(body: &mut Incoming, bytes_max: usize) -> Result<Bytes, End> {
-    let mut whole = Bytes::new();
-    let mut parts: Vec<u8> = Vec::new();
-    while let Some(part) = next(body).await? {
-        if whole.len().max(parts.len()) + part.len() > bytes_max {
+impl Gathered {
+    /// Reads to the end. Dropped before, it has kept what had come.
+    async fn fill(&mut self, body: &mut Incoming, bytes_max: usize) -> Result<(), End> {
+        while let Some(part) = next(body).await? {
+            self.add(part, bytes_max)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, part: Bytes, bytes_max: usize) -> Result<(), End> {
+        if self.len() + part.len() > bytes_max {
             return Err(End::TooLarge);
         }
-        if whole.is_empty() && parts.is_empty() {
-            whole = part;
-            continue;
+        if self.len() == 0 {
+            self.only = part;
+        } else {
+            if self.parts.is_empty() {
+                self.parts.extend_from_slice(&std::mem::take(&mut self.only));
+            }
+            self.parts.extend_from_slice(&part);
         }
-        if parts.is_empty() {
-            parts.reserve(whole.len() + part.len());
-            parts.extend_from_slice(&whole);
-        }
-        parts.extend_from_slice(&part);
+        Ok(())
     }
-    Ok(if parts.is_empty() { whole } else { parts.into() })
+
+    fn len(&self) -> usize {
+        self.only.len() + self.parts.len()
+    }
+
+    fn whole(self) -> Bytes {
+        if self.parts.is_empty() { self.only } else { self.parts.into() }
+    }
 }
 
 async fn next(body: &mut Incoming) -> Result<Option<Bytes>, End> {

@@ -1,4 +1,4 @@
-//! One connection: served until it ends, is idle too long, sends a head too slowly, or the gateway stops.
+//! One connection: served until it ends, is idle too long, sends a head too slowly, is evicted, or the gateway stops.
 //!
 //! hyper has one time-out for heads, which also runs while a connection waits for its next request; a head in 10 s and a
 //! pause of 60 s between requests cannot both be said with it. So the bytes that come in are watched here, and one timer
@@ -25,6 +25,9 @@ use crate::service::Desk;
 /// kernel, and a connection that is idle as far as we know would be closed over it.
 pub(crate) const LAST_CALL: Duration = Duration::from_millis(20);
 
+/// How long a connection that has to close for another one may still write its last answer.
+pub(crate) const EVICTION_TIME: Duration = Duration::from_secs(1);
+
 /// Runs hyper's tasks (HTTP/2 has one a request) under the tracker of the house.
 #[derive(Debug, Clone)]
 pub(crate) struct Tracked(pub(crate) TaskTracker);
@@ -48,7 +51,8 @@ pub(crate) async fn serve(stream: TcpStream, protocol: Arc<Builder<Tracked>>, de
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(watched), desk));
     let mut next_look = pin!(tokio::time::sleep(limits.header_time.min(limits.idle_time)));
     let mut last_call = pin!(tokio::time::sleep(LAST_CALL));
-    let (mut is_stopping, mut is_shut) = (false, false);
+    let mut evicted = pin!(pulse.evicted.notified());
+    let (mut is_stopping, mut is_shut, mut is_evicted) = (false, false, false);
     // Accepted at the last call: its first answer may come before the stop is looked for below.
     pulse.is_stopping.store(site.house.stop.is_cancelled(), Ordering::Relaxed);
     loop {
@@ -69,7 +73,18 @@ pub(crate) async fn serve(stream: TcpStream, protocol: Arc<Builder<Tracked>>, de
                 is_shut = true;
                 connection.as_mut().graceful_shutdown();
             }
+            () = evicted.as_mut(), if !is_evicted => {
+                is_evicted = true;
+                tracing::debug!("a connection is closed to admit another one");
+                // A head or a body that is still arriving has no answer to wait for.
+                if pulse.waiting().is_some() && !pulse.is_between_requests() {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                next_look.as_mut().reset(Instant::now() + EVICTION_TIME);
+            }
             () = next_look.as_mut() => match pulse.look(limits) {
+                _ if pulse.is_leaving() => return,
                 Look::Again(after) => next_look.as_mut().reset(Instant::now() + after),
                 Look::Slow => return,
                 Look::Idle if pulse.is_closing.swap(true, Ordering::Relaxed) => return,

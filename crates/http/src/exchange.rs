@@ -14,8 +14,10 @@ use purista_core::trace::TraceContext;
 use serde::de::IgnoredAny;
 
 use crate::authenticator::{AuthenticationError, Identity, RequestHead};
-use crate::body;
+use crate::body::{self, Reader};
+use crate::buffered::PeerBuffered;
 use crate::endpoint::Endpoint;
+use crate::pulse::Pulse;
 use crate::response::{self, Answer, Flow, Problem};
 use crate::site::Site;
 
@@ -32,6 +34,8 @@ pub(crate) struct Exchange {
     pub(crate) body: Incoming,
     pub(crate) parameter: Option<Bytes>,
     pub(crate) trace: Option<TraceContext>,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) buffered: Arc<PeerBuffered>,
 }
 
 impl Exchange {
@@ -44,7 +48,7 @@ impl Exchange {
     }
 
     async fn run(self, flow: &Flow) -> Result<Answer, Problem> {
-        let Self { site, endpoint, head, body, parameter, trace } = self;
+        let Self { site, endpoint, head, body, parameter, trace, pulse, buffered } = self;
         let tasks = &site.house.tasks;
         let admitted = match admit(&site, &endpoint, &head, flow).await {
             Ok(identity) => idempotency_key(&head.parts).map(|key| (identity, key)),
@@ -57,7 +61,11 @@ impl Exchange {
                 return Err(problem);
             }
         };
-        let payload = body::payload(&endpoint, &head.parts.headers, body, &site.limits, tasks).await?;
+        let reader = Reader { limits: &site.limits, tasks, pulse: &pulse, buffered: &buffered };
+        let (payload, charge) = reader.payload(&endpoint, &head.parts, body).await?;
+        // Taken once the body is here: a body that arrives slowly keeps no other command from running.
+        let _permit = site.admit()?;
+        drop(charge);
         if let Some(checker) = &endpoint.checker {
             checker
                 .check(&payload, parameter.as_deref())
@@ -104,6 +112,8 @@ async fn admit(
     }
     // A gateway without a guard has no such route; were there one, it would stay closed.
     let Some(guard) = &site.guard else { return Err(Problem::internal()) };
+    // An authenticator may ask another system: as many at a time as commands.
+    let _permit = site.admit()?;
     match guard.authenticator.authenticate(head).await {
         Ok(identity) => Ok(Some(identity)),
         Err(AuthenticationError::Refused(why)) => {

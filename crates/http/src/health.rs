@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use hyper::header;
 use purista_core::bridge::BridgeState;
 use purista_core::client::Client;
 use purista_core::health::{Condition, Health, HealthReport, PartHealth};
@@ -55,7 +56,11 @@ fn answer(report: &HealthReport, ready: bool, is_well: bool, flow: &Flow) -> Ans
     let shown = Report { status: report.condition().as_str(), ready, parts: parts.collect() };
     let json = serde_json::to_vec(&shown).unwrap_or_default();
     let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    response::api_answer(status, flow, Some(JSON), json.into())
+    let mut answer = response::api_answer(status, flow, Some(JSON), json.into());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.headers_mut().insert(header::RETRY_AFTER, response::RETRY_AFTER);
+    }
+    answer
 }
 
 /// The health of a process that holds nothing but a gateway: that of its bridge.

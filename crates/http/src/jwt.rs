@@ -18,8 +18,9 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// Knows callers by bearer tokens of one issuer, for one audience. `sub` becomes the principal.
 ///
-/// A token must bear `exp`, `iss`, `aud` and `sub`; `nbf` is heeded where it is there. Which algorithm counts is decided
-/// by the key that is given here, never by the token; `none` is no algorithm.
+/// A token must bear `exp`, `iss` (one text), `aud` and `sub`; `nbf` is heeded where it is there. Which algorithm counts is
+/// decided by the key that is given here, never by the token; `none` is no algorithm. A token whose header has `crit` is
+/// refused: no extension of JWS is supported.
 ///
 /// ```no_run
 /// use purista_http::jwt::Jwt;
@@ -119,6 +120,14 @@ impl Jwt {
         }
         let read = decode::<Map<String, Value>>(token, &self.key, &self.validation)
             .map_err(|error| AuthenticationError::refused(format!("the token does not hold: {error}")))?;
+        // No extension of JWS is understood here, and `crit` names those that have to be (RFC 7515, 4.1.11).
+        if read.header.crit.is_some() {
+            return Err(AuthenticationError::refused("the token's header crit names what is not understood"));
+        }
+        // The library takes a list of issuers for one as well; it is one text (RFC 7519, 4.1.1).
+        if !read.claims.get("iss").is_some_and(Value::is_string) {
+            return Err(AuthenticationError::refused("the token's claim iss is no text"));
+        }
         let text =
             |claim: &str| {
                 read.claims.get(claim).and_then(Value::as_str).filter(|text| !text.is_empty()).ok_or_else(

@@ -31,7 +31,9 @@ pub mod limits;
 
 mod accept;
 mod body;
+mod buffered;
 mod connection;
+mod connections;
 mod endpoint;
 mod exchange;
 mod form;

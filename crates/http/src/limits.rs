@@ -1,5 +1,6 @@
 //! How much of everything one gateway takes: each limit has a name, a default and a test at it and past it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use purista_core::payload::PAYLOAD_BYTES_MAX;
@@ -16,10 +17,18 @@ pub const URL_BYTES_MAX: usize = 8 * 1024;
 pub const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the body of a request may take in all.
 pub const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// The least rate at which a body arrives, in bytes per second, once [`BODY_RATE_AFTER`] has passed.
+pub const BODY_RATE_MIN: usize = 1024;
+/// How long a body may take at any rate.
+pub const BODY_RATE_AFTER: Duration = Duration::from_secs(5);
+/// The most bytes of requests whose bodies are being read, over all connections; a peer address may use a quarter of it.
+pub const BUFFERED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How many commands are under way at a time.
 pub const IN_FLIGHT_MAX: usize = 512;
 /// How many connections are open at a time.
 pub const CONNECTIONS_MAX: usize = 1024;
+/// How many connections one peer address has open at a time; a /64 network of IPv6 is one peer.
+pub const CONNECTIONS_PER_PEER_MAX: usize = 64;
 /// How long a connection stays open without a request.
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How many requests one HTTP/2 connection has under way at a time.
@@ -39,8 +48,13 @@ pub struct Limits {
     pub(crate) url_bytes: usize,
     pub(crate) header_time: Duration,
     pub(crate) body_time: Duration,
+    pub(crate) body_rate: usize,
+    pub(crate) body_rate_after: Duration,
+    pub(crate) buffered_bytes: usize,
     pub(crate) in_flight: usize,
     pub(crate) connections: usize,
+    pub(crate) connections_per_peer: usize,
+    pub(crate) trusted_proxies: Vec<IpAddr>,
     pub(crate) idle_time: Duration,
     pub(crate) streams: u32,
 }
@@ -54,8 +68,13 @@ impl Default for Limits {
             url_bytes: URL_BYTES_MAX,
             header_time: HEADER_TIME_MAX,
             body_time: BODY_TIME_MAX,
+            body_rate: BODY_RATE_MIN,
+            body_rate_after: BODY_RATE_AFTER,
+            buffered_bytes: BUFFERED_BYTES_MAX,
             in_flight: IN_FLIGHT_MAX,
             connections: CONNECTIONS_MAX,
+            connections_per_peer: CONNECTIONS_PER_PEER_MAX,
+            trusted_proxies: Vec::new(),
             idle_time: IDLE_TIME_MAX,
             streams: STREAMS_MAX,
         }
@@ -105,17 +124,52 @@ impl Limits {
         self
     }
 
-    /// How many commands are under way, those included whose callers have gone; more are 503 with `retry-after`.
+    /// The least rate of a body, in bytes per second, and how long it may take at any rate. A body is 408 after `after` and
+    /// one second more for each `bytes_per_second` bytes that have arrived, and after [`Limits::body_time`] at the latest.
+    #[must_use]
+    pub fn body_rate(mut self, bytes_per_second: usize, after: Duration) -> Self {
+        self.body_rate = bytes_per_second;
+        self.body_rate_after = after;
+        self
+    }
+
+    /// The most bytes of requests whose bodies are still arriving, over all connections; more are 503 with `retry-after`.
+    /// One peer address may use a quarter of it, and a trusted proxy all of it.
+    #[must_use]
+    pub fn buffered_bytes(mut self, bytes: usize) -> Self {
+        self.buffered_bytes = bytes;
+        self
+    }
+
+    /// How many commands are under way, those included whose callers have gone; more are 503 with `retry-after`. A request
+    /// whose body is still arriving is not among them.
     #[must_use]
     pub fn in_flight(mut self, count: usize) -> Self {
         self.in_flight = count;
         self
     }
 
-    /// How many connections are open; further ones wait until one is closed.
+    /// How many connections are open. For a further one the connection is closed that has waited longest for its peer:
+    /// silent and idle ones first, then those whose bodies still arrive. While each has a request in a handler, further ones wait.
     #[must_use]
     pub fn connections(mut self, count: usize) -> Self {
         self.connections = count;
+        self
+    }
+
+    /// How many connections one peer address has open; a /64 network of IPv6 is one peer. A further one takes the place of
+    /// the peer's connection that has waited longest, and is closed if each has a request in a handler.
+    #[must_use]
+    pub fn connections_per_peer(mut self, count: usize) -> Self {
+        self.connections_per_peer = count;
+        self
+    }
+
+    /// The address of a reverse proxy in front of this gateway, whose connections are those of many callers:
+    /// [`Limits::connections_per_peer`] does not apply to it. Add each proxy; the proxy limits its own callers.
+    #[must_use]
+    pub fn trusted_proxy(mut self, address: IpAddr) -> Self {
+        self.trusted_proxies.push(address);
         self
     }
 
@@ -134,12 +188,24 @@ impl Limits {
         self
     }
 
+    /// The most bytes of one request.
+    pub(crate) fn request_bytes(&self) -> usize {
+        self.body_bytes.saturating_add(self.header_bytes).saturating_add(self.url_bytes)
+    }
+
     /// What is wrong with these limits, and the remedy.
     pub(crate) fn fault(&self) -> Option<String> {
         if self.body_bytes > BODY_BYTES_MAX {
             return Some(format!(
                 "the limit body_bytes is {}, but a message carries at most {BODY_BYTES_MAX}: lower it",
                 self.body_bytes
+            ));
+        }
+        if self.buffered_bytes < self.request_bytes() {
+            return Some(format!(
+                "the limit buffered_bytes is {}, but one request of body, header fields and URL has up to {}: raise it",
+                self.buffered_bytes,
+                self.request_bytes()
             ));
         }
         let zero = [
@@ -149,8 +215,10 @@ impl Limits {
             ("url_bytes", self.url_bytes == 0),
             ("header_time", self.header_time.is_zero()),
             ("body_time", self.body_time.is_zero()),
+            ("body_rate", self.body_rate == 0),
             ("in_flight", self.in_flight == 0),
             ("connections", self.connections == 0),
+            ("connections_per_peer", self.connections_per_peer == 0),
             ("idle_time", self.idle_time.is_zero()),
             ("streams", self.streams == 0),
         ];
@@ -169,5 +237,7 @@ mod tests {
         assert!(Limits::default().streams(0).fault().unwrap().contains("streams is zero"));
         assert_eq!(Limits::default().body_bytes(BODY_BYTES_MAX).fault(), None);
         assert!(Limits::default().body_bytes(BODY_BYTES_MAX + 1).fault().unwrap().contains("917504"));
+        let too_few = Limits::default().buffered_bytes(BODY_BYTES_MAX);
+        assert!(too_few.fault().unwrap().contains("the limit buffered_bytes is 917504"));
     }
 }

@@ -212,31 +212,42 @@ fn property(input: &Value, name: &str) -> Value {
 /// The object without these fields, and whether it must come at all; `None` when nothing is left of it.
 fn without(input: &Value, fields: &[&str]) -> Option<(Value, bool)> {
     if fields.is_empty() {
-        let has_properties = input["properties"].as_object().is_some_and(|all| !all.is_empty());
-        let is_empty_object =
-            input["type"] == "object" && !has_properties && input.get("additionalProperties").is_none();
-        let is_nothing = input["type"] == "null" || is_empty_object;
         let must_come =
             input["required"].as_array().is_some_and(|all| !all.is_empty()) || input["type"] != "object";
-        return (!is_nothing).then(|| (input.clone(), must_come));
+        return holds_anything(input).then(|| (input.clone(), must_come));
     }
     let mut rest = input.clone();
     let object = rest.as_object_mut()?;
-    let properties = object.get_mut("properties")?.as_object_mut()?;
-    properties.retain(|name, _| !fields.contains(&name.as_str()));
-    if properties.is_empty() {
-        return None;
+    if let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.retain(|name, _| !fields.contains(&name.as_str()));
     }
     let required = object.get_mut("required").and_then(Value::as_array_mut);
-    let must_come = required.is_some_and(|required| {
+    let is_required = required.is_some_and(|required| {
         required.retain(|name| !fields.iter().any(|field| name == field));
         !required.is_empty()
     });
+    let must_come = is_required || ["anyOf", "oneOf"].iter().any(|variants| object.contains_key(*variants));
     if let Some(title) = object.get("title").and_then(Value::as_str).map(|title| format!("{title}Body")) {
         object.insert("title".to_owned(), title.into());
     }
-    Some((rest, must_come))
+    holds_anything(&rest).then_some((rest, must_come))
 }
+
+/// Whether a value of this schema can hold anything: a field, or what was flattened into it (a map of any names, the fields
+/// of an enum's variants).
+fn holds_anything(schema: &Value) -> bool {
+    if schema["type"] == "null" {
+        return false;
+    }
+    let has_properties = schema["properties"].as_object().is_some_and(|all| !all.is_empty());
+    let is_open = |name: &str| schema.get(name).is_some_and(|further| *further != Value::Bool(false));
+    let is_other = schema["type"] != "object" && schema.get("properties").is_none();
+    has_properties || is_other || FLATTENED.into_iter().any(is_open)
+}
+
+/// How a schema says what was flattened into an object.
+const FLATTENED: [&str; 7] =
+    ["additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"];
 
 fn may_be_null(schema: &Value) -> bool {
     let is_null = |kind: &Value| kind == "null";

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
@@ -17,6 +18,10 @@ pub(crate) struct Pulse {
     began: Instant,
     /// Requests that are being answered.
     busy: AtomicUsize,
+    /// Requests among them whose bodies are still arriving.
+    reading: AtomicUsize,
+    /// When the first of them began, in milliseconds since the connection began.
+    reading_since_ms: AtomicU64,
     /// When the last change was, in milliseconds since it began.
     changed_ms: AtomicU64,
     /// Whether a part of a head has come.
@@ -28,6 +33,17 @@ pub(crate) struct Pulse {
     pub(crate) is_closing: AtomicBool,
     /// Whether the gateway stops: what is answered from now on is the last answer of its connection.
     pub(crate) is_stopping: AtomicBool,
+    is_evicted: AtomicBool,
+    /// Notified once, when the connection has to close for another one.
+    pub(crate) evicted: Notify,
+}
+
+/// A connection that waits for its peer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) time: Duration,
+    /// Whether requests are open, all with bodies that still arrive.
+    pub(crate) is_for_body: bool,
 }
 
 /// What a look at a connection found.
@@ -47,13 +63,54 @@ impl Pulse {
         Self {
             began: Instant::now(),
             busy: AtomicUsize::new(0),
+            reading: AtomicUsize::new(0),
+            reading_since_ms: AtomicU64::new(0),
             changed_ms: AtomicU64::new(0),
             in_head: AtomicBool::new(true),
             is_new: AtomicBool::new(true),
             is_http2: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            is_evicted: AtomicBool::new(false),
+            evicted: Notify::new(),
         }
+    }
+
+    /// The body of a request does not come at once; it is being read until what this returns is dropped.
+    pub(crate) fn reading(self: &Arc<Self>) -> Reading {
+        if self.reading.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.reading_since_ms.store(self.now_ms(), Ordering::Relaxed);
+        }
+        Reading(Arc::clone(self))
+    }
+
+    /// How long the connection has waited for its peer; `None` while a request is in a handler.
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        let reading = self.reading.load(Ordering::Relaxed);
+        if self.busy.load(Ordering::Relaxed) > reading {
+            return None;
+        }
+        let is_for_body = reading > 0;
+        let since = if is_for_body { &self.reading_since_ms } else { &self.changed_ms };
+        let since = Duration::from_millis(since.load(Ordering::Relaxed));
+        Some(Waiting { time: self.began.elapsed().saturating_sub(since), is_for_body })
+    }
+
+    /// Tells the connection to close for another one.
+    pub(crate) fn evict(&self) {
+        if !self.is_evicted.swap(true, Ordering::Relaxed) {
+            self.evicted.notify_one();
+        }
+    }
+
+    /// Whether the connection was told to close for another one, and no request keeps it from closing.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_evicted.load(Ordering::Relaxed) && self.waiting().is_some()
+    }
+
+    /// Whether the connection waits between two requests, with nothing of the next one here.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) == 0 && !self.in_head.load(Ordering::Relaxed)
     }
 
     /// A request has come; it is being answered until what this returns is dropped.
@@ -78,8 +135,11 @@ impl Pulse {
     }
 
     fn change(&self) {
-        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.changed_ms.store(ms, Ordering::Relaxed);
+        self.changed_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Looks at least as often as a head may take, so that a head which begins between two looks is never noticed late.
@@ -116,6 +176,16 @@ impl Drop for Busy {
         self.0.change();
         self.0.in_head.store(false, Ordering::Relaxed);
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request whose body is still arriving.
+#[derive(Debug)]
+pub(crate) struct Reading(Arc<Pulse>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -21,7 +21,7 @@ use serde_json::Value;
 /// The header that names the flow, on every request that has one and on every response.
 pub(crate) static TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 /// When somebody who was refused for lack of room may come again, in seconds.
-const RETRY_AFTER_SECONDS: &str = "1";
+pub(crate) const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
@@ -119,7 +119,7 @@ impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
         let mut told = Told { status, detail: detail.into(), details: None, header: None };
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            told.header = Some((header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)));
+            told.header = Some((header::RETRY_AFTER, RETRY_AFTER));
         }
         Self(Box::new(told))
     }

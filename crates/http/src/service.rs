@@ -23,6 +23,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::authenticator::RequestHead;
 use crate::body;
+use crate::buffered::PeerBuffered;
 use crate::cors::Cors;
 use crate::endpoint::Endpoint;
 use crate::exchange::Exchange;
@@ -44,6 +45,7 @@ pub(crate) struct Desk {
     pub(crate) site: Arc<Site>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) peer: SocketAddr,
+    pub(crate) buffered: Arc<PeerBuffered>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Desk {
@@ -106,21 +108,14 @@ enum Probe {
 )]
 enum Received {
     Answer(Answer),
-    Command(Command),
+    Command(Exchange),
     Metrics(OwnedSemaphorePermit),
     Probe(Probe),
 }
 
-/// A request for a command, with its place among those under way.
-struct Command {
-    exchange: Exchange,
-    permit: OwnedSemaphorePermit,
-}
-
-/// Runs a command to its end, also when nobody waits for the answer any more; until then it keeps its place.
-fn run(command: Command, flow: Flow, last_touch: LastTouch) -> BoxFuture<'static, Answer> {
+/// Runs a command to its end, also when its caller is gone.
+fn run(exchange: Exchange, flow: Flow, last_touch: LastTouch) -> BoxFuture<'static, Answer> {
     Box::pin(async move {
-        let Command { exchange, permit } = command;
         let span = traced::span_of(&exchange.endpoint, exchange.trace.as_ref(), &flow);
         let answering = async {
             let answered = AssertUnwindSafe(exchange.answer(&flow)).catch_unwind().await;
@@ -128,7 +123,6 @@ fn run(command: Command, flow: Flow, last_touch: LastTouch) -> BoxFuture<'static
         };
         let answer =
             if span.is_none() { answering.await } else { Box::pin(traced::answering(span, answering)).await };
-        drop(permit);
         last_touch.to(answer)
     })
 }
@@ -184,22 +178,22 @@ impl Desk {
             }
             Ok(Found::Metrics) => {
                 self.leave(&parts.method, body);
-                return match self.admit() {
+                return match self.site.admit() {
                     Ok(permit) => Received::Metrics(permit),
                     Err(problem) => Received::Answer(problem.into_answer(flow)),
                 };
             }
-            Ok(Found::Command(endpoint, parameter)) => {
-                self.admit().map(|permit| (endpoint, parameter, permit))
-            }
+            // Nothing is read for a command that cannot run now; its permit is taken when the body is here.
+            Ok(Found::Command(..)) if self.site.in_flight.available_permits() == 0 => Err(Site::busy()),
+            Ok(Found::Command(endpoint, parameter)) => Ok((endpoint, parameter)),
             Err(problem) => Err(problem),
         };
         match admitted {
-            Ok((endpoint, parameter, permit)) => {
+            Ok((endpoint, parameter)) => {
                 let head = RequestHead { parts, peer: self.peer };
                 let site = Arc::clone(&self.site);
-                let exchange = Exchange { site, endpoint, head, body, parameter, trace };
-                Received::Command(Command { exchange, permit })
+                let (pulse, buffered) = (Arc::clone(&self.pulse), Arc::clone(&self.buffered));
+                Received::Command(Exchange { site, endpoint, head, body, parameter, trace, pulse, buffered })
             }
             Err(problem) => {
                 self.leave(&parts.method, body);
@@ -212,12 +206,6 @@ impl Desk {
         if body::may_have_body(method) {
             body::swallow(body, &self.site.house.tasks);
         }
-    }
-
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.site.in_flight).try_acquire_owned().map_err(|_| {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way; try again later")
-        })
     }
 
     fn look_up(&self, parts: &Parts, flow: &Flow) -> Result<Found, Problem> {

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use purista_core::door::House;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::authenticator::{Authenticator, SecurityScheme};
 use crate::cors::Cors;
 use crate::limits::Limits;
+use crate::response::Problem;
 use crate::route::Routes;
 
 /// One open gateway.
@@ -20,6 +22,18 @@ pub(crate) struct Site {
     pub(crate) cors: Option<Cors>,
     /// One permit for each command under way, held until its handler has ended.
     pub(crate) in_flight: Arc<Semaphore>,
+}
+
+impl Site {
+    /// The in-flight permit of a command.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| Self::busy())
+    }
+
+    /// 503: every in-flight permit is taken.
+    pub(crate) fn busy() -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are under way; try again later")
+    }
 }
 
 /// Who finds out who asks.

@@ -83,6 +83,8 @@ fn claims_that_do_not_hold_are_refused() {
     for (claim, value) in [
         ("iss", json!("https://evil.example")),
         ("iss", Value::Null),
+        ("iss", json!([ISSUER])),
+        ("iss", json!([ISSUER, ISSUER])),
         ("aud", json!("other")),
         ("aud", Value::Null),
         ("exp", Value::Null),
@@ -94,6 +96,15 @@ fn claims_that_do_not_hold_are_refused() {
         ("org", json!({"a": 1})),
     ] {
         refuses(&changed(claim, value));
+    }
+}
+
+#[test]
+fn a_token_with_a_critical_header_is_refused() {
+    for critical in [vec!["b64"], vec!["https://example.com/unknown"], vec![]] {
+        let mut header = Header::new(Algorithm::HS256);
+        header.crit = Some(critical.into_iter().map(ToOwned::to_owned).collect());
+        refuses(&encode(&header, &claims(), &EncodingKey::from_secret(SECRET.as_bytes())).unwrap());
     }
 }
 

@@ -134,3 +134,19 @@ impl Command for WriteNote {
     const PARAMETERS: &'static [&'static str] = &["userId"];
     type Output = Registered;
 }
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(rename_all = "camelCase")]
+#[garde(allow_unvalidated)]
+pub(crate) struct Configure {
+    pub(crate) user_id: String,
+    #[serde(flatten)]
+    pub(crate) settings: std::collections::BTreeMap<String, String>,
+}
+impl Command for Configure {
+    const SERVICE: ServiceId = USER;
+    const NAME: &'static str = "configure";
+    const HTTP: Option<Route> = Some(Route::put("users/{userId}/settings").public());
+    const PARAMETERS: &'static [&'static str] = &["userId"];
+    type Output = Registered;
+}

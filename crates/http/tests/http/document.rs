@@ -102,6 +102,21 @@ async fn parameters_are_described_once_and_not_in_the_body() {
 }
 
 #[tokio::test]
+async fn a_map_that_is_flattened_into_an_input_is_its_body() {
+    let (open, document) = document().await;
+    let path = "/api/v1/users/{userId}/settings";
+    let body = &document["paths"][path]["put"]["requestBody"];
+    assert_eq!(body["required"], false);
+    let schema = body["content"]["application/json"]["schema"]["$ref"].as_str().unwrap();
+    let schema = document.pointer(schema.strip_prefix('#').unwrap()).unwrap();
+    assert_eq!(schema["additionalProperties"], json!({"type": "string"}));
+    let line = "PUT /api/v1/users/7/settings";
+    let reply = open.ask(line, &["content-type: application/json"], r#"{"color":"red"}"#).await;
+    let input: Value = serde_json::from_str(reply.json()["seen"]["input"].as_str().unwrap()).unwrap();
+    assert_eq!(input, json!({"userId": "7", "color": "red"}));
+}
+
+#[tokio::test]
 async fn every_reference_leads_somewhere() {
     let (_, document) = document().await;
     let mut open = vec![&document];

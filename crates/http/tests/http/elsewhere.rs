@@ -183,5 +183,5 @@ async fn a_contract_that_the_host_serves_itself_is_served_once() {
     let open = Builder::full().await.open(gateway().command::<SignUp>()).await;
     open.post("/api/v1/sign-up", GOOD).await.seen();
     let document = open.get("/api/openapi.json").await.json();
-    assert_eq!(document["paths"].as_object().unwrap().len(), 4, "{}", document["paths"]);
+    assert_eq!(document["paths"].as_object().unwrap().len(), 5, "{}", document["paths"]);
 }

@@ -79,6 +79,7 @@ async fn health_tells_of_every_part_and_readiness_of_the_whole() {
     );
     open.report.lock().unwrap().is_ready = false;
     assert_eq!((open.get("/healthz").await.status, open.get("/readyz").await.status), (200, 503));
+    assert_eq!(open.get("/readyz").await.header("retry-after"), Some("1"));
     {
         let mut report = open.report.lock().unwrap();
         report.is_ready = true;
@@ -88,5 +89,9 @@ async fn health_tells_of_every_part_and_readiness_of_the_whole() {
     assert_eq!((open.get("/healthz").await.status, open.get("/readyz").await.status), (200, 200));
     open.report.lock().unwrap().parts[0].condition = Condition::Down;
     let reply = open.get("/healthz").await;
-    assert_eq!((reply.status, reply.json()["parts"][0]["detail"].as_str()), (503, Some("reconnecting")));
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+    assert_eq!(
+        reply.json()["parts"][0],
+        json!({"name": "bridge", "status": "down", "detail": "reconnecting"})
+    );
 }

@@ -253,18 +253,23 @@ async fn a_caller_that_goes_away_keeps_its_place_until_the_handler_has_ended() {
 }
 
 #[tokio::test]
-async fn a_connection_too_many_waits_until_another_is_closed() {
+async fn a_connection_too_many_waits_while_every_other_has_a_request_in_its_handler() {
     assert_eq!((CONNECTIONS_MAX, STREAMS_MAX), (1024, 100));
-    let open = with(Limits::default().connections(2)).await;
+    let (open, begun, go) = waiting(Limits::default().connections(2)).await;
     let (mut first, mut second) = (open.connect().await, open.connect().await);
     for connection in [&mut first, &mut second] {
-        connection.send(&request("GET /api/v1/users/7", &[], "")).await;
-        assert_eq!(connection.reply().await.status, 200);
+        connection.send(&request("POST /api/v1/sign-up", &[JSON], GOOD)).await;
+        begun.notified().await;
     }
     let mut third = open.connect().await;
-    third.send(&request("GET /api/v1/users/7", &[], "")).await;
+    third.send(&request("GET /healthz", &[], "")).await;
     let early = tokio::time::timeout(SHORT, third.reply()).await; // real time: that nothing comes is what is tested
     assert!(early.is_err());
-    drop(first);
+    go.notify_one();
+    first.reply().await.problem(404);
+    // The first one idles now, and gives way.
     assert_eq!(third.reply().await.status, 200);
+    assert_eq!(first.ended().await, "");
+    go.notify_one();
+    second.reply().await.problem(404);
 }

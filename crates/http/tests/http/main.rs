@@ -12,6 +12,7 @@ mod cross_origin;
 mod document;
 mod elsewhere;
 mod errors;
+mod exhaustion;
 mod few_files;
 mod http2;
 mod limits;

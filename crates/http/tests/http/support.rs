@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::contracts::{
-    FindUser, Registered, RemoveUser, RenameUser, Seen, SignUp, Subscribe, USER, WriteNote,
+    Configure, FindUser, Registered, RemoveUser, RenameUser, Seen, SignUp, Subscribe, USER, WriteNote,
 };
 
 /// How long anything may take before a test gives up.
@@ -153,6 +153,8 @@ impl Builder {
             .command::<Subscribe>(move |input, message| Ok(told(seen(&input, &message))))
             .await
             .command::<WriteNote>(move |input, message| Ok(told(seen(&input, &message))))
+            .await
+            .command::<Configure>(move |input, message| Ok(told(seen(&input, &message))))
             .await
     }
 
@@ -289,7 +291,11 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn to(address: impl tokio::net::ToSocketAddrs) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap(), read: Vec::new() }
+        Self::on(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub(crate) fn on(stream: TcpStream) -> Self {
+        Self { stream, read: Vec::new() }
     }
 
     /// Says this on a connection that nobody can have accepted yet.
