@@ -42,11 +42,12 @@ impl ApiKeys {
     ///
     /// When the key is shorter than [`KEY_BYTES_MIN`] bytes, or longer than [`KEY_BYTES_MAX`].
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "the caller gives its secret away, and it is wiped")]
     pub fn key(mut self, key: SecretString, identity: Identity) -> Self {
-        assert!(key.expose_secret().len() >= KEY_BYTES_MIN, "an API key has at least {KEY_BYTES_MIN} bytes");
-        let padded = Padded::of(key.expose_secret());
-        self.keys.extend(padded.map(|padded| (padded, identity)));
-        assert!(key.expose_secret().len() <= KEY_BYTES_MAX, "an API key has at most {KEY_BYTES_MAX} bytes");
+        let key = key.expose_secret();
+        assert!(key.len() >= KEY_BYTES_MIN, "an API key has at least {KEY_BYTES_MIN} bytes");
+        assert!(key.len() <= KEY_BYTES_MAX, "an API key has at most {KEY_BYTES_MAX} bytes");
+        self.keys.extend(Padded::of(key).map(|padded| (padded, identity)));
         self
     }
 
