@@ -21,6 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::InitError;
 
+mod client;
 mod collector;
 mod settings;
 mod spans;

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use hyper::Uri;
+use hyper::header::{HeaderName, HeaderValue};
 use opentelemetry_sdk::trace::Sampler;
 use tracing_subscriber::filter::EnvFilter;
 
@@ -113,8 +115,8 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         };
         // The value is not shown: it may hold a password.
         let refused = || InitError::traces(name, "is no URL of HTTP: write it as http://localhost:4318");
-        let parsed = reqwest::Url::parse(&url).map_err(|error| refused().with_source(error))?;
-        if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+        let parsed: Uri = url.parse().map_err(|error| refused().with_source(error))?;
+        if !matches!(parsed.scheme_str(), Some("http" | "https")) || parsed.host().is_none() {
             return Err(refused());
         }
         Ok(Some(url))
@@ -133,9 +135,9 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         pairs
             .map(|pair| {
                 let (name, value) = pair.split_once('=').ok_or_else(refused)?;
-                let name = reqwest::header::HeaderName::try_from(name.trim()).map_err(|_| refused())?;
+                let name = HeaderName::try_from(name.trim()).map_err(|_| refused())?;
                 let value = decoded(value.trim()).ok_or_else(refused)?;
-                reqwest::header::HeaderValue::try_from(&value).map_err(|_| refused())?;
+                HeaderValue::try_from(&value).map_err(|_| refused())?;
                 Ok((name.as_str().to_owned(), value))
             })
             .collect()
