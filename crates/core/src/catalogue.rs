@@ -9,6 +9,7 @@ use crate::address::{Address, ServiceId};
 use crate::checker::Checker;
 use crate::contract::{Command, Contract, ContractError};
 use crate::event::Event;
+use crate::length_unit::{self, ByteRule};
 use crate::route::Route;
 use crate::subscription::Filter;
 
@@ -29,6 +30,8 @@ pub struct CommandEntry {
     pub success_event: Option<&'static str>,
     input: fn() -> schemars::Schema,
     output: fn() -> schemars::Schema,
+    input_byte_rules: fn() -> Vec<ByteRule>,
+    output_byte_rules: fn() -> Vec<ByteRule>,
     output_type: TypeId,
     checker: fn() -> Checker,
 }
@@ -45,19 +48,30 @@ impl CommandEntry {
             success_event: None,
             input: C::schema,
             output: C::Output::schema,
+            input_byte_rules: length_unit::byte_rules::<C>,
+            output_byte_rules: length_unit::byte_rules::<C::Output>,
             output_type: TypeId::of::<C::Output>(),
             checker: Checker::of::<C>,
         }
     }
 
-    /// The schema of the input, parameters included.
+    /// The schema of the input, parameters included. It says which lengths are counted in bytes.
     pub fn input(&self) -> Value {
-        (self.input)().to_value()
+        let mut schema = (self.input)().to_value();
+        length_unit::annotate(&mut schema, &self.input_byte_rules());
+        schema
     }
 
-    /// The schema of the output.
+    /// The schema of the output. It says which lengths are counted in bytes.
     pub fn output(&self) -> Value {
-        (self.output)().to_value()
+        let mut schema = (self.output)().to_value();
+        length_unit::annotate(&mut schema, &(self.output_byte_rules)());
+        schema
+    }
+
+    /// The string rules of the input that count bytes, where JSON Schema counts characters.
+    pub fn input_byte_rules(&self) -> Vec<ByteRule> {
+        (self.input_byte_rules)()
     }
 
     /// What checks the input where the command is not served.
@@ -67,7 +81,7 @@ impl CommandEntry {
 
     /// Whether it answers with nothing (`()`), which HTTP says as 204.
     pub fn answers_nothing(&self) -> bool {
-        self.output().get("type").is_some_and(|kind| kind == "null")
+        (self.output)().get("type").is_some_and(|kind| kind == "null")
     }
 
     /// PURISTA's metadata of a command, the payload of `infoServiceFunctionAdded`.
@@ -179,6 +193,7 @@ pub struct EventEntry {
     /// The version of its form.
     pub version: u32,
     schema: fn() -> schemars::Schema,
+    byte_rules: fn() -> Vec<ByteRule>,
     decode: fn(&[u8]) -> Result<(), ContractError>,
     type_id: TypeId,
 }
@@ -190,6 +205,7 @@ impl EventEntry {
             name: E::NAME,
             version: E::VERSION,
             schema: E::schema,
+            byte_rules: length_unit::byte_rules::<E>,
             decode: |json| E::decode(json).map(drop),
             type_id: TypeId::of::<E>(),
         }
@@ -209,9 +225,16 @@ impl EventEntry {
         self.type_id == command.output_type
     }
 
-    /// The schema of its body.
+    /// The schema of its body. It says which lengths are counted in bytes.
     pub fn schema(&self) -> Value {
-        (self.schema)().to_value()
+        let mut schema = (self.schema)().to_value();
+        length_unit::annotate(&mut schema, &self.byte_rules());
+        schema
+    }
+
+    /// The string rules of its body that count bytes, where JSON Schema counts characters.
+    pub fn byte_rules(&self) -> Vec<ByteRule> {
+        (self.byte_rules)()
     }
 }
 

@@ -32,6 +32,7 @@ pub mod id;
 pub mod in_process;
 pub mod invoke_error;
 pub mod lag;
+pub mod length_unit;
 pub mod message;
 pub mod outline;
 pub mod parameter;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::contract::Contract;
 use crate::fault::{FAULTS_MAX, Fault};
+use crate::length_unit::{self, ByteRule};
 
 /// The deepest nesting of JSON that is read.
 pub const JSON_DEPTH_MAX: usize = 64;
@@ -19,18 +20,19 @@ pub const JSON_DEPTH_MAX: usize = 64;
 /// Reads refused inputs of one type again. The schema is compiled at the first refusal and kept.
 pub struct Inspector {
     schema: fn() -> schemars::Schema,
+    byte_rules: fn() -> Vec<ByteRule>,
     validator: OnceLock<Option<Validator>>,
 }
 
 impl Inspector {
     /// The inspector of a contract type.
     pub fn of<T: Contract>() -> Self {
-        Self { schema: T::schema, validator: OnceLock::new() }
+        Self { schema: T::schema, byte_rules: length_unit::byte_rules::<T>, validator: OnceLock::new() }
     }
 
     /// Every field at fault. `found` are faults that validation itself named, in its own (Rust) field names; they are
     /// given when the schema sees nothing wrong, as with rules that a schema cannot say.
-    pub fn inspect(&self, json: &[u8], found: Vec<Fault>) -> Vec<Fault> {
+    pub fn inspect(&self, json: &[u8], mut found: Vec<Fault>) -> Vec<Fault> {
         let Ok(value) = serde_json::from_slice::<Value>(json) else {
             return vec![Fault { message: "not valid JSON".to_owned(), path: Vec::new() }];
         };
@@ -40,6 +42,10 @@ impl Inspector {
         // In the order of the fields and not in that of a schema's rules, so that people find theirs.
         faults.sort_by(|one, other| one.path.cmp(&other.path));
         if faults.is_empty() {
+            // What the schema allows may break a rule that counts bytes where the schema counts characters.
+            if !found.is_empty() {
+                length_unit::name_unit(&mut found, &(self.byte_rules)());
+            }
             faults = found;
         }
         if faults.is_empty() {

@@ -32,6 +32,7 @@ use crate::settings::Settings;
 use crate::state::StateBackend;
 
 pub(crate) mod announcing;
+mod byte_rules;
 mod checks;
 mod drain;
 mod event_types;

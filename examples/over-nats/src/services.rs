@@ -16,7 +16,7 @@ pub(crate) struct SignUp {
     #[garde(email)]
     pub(crate) email: String,
     /// How to address the person.
-    #[garde(length(min = 1, max = 80))]
+    #[garde(length(chars, min = 1, max = 80))]
     pub(crate) name: String,
 }
 

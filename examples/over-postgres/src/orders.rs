@@ -21,7 +21,7 @@ const MAIL_TAKES: Duration = Duration::from_millis(30);
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 pub(crate) struct Order {
     /// Which.
-    #[garde(length(min = 1, max = 80))]
+    #[garde(length(chars, min = 1, max = 80))]
     pub(crate) thing: String,
 }
 

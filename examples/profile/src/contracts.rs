@@ -26,9 +26,9 @@ const ADDRESS_TAKEN: (u16, &str) = (409, "the e-mail address is taken");
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SignUp {
-    #[garde(email, length(max = 254))]
+    #[garde(email, length(chars, max = 254))]
     pub(crate) email: String,
-    #[garde(length(min = 1, max = 80))]
+    #[garde(length(chars, min = 1, max = 80))]
     pub(crate) name: String,
 }
 
@@ -46,9 +46,9 @@ impl Command for SignUp {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UpdateProfile {
-    #[garde(length(min = 1, max = 64))]
+    #[garde(length(chars, min = 1, max = 64))]
     pub(crate) user_id: String,
-    #[garde(length(min = 1, max = 80))]
+    #[garde(length(chars, min = 1, max = 80))]
     pub(crate) name: String,
 }
 
@@ -66,9 +66,9 @@ impl Command for UpdateProfile {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ChangeEmail {
-    #[garde(length(min = 1, max = 64))]
+    #[garde(length(chars, min = 1, max = 64))]
     pub(crate) user_id: String,
-    #[garde(email, length(max = 254))]
+    #[garde(email, length(chars, max = 254))]
     pub(crate) email: String,
 }
 
@@ -86,7 +86,7 @@ impl Command for ChangeEmail {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GetProfile {
-    #[garde(length(min = 1, max = 64))]
+    #[garde(length(chars, min = 1, max = 64))]
     pub(crate) user_id: String,
     /// As of when, as `2026-03-01T00:00:00Z`; now, when it is left out.
     #[garde(skip)]
@@ -123,7 +123,7 @@ pub(crate) struct Profile {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct GetHistory {
-    #[garde(length(min = 1, max = 64))]
+    #[garde(length(chars, min = 1, max = 64))]
     pub(crate) user_id: String,
     /// Only what lies behind this position: `next` of the page before.
     #[garde(skip)]
@@ -199,7 +199,7 @@ pub(crate) struct Why {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FindUsers {
-    #[garde(length(min = 1, max = 100))]
+    #[garde(length(chars, min = 1, max = 100))]
     pub(crate) q: String,
     #[garde(range(min = 1, max = PAGE_MAX))]
     pub(crate) limit: Option<u32>,

@@ -12,9 +12,9 @@ pub(crate) const EMAIL: ServiceId = ServiceId::new("Email", "1");
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SignUp {
-    #[garde(email, length(max = 254), custom(dots_stand_apart))]
+    #[garde(email, length(chars, max = 254), custom(dots_stand_apart))]
     pub(crate) email: String,
-    #[garde(length(min = 1, max = 80))]
+    #[garde(length(chars, min = 1, max = 80))]
     pub(crate) name: String,
 }
 

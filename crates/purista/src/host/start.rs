@@ -13,6 +13,7 @@ use purista_events::subscriptions::SubscriptionId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::byte_rules;
 use super::checks::{self, Offer};
 use super::event_types::{self, EventTypes};
 use super::health::HostHealth;
@@ -89,6 +90,7 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
             "the host has no store: idempotency keys are remembered within this process only, and forgotten when it ends"
         );
     }
+    byte_rules::warn(&builder.services);
 
     let stop = CancellationToken::new();
     let runtime = builder.runtime(&stop);

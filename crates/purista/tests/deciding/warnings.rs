@@ -114,3 +114,30 @@ async fn an_event_of_a_decision_that_is_stored_without_tags_is_named() {
     assert_eq!(named.len(), 1, "{:?}", warnings.lines());
     assert!(named[0].contains("noted"), "{named:?}");
 }
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
+struct Tag {
+    #[garde(length(min = 1, max = 80))]
+    bytes: String,
+    #[garde(length(chars, min = 1, max = 80))]
+    chars: String,
+}
+
+impl Command for Tag {
+    const SERVICE: purista::ServiceId = ACCOUNT;
+    const NAME: &'static str = "tag";
+    type Output = ();
+}
+
+async fn tagging(_: Context<()>, _: Tag) -> Result<(), HandlerError> {
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rule_that_counts_bytes_where_its_schema_counts_characters_is_named() {
+    let warnings = Warnings::default();
+    started_with(&warnings, Host::builder().service(service().command(command(tagging)).build())).await;
+    let named = warnings.with("a length rule counts bytes");
+    assert_eq!(named.len(), 1, "{:?}", warnings.lines());
+    assert!(named[0].contains("Account.1.tag") && named[0].contains("bytes"), "{named:?}");
+}
