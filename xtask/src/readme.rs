@@ -16,22 +16,29 @@ pub(crate) fn test_command(root: &Path) -> Result<String> {
 }
 
 fn promised(readme: &str) -> Result<String> {
-    let Some(command) = shell_lines(readme).into_iter().find(|line| line.trim() == TEST) else {
+    let Some(command) = lines_of("sh", readme).into_iter().find(|line| line.trim() == TEST) else {
         bail!("README.md has no ```sh block with the line `{TEST}`");
     };
     if !readme.contains(EXAMPLE) {
         bail!("README.md does not say how to start the example: `{EXAMPLE}`");
     }
+    if let Some(hidden) =
+        lines_of("rust", readme).into_iter().find(|line| line.trim() == "#" || line.trim().starts_with("# "))
+    {
+        bail!("README.md hides a line of Rust, which does not compile when it is copied: `{hidden}`");
+    }
     Ok(command.trim().to_owned())
 }
 
-/// The lines inside fenced blocks of shell commands.
-fn shell_lines(text: &str) -> Vec<&str> {
+/// The lines inside fenced blocks of one language.
+fn lines_of<'t>(wanted: &str, text: &'t str) -> Vec<&'t str> {
     let mut fence = None;
     let mut lines = Vec::new();
     for line in text.lines() {
         match (fence, line.trim().strip_prefix("```")) {
-            (None, Some(language)) => fence = Some(language.trim() == "sh"),
+            (None, Some(language)) => {
+                fence = Some(language.split(',').next().is_some_and(|name| name.trim() == wanted));
+            }
             (Some(_), Some("")) => fence = None,
             (Some(true), None) => lines.push(line),
             _ => {}
@@ -66,5 +73,8 @@ mod tests {
         check("```rust\ncargo xtask test\n```\ncargo run -p sign-up", Err("no ```sh block"));
         check("```sh\ncargo xtask test --fast\n```\ncargo run -p sign-up", Err("no ```sh block"));
         check("```sh\ncargo xtask test\n```", Err("cargo run -p sign-up"));
+        let commands = "```sh\ncargo xtask test\n```\ncargo run -p sign-up\n";
+        check(&format!("{commands}```rust,no_run\n# use a::B;\n```"), Err("hides a line of Rust"));
+        check(&format!("{commands}```rust\n#[derive(A)]\n```\n```toml\n# a\n```"), Ok("cargo xtask test"));
     }
 }

@@ -33,5 +33,6 @@ fn in_source(source: &Source) -> Vec<Finding> {
     let mut findings = shape::check(source);
     findings.extend(habits::check(source));
     findings.extend(ignored::check(source));
+    findings.extend(links::in_rustdoc(source));
     findings
 }

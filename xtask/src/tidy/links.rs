@@ -1,8 +1,10 @@
-//! Links in Markdown files that lead into the repository lead to something.
+//! Links in Markdown files that lead into the repository lead to something, and rustdoc has none of them: its pages lie
+//! elsewhere.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::finding::Finding;
+use crate::source::Source;
 
 const FENCES: [&str; 2] = ["```", "~~~"];
 
@@ -27,6 +29,47 @@ pub(super) fn broken(root: &Path, path: &str, text: &str) -> Vec<Finding> {
             })
         })
         .collect()
+}
+
+/// Every relative link of a file's rustdoc, and every Markdown file that becomes rustdoc with its relative links: rustdoc leads
+/// to items, which the compiler checks, and to URLs.
+pub(super) fn in_rustdoc(source: &Source) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut before = "";
+    for (number, line) in (1..).zip(source.text.lines()) {
+        let trimmed = line.trim_start();
+        let is_included =
+            trimmed.starts_with('#') && trimmed.contains("doc = include_str!(") && trimmed.contains(".md\"");
+        if is_included && before.trim() != "#[cfg(doctest)]" {
+            findings.push(Finding::at_line(
+                &source.path,
+                number,
+                "a Markdown file becomes rustdoc, where its relative links lead nowhere",
+                "write the page as `//!` with links to items, and include the file under `#[cfg(doctest)]` to compile its examples",
+            ));
+        }
+        let doc = trimmed.strip_prefix("//!").or_else(|| trimmed.strip_prefix("///"));
+        for target in doc.into_iter().flat_map(in_line) {
+            if is_of_repository(target) {
+                findings.push(Finding::at_line(
+                    &source.path,
+                    number,
+                    format!("the link to `{target}` leads nowhere in rustdoc"),
+                    "link an item or a URL, or name the file without a link",
+                ));
+            }
+        }
+        before = line;
+    }
+    findings
+}
+
+/// Whether a target in rustdoc is a file of the repository, and no item.
+fn is_of_repository(target: &str) -> bool {
+    let file = target.split(['#', '?']).next().unwrap_or_default();
+    let is_file = [".md", ".rs", ".toml"].iter().any(|ending| file.ends_with(ending));
+    matches!(place(Path::new(""), target), Place::File(_) | Place::AboveTheRoot)
+        && (is_file || file.contains('/'))
 }
 
 /// What the target of a link means.
@@ -135,6 +178,30 @@ mod tests {
         for (finding, part) in findings.iter().zip(expect) {
             assert!(finding.contains(part), "{part:?} is not in {finding:?}");
         }
+    }
+
+    #[track_caller]
+    fn check_rustdoc(text: &str, expect: &[&str]) {
+        let source = Source::new("crates/a/src/lib.rs", text);
+        let findings: Vec<String> = in_rustdoc(&source).iter().map(Finding::to_string).collect();
+        assert_eq!(findings.len(), expect.len(), "{findings:?}");
+        for (finding, part) in findings.iter().zip(expect) {
+            assert!(finding.contains(part), "{part:?} is not in {finding:?}");
+        }
+    }
+
+    #[test]
+    fn rustdoc_leads_to_items_and_urls_and_to_no_file() {
+        check_rustdoc(
+            "//! [a](docs/a.md), [b](../Cargo.toml#x)",
+            &["lib.rs:1: the link to `docs/a.md`", "`../Cargo.toml#x`"],
+        );
+        check_rustdoc("/// [a](crate::b::C), [d](https://example.org/e.md), [f](#part), [`G`]", &[]);
+        check_rustdoc("// [a](docs/a.md)\nlet text = \"[a](docs/a.md)\";", &[]);
+        let include = "doc = include_str!(\"../../../README.md\")]";
+        check_rustdoc(&format!("#![{include}"), &["lib.rs:1: a Markdown file becomes rustdoc"]);
+        check_rustdoc(&format!("mod a;\n#[{include}\nmod b {{}}"), &["lib.rs:2"]);
+        check_rustdoc(&format!("#[cfg(doctest)]\n#[{include}\nmod b {{}}"), &[]);
     }
 
     #[test]
