@@ -118,6 +118,7 @@ pub(crate) const ROOMS: [Room; 20] = [
             to("hyper", "the protocol, with time-outs of our own"),
             to("hyper-util", "the accept loop with a timer"),
             to("jsonwebtoken", "bearer tokens are checked at the door"),
+            to("percent-encoding", "paths, queries and forms are decoded by the library that URLs have"),
             to("secrecy", "keys and secrets of authenticators have no Debug and are wiped"),
             to("subtle", "keys are compared in constant time"),
         ]),
