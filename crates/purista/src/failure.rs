@@ -4,15 +4,19 @@ use std::any::Any;
 use std::error::Error;
 
 use purista_core::bridge::{BridgeError, BridgeErrorKind};
+use purista_core::contract::ContractError;
 use purista_core::error::HandlerError;
 use purista_core::invoke_error::{InvokeError, InvokeErrorKind};
 use purista_core::message::{ErrorPayload, Message};
 use purista_core::status::Status;
+use purista_core::store::{KeyValueError, KeyValueErrorKind};
+use purista_events::reading::ReadError;
 use purista_events::store::{StoreError, StoreErrorKind};
 use serde_json::Value;
 
 use crate::commit::CommitError;
 use crate::observation::Ending;
+use crate::unit_of_work::UnitClosed;
 
 /// The end of a command without an output.
 #[derive(Debug)]
@@ -118,6 +122,7 @@ impl Failure {
 /// that it invoked.
 fn is_away(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    let mut is_refused_value = false;
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<StoreError>() {
             return matches!(
@@ -135,9 +140,20 @@ fn is_away(error: &(dyn Error + Send + Sync + 'static)) -> bool {
         if let Some(error) = error.downcast_ref::<BridgeError>() {
             return error.kind() == BridgeErrorKind::Rejected;
         }
+        if let Some(ReadError::StillWritten(_)) = error.downcast_ref() {
+            return true;
+        }
+        // The value is there and has another form than the one asked for, or the handler wrote after its end.
+        if error.is::<serde_json::Error>() || error.is::<ContractError>() || error.is::<UnitClosed>() {
+            return false;
+        }
+        // In a store of its own, as a bucket of a broker, state is reached over a network.
+        is_refused_value |= error
+            .downcast_ref::<KeyValueError>()
+            .is_some_and(|error| error.kind() == KeyValueErrorKind::Rejected);
         next = error.source();
     }
-    false
+    is_refused_value
 }
 
 /// What a panic said.
@@ -145,4 +161,28 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("the handler panicked: {}", text.unwrap_or("it said nothing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use purista_events::position::Position;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(error: impl Error + Send + Sync + 'static, status: Status) {
+        assert_eq!(Failure::of_handler(&HandlerError::from(error)).status(), status);
+    }
+
+    #[test]
+    fn a_handler_that_cannot_reach_its_state_or_its_events_is_503_and_any_other_failure_500() {
+        let state = || KeyValueError::new(KeyValueErrorKind::Rejected, "read the bucket");
+        check(state(), Status::SERVICE_UNAVAILABLE);
+        check(state().with_source(std::io::Error::other("no connection")), Status::SERVICE_UNAVAILABLE);
+        check(ReadError::StillWritten(Position::START), Status::SERVICE_UNAVAILABLE);
+        let form = serde_json::from_str::<u8>("x").unwrap_err();
+        check(state().with_source(form), Status::INTERNAL_SERVER_ERROR);
+        check(KeyValueError::new(KeyValueErrorKind::InvalidKey, "too long"), Status::INTERNAL_SERVER_ERROR);
+        check(std::io::Error::other("no disk"), Status::INTERNAL_SERVER_ERROR);
+    }
 }
