@@ -58,7 +58,9 @@ pub(crate) async fn read(
         parcel.acknowledge().await;
         if raw.redelivered {
             let told = "whoever served the command went away; it may have been done";
-            shared.refuse(&parcel, Status::SERVICE_UNAVAILABLE, told).await;
+            let server = shared.link.party(&subscription.address);
+            let uncertain = refusal::uncertain(&parcel.body, &server, told, &shared.link.clock);
+            shared.answer_in_place(&parcel, uncertain).await;
             return None;
         }
     }
@@ -126,7 +128,12 @@ impl Shared {
 
     async fn refuse(&self, parcel: &Parcel, status: Status, told: &str) {
         let server = self.link.party(&self.subscription.address);
-        let mut refused = refusal::refused(&parcel.body, &server, status, told, &self.link.clock);
+        let refused = refusal::refused(&parcel.body, &server, status, told, &self.link.clock);
+        self.answer_in_place(parcel, refused).await;
+    }
+
+    /// Sends a reply that the bridge gives in the service's place.
+    async fn answer_in_place(&self, parcel: &Parcel, mut refused: Message) {
         if refused.correlation_id.is_none() {
             let named = parcel.properties.correlation_id().as_ref();
             refused.correlation_id = named.and_then(|id| Id::parse(id.as_str()).ok());

@@ -34,7 +34,7 @@ use crate::status::Status;
 pub struct HandlerError(Box<Kind>);
 
 enum Kind {
-    Handled { status: Status, message: String, data: Option<Value> },
+    Handled { status: Status, message: String, data: Option<Value>, is_transient: bool },
     Failed(Box<dyn Error + Send + Sync>),
     Settled { settlement: Settlement, reason: String },
 }
@@ -60,6 +60,7 @@ impl HandlerError {
             status: Status::of_error(status),
             message: message.into(),
             data: None,
+            is_transient: false,
         }))
     }
 
@@ -129,6 +130,28 @@ impl HandlerError {
             *data = Some(details);
         }
         self
+    }
+
+    /// Makes a handled error transient: a subscription that fails with it retries by its policy, as for any other failure. In a
+    /// command it changes nothing. Conflicts that the framework raises are transient by themselves.
+    ///
+    /// ```
+    /// use purista_core::error::HandlerError;
+    ///
+    /// assert!(!HandlerError::conflict("the seat is taken").is_transient());
+    /// assert!(HandlerError::conflict("the seat is being released").transient().is_transient());
+    /// ```
+    #[must_use]
+    pub fn transient(mut self) -> Self {
+        if let Kind::Handled { is_transient, .. } = &mut *self.0 {
+            *is_transient = true;
+        }
+        self
+    }
+
+    /// Whether it is a handled error that a subscription retries; see [`HandlerError::transient`].
+    pub fn is_transient(&self) -> bool {
+        matches!(*self.0, Kind::Handled { is_transient: true, .. })
     }
 
     /// The status that the caller sees.

@@ -17,7 +17,7 @@ use crate::status::Status;
 pub enum InvokeErrorKind {
     /// The handler refused on purpose; its status and text are for the caller. Nothing of it was kept.
     Handled,
-    /// The handler failed; its log says why, under the trace id. Nothing of it was kept.
+    /// The handler failed; its log says why, under the trace id. Nothing of it was kept, as its response says.
     Failed,
     /// The command never ran: the input was wrong, the carrier refused it, or too much was going on.
     Rejected,
@@ -25,7 +25,8 @@ pub enum InvokeErrorKind {
     Unroutable,
     /// No answer before the deadline: it may have run.
     Timeout,
-    /// The answer was lost or cannot be read: it may have run.
+    /// The answer was lost or cannot be read, or it is an error of a peer that does not say whether anything was kept: the
+    /// command may have run.
     Unknown,
 }
 
@@ -37,6 +38,7 @@ pub struct InvokeError {
     status: Status,
     message: String,
     data: Option<Value>,
+    is_concurrent_change: bool,
     trace_id: Option<Id>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -44,7 +46,15 @@ pub struct InvokeError {
 impl InvokeError {
     /// An error of this kind.
     pub fn new(kind: InvokeErrorKind, status: Status, message: impl Into<String>) -> Self {
-        Self { kind, status, message: message.into(), data: None, trace_id: None, source: None }
+        Self {
+            kind,
+            status,
+            message: message.into(),
+            data: None,
+            is_concurrent_change: false,
+            trace_id: None,
+            source: None,
+        }
     }
 
     /// The error that a response tells of; `None` for a response of success.
@@ -56,19 +66,22 @@ impl InvokeError {
         let Ok(told) = serde_json::from_slice::<ErrorPayload>(&json) else {
             let what = "the error response cannot be read";
             return Some(
-                Self::new(InvokeErrorKind::Failed, Status::INTERNAL_SERVER_ERROR, what)
+                Self::new(InvokeErrorKind::Unknown, Status::INTERNAL_SERVER_ERROR, what)
                     .traced(&response.trace_id),
             );
         };
-        let kind = match (response.is_handled_error, told.status) {
-            (true, _) => InvokeErrorKind::Handled,
-            (false, Status::GATEWAY_TIMEOUT) => InvokeErrorKind::Timeout,
-            (false, Status::BAD_GATEWAY) => InvokeErrorKind::Unroutable,
-            (false, Status::SERVICE_UNAVAILABLE) => InvokeErrorKind::Rejected,
-            (false, _) => InvokeErrorKind::Failed,
+        // What a handler says on purpose is believed of every peer; that nothing was kept, only of those that say so.
+        let kind = match (response.is_handled_error, told.nothing_kept, told.status) {
+            (true, ..) => InvokeErrorKind::Handled,
+            (false, _, Status::GATEWAY_TIMEOUT) => InvokeErrorKind::Timeout,
+            (false, false, _) => InvokeErrorKind::Unknown,
+            (false, true, Status::BAD_GATEWAY) => InvokeErrorKind::Unroutable,
+            (false, true, Status::SERVICE_UNAVAILABLE) => InvokeErrorKind::Rejected,
+            (false, true, _) => InvokeErrorKind::Failed,
         };
         let mut error = Self::new(kind, told.status, told.message).traced(&response.trace_id);
         error.data = told.data;
+        error.is_concurrent_change = told.concurrent_change;
         Some(error)
     }
 
@@ -115,6 +128,12 @@ impl InvokeError {
         matches!(self.kind, InvokeErrorKind::Timeout | InvokeErrorKind::Unknown)
     }
 
+    /// Whether the framework raised it because of a concurrent change: nothing was kept, and the same call may succeed when it
+    /// is made again.
+    pub fn is_concurrent_change(&self) -> bool {
+        self.is_concurrent_change
+    }
+
     /// Passes a handled error on to one's own caller; any other stays hidden. Without it, `?` hides both: what a callee
     /// tells its caller is not always for the caller's caller.
     ///
@@ -132,7 +151,10 @@ impl InvokeError {
         if self.kind != InvokeErrorKind::Handled {
             return HandlerError::from(self);
         }
-        let handled = HandlerError::handled(self.status.code(), self.message);
+        let mut handled = HandlerError::handled(self.status.code(), self.message);
+        if self.is_concurrent_change {
+            handled = handled.transient();
+        }
         match self.data {
             Some(data) => handled.with_data(data),
             None => handled,
@@ -165,5 +187,51 @@ impl fmt::Display for InvokeError {
 impl std::error::Error for InvokeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::{Address, ServiceId};
+    use crate::message::Party;
+    use crate::payload::Payload;
+
+    fn response(is_handled: bool, payload: &str) -> InvokeError {
+        let sender = Party::anywhere(Address::of(ServiceId::new("User", "1"), "signUp"));
+        let id = |number| Id::from_random(number);
+        let message = Message::new(id(1), MessageType::CommandErrorResponse, 0, sender, id(2));
+        let payload = Payload::encoded(payload.to_owned().into());
+        let message = Message { payload, is_handled_error: is_handled, ..message };
+        InvokeError::of_response(&message).unwrap()
+    }
+
+    #[test]
+    fn that_nothing_was_kept_is_believed_of_a_peer_that_says_so() {
+        let check = |status: u16, unmarked: InvokeErrorKind, marked: InvokeErrorKind| {
+            for (mark, kind) in [("", unmarked), (r#","nothingKept":true"#, marked)] {
+                let error = response(false, &format!(r#"{{"status":{status},"message":"x"{mark}}}"#));
+                assert_eq!(error.kind(), kind, "{status}{mark}");
+                let is_open = matches!(kind, InvokeErrorKind::Unknown | InvokeErrorKind::Timeout);
+                assert_eq!(error.may_have_happened(), is_open, "{status}{mark}");
+            }
+        };
+        use InvokeErrorKind::{Failed, Rejected, Timeout, Unknown, Unroutable};
+        check(500, Unknown, Failed);
+        check(501, Unknown, Failed);
+        check(502, Unknown, Unroutable);
+        check(503, Unknown, Rejected);
+        check(504, Timeout, Timeout);
+        assert_eq!(response(false, "no JSON").kind(), Unknown);
+    }
+
+    #[test]
+    fn what_a_handler_says_on_purpose_is_believed_of_every_peer() {
+        let error = response(true, r#"{"status":409,"message":"taken"}"#);
+        assert_eq!((error.kind(), error.may_have_happened()), (InvokeErrorKind::Handled, false));
+        assert!(!error.is_concurrent_change() && !error.forward().is_transient());
+        let error =
+            response(true, r#"{"status":409,"message":"x","nothingKept":true,"concurrentChange":true}"#);
+        assert!(error.is_concurrent_change() && error.forward().is_transient());
     }
 }

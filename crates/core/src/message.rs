@@ -264,6 +264,32 @@ pub struct ErrorPayload {
     /// The flow in which it happened: by it the log is searched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<Id>,
+    /// Whether nothing that the command did was kept. Only our own error responses say so: PURISTA's commands emit at once, so
+    /// a response without this key may be that of a command that has happened.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nothing_kept: bool,
+    /// Whether the framework raised it because of a concurrent change: the same command may succeed when it is sent again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub concurrent_change: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands the field over by reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+impl ErrorPayload {
+    /// An error of which nothing is known but its status and text.
+    pub fn new(status: Status, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            data: None,
+            trace_id: None,
+            nothing_kept: false,
+            concurrent_change: false,
+        }
+    }
 }
 
 impl fmt::Display for ErrorPayload {

@@ -14,8 +14,20 @@ pub fn unreadable(body: &[u8], server: &Party, error: &DecodeError, clock: &Cloc
     refused(body, server, Status::BAD_REQUEST, &format!("the command cannot be read: {error}"), clock)
 }
 
-/// The answer to a command of which at least the caller may be readable, with a status and a text for the caller.
+/// The answer to a command that never ran, of which at least the caller may be readable, with a status and a text for the
+/// caller.
 pub fn refused(body: &[u8], server: &Party, status: Status, told: &str, clock: &Clock) -> Message {
+    let error = ErrorPayload { nothing_kept: true, ..ErrorPayload::new(status, told) };
+    answer(body, server, error, true, clock)
+}
+
+/// The answer to a command that may have run: the process that received it first ended before it replied. Its caller reads it
+/// as [`Unknown`](crate::invoke_error::InvokeErrorKind::Unknown).
+pub fn uncertain(body: &[u8], server: &Party, told: &str, clock: &Clock) -> Message {
+    answer(body, server, ErrorPayload::new(Status::SERVICE_UNAVAILABLE, told), false, clock)
+}
+
+fn answer(body: &[u8], server: &Party, error: ErrorPayload, is_handled: bool, clock: &Clock) -> Message {
     // Off the hot path, and bounded by the broker's limit and by the parser's on depth.
     let saved: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |of: &Value, name: &str| of.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -38,20 +50,16 @@ pub fn refused(body: &[u8], server: &Party, status: Status, told: &str, clock: &
         trace_id.clone(),
     );
     command.correlation_id = id("correlationId");
-    let told = ErrorPayload { status, message: told.to_owned(), data: None, trace_id: Some(trace_id) };
-    let response = command.error_response(clock.now_ms(), server.clone(), &told, true);
+    let error = ErrorPayload { trace_id: Some(trace_id), ..error };
+    let response = command.error_response(clock.now_ms(), server.clone(), &error, is_handled);
     Message { receiver: caller, ..response }
 }
 
-/// The answer to a command that its consumer settled without one.
+/// The answer to a command that its consumer settled without one; it may have run.
 pub fn unanswered(command: &Message, server: &Party, clock: &Clock) -> Message {
     let status = Status::INTERNAL_SERVER_ERROR;
-    let told = ErrorPayload {
-        status,
-        message: status.text().to_owned(),
-        data: None,
-        trace_id: Some(command.trace_id.clone()),
-    };
+    let told =
+        ErrorPayload { trace_id: Some(command.trace_id.clone()), ..ErrorPayload::new(status, status.text()) };
     command.error_response(clock.now_ms(), server.clone(), &told, false)
 }
 

@@ -365,7 +365,10 @@ impl<S> Context<S> {
             return Err(InvokeError::new(InvokeErrorKind::Rejected, Status::INTERNAL_SERVER_ERROR, text));
         }
         let input = if self.runtime().derives_keys { idempotency::fingerprint_of(&command) } else { 0 };
-        let call = self.inner.unit.change(|changes| changes.call(Address::known(C::ADDRESS), input));
+        let call = self.inner.unit.change(|changes| {
+            changes.invokes_kept += 1;
+            changes.call(Address::known(C::ADDRESS), input)
+        });
         let nth = call.map_err(|closed| {
             InvokeError::new(InvokeErrorKind::Rejected, Status::INTERNAL_SERVER_ERROR, closed.to_string())
         })?;
@@ -380,11 +383,17 @@ impl<S> Context<S> {
             tracing::debug_span!("invoke", otel.name = %format_args!("{}.invoke", place.sender.address),
                 receiver = %Address::known(C::ADDRESS))
         };
-        self.runtime()
+        let result = self
+            .runtime()
             .client
             .invoke_for(&self.inner.message, place.sender.clone(), command, deadline, key)
             .instrument(span)
-            .await
+            .await;
+        if result.as_ref().is_err_and(|error| !error.may_have_happened()) {
+            // A unit that is closed meanwhile is not asked any more.
+            let _ = self.inner.unit.change(|changes| changes.invokes_kept -= 1);
+        }
+        result
     }
 
     /// The message and the place of a unit that changed nothing, when no clone of this context lives on, as in a task that

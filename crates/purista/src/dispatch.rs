@@ -189,8 +189,9 @@ async fn settle<S: Send + Sync + 'static, C: Command>(
     seen: Option<Box<Payload>>,
 ) -> Box<Message> {
     let observed = seen.map(|seen| Observed::of(&seen, changes.as_deref()));
+    let has_invoked = changes.as_ref().is_some_and(|changes| changes.invokes_kept > 0);
     let ended = committed::<S, C>(event, context, ran, changes, claim.as_deref()).await;
-    answered(context, ended, claim, observed).await
+    answered(context, ended.map_err(|failure| failure.after_invokes(has_invoked)), claim, observed).await
 }
 
 /// Commits what the handler did, and makes its reply.

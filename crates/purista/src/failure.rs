@@ -25,6 +25,10 @@ pub(crate) struct Failure {
     is_handled: bool,
     /// Nothing was written, because somebody else was faster.
     is_lost_race: bool,
+    /// Whether the same command may succeed when it is sent again.
+    is_transient: bool,
+    /// Whether it is certain that nothing was kept.
+    is_nothing_kept: bool,
     message: String,
     data: Option<Value>,
     /// For the log only.
@@ -37,6 +41,8 @@ impl Failure {
             status,
             is_handled: false,
             is_lost_race: false,
+            is_transient: false,
+            is_nothing_kept: true,
             message: status.text().to_owned(),
             data: None,
             report,
@@ -61,6 +67,8 @@ impl Failure {
             status: error.status(),
             is_handled: error.is_handled(),
             is_lost_race: false,
+            is_transient: error.is_transient(),
+            is_nothing_kept: true,
             message: error.public_message().to_owned(),
             data: error.data().cloned(),
             report: error.report(),
@@ -74,22 +82,32 @@ impl Failure {
                 status: Status::CONFLICT,
                 is_handled: true,
                 is_lost_race: true,
+                is_transient: true,
+                is_nothing_kept: true,
                 message: "somebody else changed the same thing at the same time: try again".to_owned(),
                 data: None,
                 report,
             },
             CommitError::TooLong(bound) => Self::of_handler(&HandlerError::from(bound.clone())),
-            CommitError::Unknown(_) => Self::hidden(Status::GATEWAY_TIMEOUT, report),
+            CommitError::Unknown(_) => {
+                Self { is_nothing_kept: false, ..Self::hidden(Status::GATEWAY_TIMEOUT, report) }
+            }
             _ => Self::hidden(Status::SERVICE_UNAVAILABLE, report),
         }
     }
 
+    /// The same, of a handler whose invokes kept something: each was a unit of work of its own and stays.
+    pub(crate) fn after_invokes(self, has_invoked: bool) -> Self {
+        Self { is_nothing_kept: self.is_nothing_kept && !has_invoked, ..self }
+    }
+
     pub(crate) fn payload(&self, message: &Message) -> ErrorPayload {
         ErrorPayload {
-            status: self.status,
-            message: self.message.clone(),
             data: self.data.clone(),
             trace_id: Some(message.trace_id.clone()),
+            nothing_kept: self.is_nothing_kept,
+            concurrent_change: self.is_transient,
+            ..ErrorPayload::new(self.status, self.message.clone())
         }
     }
 

@@ -51,7 +51,7 @@ impl Retry {
     /// What becomes of a message whose handler failed at this attempt.
     pub(crate) fn verdict(&self, error: &HandlerError, attempt: u32, clock: &Clock) -> Verdict {
         let reason = error.report();
-        if error.is_handled() {
+        if error.is_handled() && !error.is_transient() {
             return Verdict::Final { reason };
         }
         match error.settlement() {

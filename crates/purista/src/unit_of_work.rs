@@ -28,6 +28,8 @@ pub(crate) struct Changes {
     pub(crate) expects_absent: BTreeSet<String>,
     /// The commands that were called, and how often with the same input: a caller that runs again gets the first answers.
     pub(crate) invoked: Vec<(Address, u128)>,
+    /// How many of them have kept something, or may have: each was a unit of its own, and stays when this one fails.
+    pub(crate) invokes_kept: usize,
     /// What the log must still say at the commit. Boxed, since few handlers ask for it.
     pub(crate) guarded: Option<Box<Guarded>>,
 }

@@ -127,6 +127,7 @@ pub(crate) fn is_of_kind(kind: &str, value: &Value) -> bool {
                 if hex(trace, 32) && hex(span, 16) && hex(flags, 2))
         }
         "text" => !text.is_empty(),
+        "true" => *value == true,
         "inbox" => text.starts_with("_INBOX."),
         "queue" => text.starts_with("amq.gen-"),
         "count" => value.as_u64().is_some(),

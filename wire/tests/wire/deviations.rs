@@ -118,6 +118,7 @@ pub(crate) const DEVIATIONS: &[Deviation] = &[
     other(ALL, Of::All, "body.otp", Side::Text("<otp>"), Side::Text("{}"), OTP),
     other(ALL, Of::All, "headers.traceparent", Side::Text("<traceparent>"), Side::Nothing, OTP),
     other(AMQP, Of::Responses, "body.sennder.*", Side::Anything, Side::Nothing, "the response's sender key is `sender`"),
+    extra(ALL, Of::Responses, "body.payload.nothingKept", "true", "`nothingKept` in the payload of an error response"),
     other(ALL, Of::Functions, INPUT, Side::Nothing, Side::Anything, SCHEMAS),
     other(ALL, Of::Functions, OUTPUT, Side::Nothing, Side::Anything, SCHEMAS),
     other(ALL, Of::Functions, INPUT, NUMBER, INTEGER, SCHEMAS),

@@ -13,6 +13,7 @@ use lapin::{BasicProperties, Channel};
 use purista_conformance::bridge::consumers::Recorder;
 use purista_core::address::Address;
 use purista_core::bridge::{BridgeErrorKind, Consumer, Delivery, Outcome};
+use purista_core::invoke_error::{InvokeError, InvokeErrorKind};
 use purista_core::message::{MessageType, Party};
 use purista_core::payload::Payload;
 use purista_core::subscription::Subscription;
@@ -200,6 +201,8 @@ async fn a_command_whose_server_went_away_is_not_done_again_and_its_caller_hears
     assert_eq!(answer.kind, MessageType::CommandErrorResponse);
     let told: Value = serde_json::from_slice(&answer.payload.bytes().unwrap().unwrap()).unwrap();
     assert_eq!(told["status"], 503);
+    let error = InvokeError::of_response(&answer).unwrap();
+    assert_eq!((error.kind(), error.may_have_happened()), (InvokeErrorKind::Unknown, true), "{error}");
     assert!(began.elapsed() < PATIENCE / 2, "before its deadline");
     user.close().await.unwrap();
     caller.close().await.unwrap();

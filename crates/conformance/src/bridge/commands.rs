@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use purista_core::bridge::{BridgeErrorKind, Delivery, Outcome};
+use purista_core::invoke_error::{InvokeError, InvokeErrorKind};
 use purista_core::message::{ErrorPayload, MessageType};
 use purista_core::status::Status;
 use purista_core::subscription::Subscription;
@@ -136,10 +137,11 @@ pub async fn error_response_comes_back_as_it_was(world: &World) {
     let failing = consumer(|delivery: Delivery| async move {
         let command = delivery.message;
         let told = ErrorPayload {
-            status: Status::CONFLICT,
-            message: "the seat is taken".into(),
             data: Some(serde_json::json!({"seat": 7})),
             trace_id: Some(command.trace_id.clone()),
+            // What was kept is said by the one who knows: the bridge carries it.
+            nothing_kept: text(&command) == "true",
+            ..ErrorPayload::new(Status::CONFLICT, "the seat is taken")
         };
         let sender = command.receiver.clone().expect("a command has a receiver");
         let is_handled = text(&command) == "true";
@@ -156,6 +158,9 @@ pub async fn error_response_comes_back_as_it_was(world: &World) {
         assert_eq!(told.message, "the seat is taken");
         assert_eq!(told.data, Some(serde_json::json!({"seat": 7})));
         assert_eq!(told.trace_id, Some(command.trace_id));
+        let error = InvokeError::of_response(&answer).expect("an error response");
+        let kind = if is_handled { InvokeErrorKind::Handled } else { InvokeErrorKind::Unknown };
+        assert_eq!((error.kind(), error.may_have_happened()), (kind, !is_handled), "{error}");
     }
 }
 

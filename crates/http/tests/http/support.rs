@@ -68,10 +68,9 @@ impl<C: Command> Consumer for Serving<C> {
                 }
                 Err(error) => {
                     let told = ErrorPayload {
-                        status: error.status(),
-                        message: error.public_message().to_owned(),
                         data: error.data().cloned(),
-                        trace_id: None,
+                        nothing_kept: true,
+                        ..ErrorPayload::new(error.status(), error.public_message())
                     };
                     command.error_response(0, sender, &told, error.is_handled())
                 }

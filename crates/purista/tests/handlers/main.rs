@@ -7,6 +7,7 @@ mod beginning;
 mod captured;
 mod contracts;
 mod encoding;
+mod forwarding;
 mod keys;
 mod lagging;
 mod listening;
@@ -276,7 +277,7 @@ async fn a_caller_that_runs_again_gets_the_first_answers_of_those_it_asked() {
         }
     });
     let host = TestHost::start([nested(outer, inner)]).await;
-    failed_with(host.invoke_with_key(ask("x"), "key").await, 500, InvokeErrorKind::Failed);
+    failed_with(host.invoke_with_key(ask("x"), "key").await, 500, InvokeErrorKind::Unknown);
     assert_eq!(host.invoke_with_key(ask("x"), "key").await.unwrap(), told("0 1"));
 }
 
