@@ -73,9 +73,10 @@ async fn one_event_that_became_several_is_heard_as_several_in_one_unit() {
     let host = builder.configure(|host| host.upcasters(several)).start().await;
     host.settled().await;
     assert_eq!(host.endings("counting"), [Ending::Done]);
-    let state =
-        purista_events::store::EventStore::state(host.store(), None, &["count".to_owned()]).await.unwrap();
-    assert_eq!(state["count"].value, json!(2));
+    let state = purista_events::store::EventStore::state(host.store(), None, &["@Account/count".to_owned()])
+        .await
+        .unwrap();
+    assert_eq!(state["@Account/count"].value, json!(2));
 }
 
 #[tokio::test]

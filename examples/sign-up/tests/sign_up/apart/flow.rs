@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use crate::apart::{Apart, Broker, Folders, Kind, http, part};
-use crate::http::request;
+use crate::http::{request, sign_up};
 use crate::{beside_others, mails, soon};
 
 /// What a process keeps itself; without a store the broker keeps what waits.
@@ -36,7 +36,10 @@ async fn one_mail(kind: Kind) {
         let folders = Folders::new();
         let apart = Apart::start(&broker, &folders, store).await;
         it_says_what_it_runs_and_keeps(&broker, &apart, store);
-        let user_id = apart.http.sign_up("ada@example.com", "Ada").await.user_id();
+        // As the page sends it: always with a key. The same key gets the same answer, with a store and without.
+        let asked = sign_up("ada@example.com", "Ada", Some("key of the page"));
+        let user_id = apart.http.ask(&asked).await.user_id();
+        assert_eq!(apart.http.ask(&asked).await.user_id(), user_id, "{store:?}");
         let mails = soon("the mail", mails::until_written(&folders.email, &["ada@example.com"])).await;
         assert!(mails[0].body.contains(&user_id), "{mails:?}");
         assert_eq!(apart.http.sign_up("ADA@example.com", "Ada").await.status, 409, "the address is taken");
