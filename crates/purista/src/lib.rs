@@ -2,9 +2,9 @@
 //!
 //! **What it is.** A [`Service`] groups [commands](command::CommandDef) (requests with a reply) and
 //! [subscriptions](subscription::SubscriptionDef) (consumers of events), each a plain async function with typed, validated input
-//! and output. A [`Host`] runs services. Messages go over an [event bridge](purista_core::bridge::EventBridge): inside the
+//! and output. A [`Host`] runs services. Messages go over an event bridge (`purista_core::bridge`): inside the
 //! process, or over a broker. Events, state and replies commit together in an
-//! [event store](purista_events::store::EventStore), before anything of them leaves.
+//! event store (`purista_events::store`), before anything of them leaves.
 //!
 //! **What it is not.** It contains no broker client, no database and no HTTP server: the crates `purista-nats`, `purista-amqp`,
 //! `purista-mqtt`, `purista-sqlite`, `purista-postgres` and `purista-http` do, and depend on `purista-core` and
@@ -41,13 +41,13 @@
 //!
 //! # Commands and subscriptions
 //!
-//! [`command`] and [`subscription`] make a handler of a function, [`listen`] one that hears every message of a [`Filter`]. The
+//! [`command()`] and [`subscription()`] make a handler of a function, [`listen`] one that hears every message of a [`Filter`]. The
 //! first argument is the [`Context`]: state, events, nested calls. A handler fails with a [`HandlerError`]; [`Retry`] says how
 //! often a subscription tries again.
 //!
 //! # Event sourcing
 //!
-//! A [`View`] folds events, a [`Boundary`] selects those that a decision depends on, [`decide`] makes a command of both.
+//! A [`View`] folds events, a [`Boundary`] selects those that a decision depends on, [`decide()`] makes a command of both.
 //! [`Upcasters`] read older forms.
 //!
 //! # Testing
