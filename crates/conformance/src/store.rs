@@ -204,6 +204,7 @@ macro_rules! store_suite {
             a_snapshot_is_found_by_its_whole_key
             a_snapshot_never_goes_back
             a_view_begins_behind_its_snapshots
+            each_item_of_a_view_begins_behind_its_own_snapshot
             snapshots_are_counted_and_forgotten
             a_snapshot_has_a_bound
         );

@@ -7,6 +7,7 @@ use purista_core::text::Text;
 use uuid::Uuid;
 
 use crate::fingerprint::Fingerprint;
+use crate::position::Position;
 use crate::recorded::{NewEvent, Recorded};
 
 /// Sets fingerprints of queries apart from everything else that is named by version 5 of UUID.
@@ -97,6 +98,25 @@ impl Query {
     /// Whether it selects this event: the meaning that every engine's index must agree with.
     pub fn selects<E>(&self, event: &Recorded<E>) -> bool {
         self.is_met_by(event.tenant_id.as_deref(), &event.name, &event.tags)
+    }
+
+    /// Whether one of its items selects this event and the event lies after the position of the same index. An item without a
+    /// position has no lower bound.
+    pub fn selects_after<E>(&self, event: &Recorded<E>, after: &[Position]) -> bool {
+        if self.items.is_empty() {
+            return self.selects(event) && event.position > self.lowest(after);
+        }
+        let is_after = |index: usize| event.position > after.get(index).copied().unwrap_or_default();
+        self.selects(event)
+            && self.items.iter().enumerate().any(|(index, item)| is_after(index) && item.selects(event))
+    }
+
+    /// The lowest of these lower bounds, one for each item: [`Position::START`] where one is missing.
+    pub fn lowest(&self, after: &[Position]) -> Position {
+        if after.len() < self.items.len() {
+            return Position::START;
+        }
+        after.iter().copied().min().unwrap_or_default()
     }
 
     /// Whether it will select this event of the tenant, once it is recorded.

@@ -144,41 +144,18 @@ impl<'r> Reader<'r> {
         let upcasters = self.upcasters.unwrap_or(AS_STORED);
         let query = self.query(boundary.views().iter().map(|view| view.item(upcasters)));
         let end = self.end(moment, &query).await?;
-        let mut begun = None;
-        if end.is_none() {
-            begun = self.begin(&mut boundary, upcasters, &query).await?;
-        }
-        if begun.is_none() {
-            let head = *self.store.head().borrow();
-            for view in boundary.views() {
-                self.restore(view, upcasters, end.unwrap_or(head)).await;
-            }
-        }
-        let after = restored_up_to(&mut boundary);
-        // One view was asked for what it selects; of several, each looks for its own.
-        let with_tags = boundary.views().len() > 1;
-        let mut fold = Fold { boundary: &mut boundary, upcasters, events: 0 };
-        let (position, is_settled, condition) = match end {
+        let (events_read, position, is_settled, condition) = match end {
             None => {
-                let mut read = match begun {
-                    Some(read) => read,
-                    None => self.store.read_occurrences(&query, after, &[], with_tags).await?.1,
-                };
+                let mut read = self.begin(&mut boundary, upcasters, &query).await?;
+                let mut fold = Fold { boundary: &mut boundary, upcasters, events: 0 };
                 while let Some(page) = read.next_page().await? {
                     fold.apply(&page)?;
                 }
                 let (position, is_settled) = (read.token.position(), read.token.is_settled());
-                (position, is_settled, Some(Condition::Unless(query, read.token)))
+                (fold.events, position, is_settled, Some(Condition::Unless(query, read.token)))
             }
-            Some(end) => {
-                let mut pager = Pager::new(self.store, query, after, Direction::Forwards).up_to(end);
-                while let Some(page) = pager.next().await? {
-                    fold.apply(&page.into_iter().collect())?;
-                }
-                (end, true, None)
-            }
+            Some(end) => (self.read_past(&mut boundary, upcasters, &query, end).await?, end, true, None),
         };
-        let events_read = fold.events;
         // A state that lacks what somebody still writes below its position is no state of that position.
         let due_snapshots =
             if is_settled { self.due_snapshots(&mut boundary, upcasters, position) } else { Vec::new() };
@@ -228,35 +205,75 @@ impl<'r> Reader<'r> {
         Some(SnapshotKey::of(self.tenant.clone(), Text::known(name), version, &query))
     }
 
-    /// Begins at the snapshots, where each view has some: they and the events behind them are read at once. `None` where that
-    /// was not enough.
+    /// Restores each view from its own snapshot and begins to read the events behind it: snapshots and events are of one moment.
+    /// A snapshot that cannot be used is left out, and the read begins again: once for each view at most.
     async fn begin<B: Boundary>(
         &self,
         boundary: &mut B,
         upcasters: &Upcasters,
         query: &Query,
-    ) -> Result<Option<ViewRead<Occurrences>>, ReadError> {
-        let keys: Option<Vec<SnapshotKey>> =
+    ) -> Result<ViewRead<Occurrences>, ReadError> {
+        let mut keys: Vec<Option<SnapshotKey>> =
             boundary.views().into_iter().map(|view| self.key_of(view, upcasters)).collect();
-        let Some(keys) = keys.filter(|keys| !keys.is_empty()) else { return Ok(None) };
+        // One view was asked for what it selects; of several, each looks for its own.
         let with_tags = keys.len() > 1;
-        let read = self.store.read_occurrences(query, Position::START, &keys, with_tags).await?;
-        let (snapshots, read) = read;
-        let begins_after = Snapshot::earliest(&snapshots);
-        for (view, snapshot) in boundary.views().into_iter().zip(snapshots) {
-            if let Some(snapshot) = snapshot {
-                restore_from(view, &snapshot, read.token.position());
+        loop {
+            if keys.iter().all(Option::is_none) {
+                keys.clear();
+            }
+            let (snapshots, read) =
+                self.store.read_occurrences(query, Position::START, &keys, with_tags).await?;
+            let mut is_usable = true;
+            for ((view, key), snapshot) in boundary.views().into_iter().zip(&mut keys).zip(snapshots) {
+                if let Some(snapshot) = snapshot
+                    && !restore_from(view, &snapshot, read.token.position())
+                {
+                    *key = None;
+                    is_usable = false;
+                }
+            }
+            if is_usable {
+                return Ok(read);
             }
         }
-        Ok((restored_up_to(boundary) >= begins_after).then_some(read))
     }
 
-    /// Whatever is wrong with a snapshot, the events behind it are there.
+    /// Folds what was recorded up to a position, each view behind its own snapshot. Returns how many events were read.
+    async fn read_past<B: Boundary>(
+        &self,
+        boundary: &mut B,
+        upcasters: &Upcasters,
+        query: &Query,
+        end: Position,
+    ) -> Result<u64, ReadError> {
+        for view in boundary.views() {
+            self.restore(view, upcasters, end).await;
+        }
+        let begins: Vec<Position> = boundary.views().iter().map(|view| view.restored_up_to()).collect();
+        let mut starts = begins.clone();
+        starts.sort_unstable();
+        starts.dedup();
+        let mut fold = Fold { boundary, upcasters, events: 0 };
+        // Views that begin at the same position are read together: below the next start, only they have something to read.
+        for (index, start) in starts.iter().enumerate() {
+            let up_to = starts.get(index + 1).copied().unwrap_or(end).min(end);
+            let begun = query.items.iter().zip(&begins).filter(|(_, begin)| *begin <= start);
+            let items = begun.map(|(item, _)| item.clone()).collect();
+            let query = Query { tenants: query.tenants.clone(), items };
+            let mut pager = Pager::new(self.store, query, *start, Direction::Forwards).up_to(up_to);
+            while let Some(page) = pager.next().await? {
+                fold.apply(&page.into_iter().collect())?;
+            }
+        }
+        Ok(fold.events)
+    }
+
+    /// Restores a view from its snapshot, unless that is damaged or later than `end`: the events behind it are there.
     async fn restore(&self, view: &mut dyn AnyView, upcasters: &Upcasters, end: Position) {
         let Some(key) = self.key_of(view, upcasters) else { return };
         match self.store.snapshot(&key).await {
             Ok(None) => {}
-            Ok(Some(snapshot)) => restore_from(view, &snapshot, end),
+            Ok(Some(snapshot)) => drop(restore_from(view, &snapshot, end)),
             Err(error) => tracing::debug!(view = %key.name, %error, "no snapshot can be read"),
         }
     }
@@ -286,17 +303,21 @@ impl fmt::Debug for Reader<'_> {
     }
 }
 
-fn restore_from(view: &mut dyn AnyView, Snapshot { key, position, body, .. }: &Snapshot, end: Position) {
+/// Restores a view from a snapshot. Returns whether the snapshot could be used.
+fn restore_from(
+    view: &mut dyn AnyView,
+    Snapshot { key, position, body, .. }: &Snapshot,
+    end: Position,
+) -> bool {
     if *position > end {
-        tracing::debug!(view = %key.name, %position, %end, "the snapshot is of a later place: not used");
-    } else if let Err(error) = view.restore(body, *position) {
-        tracing::debug!(view = %key.name, %error, "the snapshot is of another form: not used");
+        tracing::debug!(view = %key.name, %position, %end, "the snapshot is of a later position: not used");
+        return false;
     }
-}
-
-/// Up to where nothing needs to be read.
-fn restored_up_to<B: Boundary>(boundary: &mut B) -> Position {
-    boundary.views().iter().map(|view| view.restored_up_to()).min().unwrap_or_default()
+    if let Err(error) = view.restore(body, *position) {
+        tracing::debug!(view = %key.name, %error, "the snapshot has another schema version: not used");
+        return false;
+    }
+    true
 }
 
 struct Fold<'f, B> {

@@ -49,10 +49,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Behind which position all of these together know nothing: the start, when there is none of one of them.
-    pub fn earliest(snapshots: &[Option<Self>]) -> Position {
-        let positions = snapshots.iter().map(|snapshot| snapshot.as_ref().map(|snapshot| snapshot.position));
-        positions.min().flatten().unwrap_or_default()
+    /// The position that each of these covers: [`Position::START`] where a snapshot is missing.
+    pub fn positions(snapshots: &[Option<Self>]) -> Vec<Position> {
+        let position = |snapshot: &Option<Self>| snapshot.as_ref().map(|snapshot| snapshot.position);
+        snapshots.iter().map(|snapshot| position(snapshot).unwrap_or_default()).collect()
     }
 
     /// Refuses what is larger than its bound, as [`StoreErrorKind::Invalid`]; every engine asks it before it writes.

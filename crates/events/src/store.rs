@@ -69,38 +69,59 @@ pub trait EventStore: Send + Sync + 'static {
         after: Position,
     ) -> BoxFuture<'a, Result<ViewRead, StoreError>>;
 
-    /// The snapshots of these keys, and everything that the query selects behind the earliest of them, as of one moment: what
-    /// [`EventStore::snapshot`] and [`EventStore::read_view`] give. Where a key has no snapshot, or there is no key, it is
-    /// everything from the start. A snapshot that cannot be read counts as none.
+    /// What [`EventStore::read_view`] gives, with a lower bound for each item of the query: an event is read when an item
+    /// selects it and it lies strictly after the position of the same index. An item without a position is read from the start.
     ///
-    /// An engine that can do it at once saves its caller a way there and back.
+    /// The default implementation reads after the lowest position and drops what lies below the bound of its items. An engine
+    /// with an index overrides it, so that a view with a snapshot does not pay for a view without one.
+    fn read_view_after_each<'a>(
+        &'a self,
+        query: &'a Query,
+        after: &'a [Position],
+    ) -> BoxFuture<'a, Result<ViewRead, StoreError>> {
+        Box::pin(async move {
+            let view = self.read_view(query, query.lowest(after)).await?;
+            let (query, after) = (query.clone(), after.to_vec());
+            Ok(view.retain(move |event| query.selects_after(event, &after)))
+        })
+    }
+
+    /// The snapshots of these keys, one for each item of the query, and everything that each item selects behind its own
+    /// snapshot, as of one moment: what [`EventStore::snapshot`] and [`EventStore::read_view_after_each`] give. An item without
+    /// a key or without a snapshot is read from the start. A snapshot that cannot be read counts as none.
+    ///
+    /// An engine that reads both in one request saves its caller a round trip.
     fn read_view_behind<'a>(
         &'a self,
         query: &'a Query,
-        keys: &'a [SnapshotKey],
+        keys: &'a [Option<SnapshotKey>],
     ) -> BoxFuture<'a, Result<(Snapshots, ViewRead), StoreError>> {
         Box::pin(async move {
             let mut snapshots = Vec::with_capacity(keys.len());
             for key in keys {
+                let Some(key) = key else {
+                    snapshots.push(None);
+                    continue;
+                };
                 snapshots.push(self.snapshot(key).await.unwrap_or_else(|error| {
                     tracing::debug!(name = %key.name, %error, "no snapshot can be read");
                     None
                 }));
             }
-            let view = self.read_view(query, Snapshot::earliest(&snapshots)).await?;
+            let view = self.read_view_after_each(query, &Snapshot::positions(&snapshots)).await?;
             Ok((snapshots, view))
         })
     }
 
-    /// What [`EventStore::read_view_behind`] gives, or without keys [`EventStore::read_view`] after a position, as far as a
-    /// fold needs it. Tags are there where `with_tags` asks for them.
+    /// What [`EventStore::read_view_behind`] gives, or without keys [`EventStore::read_view`] after a position, reduced to the
+    /// columns that a fold reads. Tags are present if `with_tags` is set.
     ///
     /// An engine that can leave out the rest saves its caller the reading of it.
     fn read_occurrences<'a>(
         &'a self,
         query: &'a Query,
         after: Position,
-        keys: &'a [SnapshotKey],
+        keys: &'a [Option<SnapshotKey>],
         with_tags: bool,
     ) -> BoxFuture<'a, Result<(Snapshots, ViewRead<Occurrences>), StoreError>> {
         let _ = with_tags;

@@ -86,6 +86,17 @@ impl<P: Page> ViewRead<P> {
 }
 
 impl ViewRead {
+    /// The same pages without the events for which `keep` returns `false`.
+    pub(crate) fn retain(mut self, keep: impl Fn(&Recorded) -> bool + Send + Sync + 'static) -> Self {
+        self.first.retain(&keep);
+        let drop_others = move |mut page: Vec<Recorded>| {
+            page.retain(&keep);
+            page
+        };
+        self.rest = self.rest.map(|rest| rest.map_ok(drop_others).boxed());
+        self
+    }
+
     /// All pages at once: for what is known to be small.
     pub async fn all(mut self) -> Result<(Vec<Recorded>, ReadToken), StoreError> {
         let mut events = self.next_page().await?.unwrap_or_default();

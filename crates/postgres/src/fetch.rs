@@ -67,15 +67,17 @@ pub(crate) async fn page(
     selected(client, &Select::events(query, range, COLUMNS), "read of a page").await
 }
 
-/// The first page of what a query selects after a position, and what a decision on it has seen.
+/// The first page of what a query selects after a position, each of its items after one of its own, and what a decision on it
+/// has seen.
 pub(crate) async fn view(
     client: &Client,
     query: &Query,
     after: Position,
+    each: &[Position],
 ) -> Result<(Vec<Recorded>, ReadToken), StoreError> {
     let from = codec::signed(after.number());
     let range = Range { from, up_to: UpTo::End, direction: Direction::Forwards, limit: limit(PAGE_MAX) };
-    let select = Select::events(query, range, COLUMNS);
+    let select = Select::events_after(query, each, range, COLUMNS);
     let sql = format!(
         "SELECT m.snapshot, m.era, m.head, {COLUMNS} FROM (SELECT pg_current_snapshot()::text AS snapshot, era, \
          (SELECT coalesce(max(position), 0) FROM events) AS head FROM log) m \
@@ -99,9 +101,12 @@ pub(crate) async fn rest(
     client: &Client,
     query: &Query,
     after: Position,
+    each: &[Position],
     token: &ReadToken,
 ) -> Result<Option<(Vec<Recorded>, Position)>, StoreError> {
-    let mut events = page(client, query, after, Direction::Forwards, PAGE_MAX).await?;
+    let range = Range::between(after, UpTo::End, PAGE_MAX);
+    let select = Select::events_after(query, each, range, COLUMNS);
+    let mut events = selected(client, &select, "read of a page").await?;
     let last = events.last().map(|event| event.position);
     events.retain(|event| !token.is_new(event.position));
     Ok(last.filter(|last| *last <= token.position() || !events.is_empty()).map(|last| (events, last)))

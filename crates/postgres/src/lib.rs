@@ -66,6 +66,7 @@ mod tail;
 mod time;
 mod tls;
 mod upkeep;
+mod views;
 mod write;
 
 pub mod builder;

@@ -90,10 +90,20 @@ pub(crate) struct Select {
 impl Select {
     /// The positions that a query selects in a range, at most as many as its limit, in its order. The parameters begin at $1.
     pub(crate) fn positions(query: &Query, range: Range) -> Self {
+        Self::positions_after(query, &[], range)
+    }
+
+    /// The same, each item of the query strictly beyond a position of its own as well.
+    pub(crate) fn positions_after(query: &Query, each: &[Position], range: Range) -> Self {
         let mut writing = Writing::of(query, range);
         let everything = QueryItem::default();
         let items = if query.items.is_empty() { std::slice::from_ref(&everything) } else { &query.items };
-        let selects: Vec<String> = items.iter().filter_map(|item| writing.item(item)).collect();
+        let mut selects: Vec<String> = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let own = each.get(index).map_or(0, |position| codec::signed(position.number()));
+            writing.range.from = range.from.max(own);
+            selects.extend(writing.item(item));
+        }
         let sql = match selects.as_slice() {
             [] => "SELECT position FROM events WHERE false".to_owned(),
             [select] => select.clone(),
@@ -109,13 +119,18 @@ impl Select {
     /// The events that a query selects in a range, in its order, with these columns of the table `e`. Where everything is
     /// selected their own table is read in order; else an index says where they are.
     pub(crate) fn events(query: &Query, range: Range, columns: &str) -> Self {
+        Self::events_after(query, &[], range, columns)
+    }
+
+    /// The same, each item of the query strictly beyond a position of its own as well.
+    pub(crate) fn events_after(query: &Query, each: &[Position], range: Range, columns: &str) -> Self {
         let is_everything = |item: &QueryItem| item.tags.is_empty() && item.types.is_empty();
-        if query.items.is_empty() || query.items.iter().any(is_everything) {
+        if query.items.is_empty() || (each.is_empty() && query.items.iter().any(is_everything)) {
             let mut writing = Writing::of(query, range);
             let sql = writing.by_log(columns);
             return Self { sql, values: writing.values };
         }
-        let mut select = Self::positions(query, range);
+        let mut select = Self::positions_after(query, each, range);
         select.sql = format!(
             "SELECT {columns} FROM ({}) s JOIN events e ON e.position = s.position ORDER BY s.position {}",
             select.sql,

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Pool};
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream;
 use jiff::Timestamp;
 use purista_core::id::Id;
 use purista_core::lag::Holder;
@@ -288,24 +286,18 @@ impl EventStore for PostgresStore {
         query: &'a Query,
         after: Position,
     ) -> BoxFuture<'a, Result<ViewRead, StoreError>> {
-        Box::pin(async move {
-            let client = self.handle.client("read of a view").await?;
-            let (first, token) = fetch::view(&client, query, after).await?;
-            let last = first.last().map(|event| event.position).filter(|_| first.len() == PAGE_MAX);
-            // No connection is held between the pages.
-            let rest = last.map(|last| {
-                let (store, query, token) = (self.clone(), query.clone(), token.clone());
-                let page = move |last| {
-                    let (store, query, token) = (store.clone(), query.clone(), token.clone());
-                    async move {
-                        let client = store.handle.client("read of a view").await?;
-                        fetch::rest(&client, &query, last, &token).await
-                    }
-                };
-                stream::try_unfold(last, page).boxed()
-            });
-            Ok(ViewRead::new(token, first, rest))
-        })
+        Box::pin(self.view(query, after, &[]))
+    }
+
+    fn read_view_after_each<'a>(
+        &'a self,
+        query: &'a Query,
+        after: &'a [Position],
+    ) -> BoxFuture<'a, Result<ViewRead, StoreError>> {
+        let lowest = query.lowest(after);
+        // One statement for all reads that have one lower bound.
+        let each = if after.iter().all(|position| *position == lowest) { &[] } else { after };
+        Box::pin(self.view(query, lowest, each))
     }
 
     fn read<'a>(

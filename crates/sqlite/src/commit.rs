@@ -82,7 +82,8 @@ fn check_condition<'b>(
         Condition::Unless(query, token) => {
             let from = codec::signed(token.position().number());
             let direction = Direction::Forwards;
-            let range = Range { from, up_to: i64::MAX, direction, limit: Some(1), drive: Drive::Log };
+            let range =
+                Range { from, each: &[], up_to: i64::MAX, direction, limit: Some(1), drive: Drive::Log };
             let connection = statements.connection;
             let added = selection::positions(connection, query, range)?;
             let Some(position) = added.first() else { return Ok(()) };

@@ -26,39 +26,56 @@ pub(crate) fn head(connection: &Connection) -> rusqlite::Result<i64> {
         .query_row([], |row| row.get(0))
 }
 
-/// The snapshots of these keys, the first page of what the query selects behind the earliest of them and after a position,
-/// and the head, at one moment.
+/// The snapshots of these keys, the first page of what each item of the query selects behind its own snapshot and after a
+/// position, and the head, at one moment.
 pub(crate) fn view(
     connection: &mut Connection,
     query: &Query,
     after: Position,
-    keys: &[SnapshotKey],
+    keys: &[Option<SnapshotKey>],
 ) -> Result<(Snapshots, Vec<Recorded>, ReadToken), StoreError> {
     at_one_moment(connection, "read of a view", |connection| {
         let head = head(connection).map_err(read_failed("read of the head"))?;
-        // One that cannot be read counts as none.
-        let kept = keys.iter().map(|key| snapshot::read(connection, key).unwrap_or_default());
-        let kept: Snapshots = kept.collect();
-        let range = view_range(after.max(Snapshot::earliest(&kept)), head);
+        let kept = snapshot::read_all(connection, keys);
+        let (lowest, each) = bounds(query, &kept);
+        let range = Range { each: &each, ..view_range(after.max(lowest), head) };
         let events = events(connection, query, range)?;
         Ok((kept, events, ReadToken::seen_up_to(codec::position(head))))
     })
+}
+
+/// The lowest position behind which a query is read, and one for each of its items where they differ.
+pub(crate) fn bounds(query: &Query, kept: &Snapshots) -> (Position, Vec<i64>) {
+    let positions = Snapshot::positions(kept);
+    let lowest = query.lowest(&positions);
+    let each = positions
+        .iter()
+        .any(|position| *position != lowest)
+        .then(|| positions.iter().map(|position| codec::signed(position.number())).collect());
+    (lowest, each.unwrap_or_default())
 }
 
 /// The page after a position of a view whose moment had this head.
 pub(crate) fn rest(
     connection: &mut Connection,
     query: &Query,
-    after: Position,
-    head: Position,
+    [after, head]: [Position; 2],
+    each: &[i64],
 ) -> Result<Vec<Recorded>, StoreError> {
-    let range = view_range(after, codec::signed(head.number()));
+    let range = Range { each, ..view_range(after, codec::signed(head.number())) };
     at_one_moment(connection, "read of a view", |connection| events(connection, query, range))
 }
 
-fn view_range(after: Position, up_to: i64) -> Range {
+fn view_range(after: Position, up_to: i64) -> Range<'static> {
     let from = codec::signed(after.number());
-    Range { from, up_to, direction: Direction::Forwards, limit: Some(PAGE_MAX), drive: Drive::Index }
+    Range {
+        from,
+        each: &[],
+        up_to,
+        direction: Direction::Forwards,
+        limit: Some(PAGE_MAX),
+        drive: Drive::Index,
+    }
 }
 
 /// When the event at a position was recorded.
@@ -81,8 +98,14 @@ pub(crate) fn count(
 ) -> rusqlite::Result<Counted> {
     let [from, up_to] = [after, up_to].map(|position| codec::signed(position.number()));
     let limit = usize::try_from(at_most.saturating_add(1)).unwrap_or(usize::MAX);
-    let range =
-        Range { from, up_to, direction: Direction::Forwards, limit: Some(limit), drive: Drive::Index };
+    let range = Range {
+        from,
+        each: &[],
+        up_to,
+        direction: Direction::Forwards,
+        limit: Some(limit),
+        drive: Drive::Index,
+    };
     let found = selection::positions(connection, query, range)?.len();
     Ok(Counted::up_to(u64::try_from(found).unwrap_or(u64::MAX), at_most))
 }
@@ -96,7 +119,8 @@ pub(crate) fn page(
     limit: usize,
 ) -> Result<Vec<Recorded>, StoreError> {
     let from = codec::signed(from.number());
-    let range = Range { from, up_to: i64::MAX, direction, limit: Some(limit), drive: Drive::Index };
+    let range =
+        Range { from, each: &[], up_to: i64::MAX, direction, limit: Some(limit), drive: Drive::Index };
     at_one_moment(connection, "read of a page", |connection| events(connection, query, range))
 }
 
@@ -116,7 +140,7 @@ pub(crate) fn follow(
         let scanned = if selection::is_driven_by_log(query) { SCANNED_MAX } else { i64::MAX };
         let up_to = head.min(start.saturating_add(scanned));
         let direction = Direction::Forwards;
-        let range = Range { from: start, up_to, direction, limit: Some(limit), drive: Drive::Log };
+        let range = Range { from: start, each: &[], up_to, direction, limit: Some(limit), drive: Drive::Log };
         let events = match read(connection, query, range)? {
             (events, None) => events,
             (events, Some(damage)) => {
@@ -194,7 +218,7 @@ impl Drop for Moment<'_> {
 }
 
 /// The events of a range, none of them damaged.
-fn events(connection: &Connection, query: &Query, range: Range) -> Result<Vec<Recorded>, StoreError> {
+fn events(connection: &Connection, query: &Query, range: Range<'_>) -> Result<Vec<Recorded>, StoreError> {
     match read(connection, query, range)? {
         (events, None) => Ok(events),
         (_, Some(damage)) => Err(damage),
@@ -205,7 +229,7 @@ fn events(connection: &Connection, query: &Query, range: Range) -> Result<Vec<Re
 pub(crate) fn read(
     connection: &Connection,
     query: &Query,
-    range: Range,
+    range: Range<'_>,
 ) -> Result<(Vec<Recorded>, Option<StoreError>), StoreError> {
     let what = "read of events";
     event::forget();

@@ -3,12 +3,12 @@
 use purista_events::occurrence::{OccurrencePage, Occurrences};
 use purista_events::position::{Position, ReadToken};
 use purista_events::query::{Query, TenantScope};
-use purista_events::snapshot::{Snapshot, SnapshotKey, Snapshots};
+use purista_events::snapshot::{SnapshotKey, Snapshots};
 use purista_events::store::{Direction, PAGE_MAX, StoreError, StoreErrorKind};
 use rusqlite::{Connection, params_from_iter};
 
 use crate::error::read_failed;
-use crate::fetch::{self, SCANNED_MAX, at_one_moment, head};
+use crate::fetch::{self, SCANNED_MAX, at_one_moment, bounds, head};
 use crate::occurrence::{self, End};
 use crate::selection::{self, Drive, Range};
 use crate::{codec, snapshot};
@@ -22,21 +22,20 @@ pub(crate) struct Found {
     damage: Option<StoreError>,
 }
 
-/// The snapshots of these keys, the first page of what the query selects behind the earliest of them and after a position,
-/// and the head, at one moment.
+/// The snapshots of these keys, the first page of what the query selects behind the snapshot of each item and after a
+/// position, and the head, at one moment.
 pub(crate) fn view(
     connection: &mut Connection,
     query: &Query,
     after: Position,
-    keys: &[SnapshotKey],
+    keys: &[Option<SnapshotKey>],
     with_tags: bool,
 ) -> Result<(Snapshots, Found, ReadToken), StoreError> {
     at_one_moment(connection, "read of a view", |connection| {
         let head = head(connection).map_err(read_failed("read of the head"))?;
-        // One that cannot be read counts as none.
-        let kept = keys.iter().map(|key| snapshot::read(connection, key).unwrap_or_default());
-        let kept: Snapshots = kept.collect();
-        let range = range(after.max(Snapshot::earliest(&kept)), head, Drive::Index);
+        let kept = snapshot::read_all(connection, keys);
+        let (lowest, each) = bounds(query, &kept);
+        let range = Range { each: &each, ..range(after.max(lowest), head, Drive::Index) };
         let found = read(connection, query, range, with_tags, Occurrences::default())?.sound()?;
         Ok((kept, found, ReadToken::seen_up_to(codec::position(head))))
     })
@@ -47,9 +46,10 @@ pub(crate) fn rest(
     connection: &mut Connection,
     query: &Query,
     [after, head]: [Position; 2],
+    each: &[i64],
     with_tags: bool,
 ) -> Result<Found, StoreError> {
-    let range = range(after, codec::signed(head.number()), Drive::Index);
+    let range = Range { each, ..range(after, codec::signed(head.number()), Drive::Index) };
     at_one_moment(connection, "read of a view", |connection| {
         read(connection, query, range, with_tags, Occurrences::default())?.sound()
     })
@@ -98,9 +98,9 @@ fn are_most(connection: &Connection, query: &Query, head: i64) -> rusqlite::Resu
     Ok(found.saturating_mul(2) >= head)
 }
 
-fn range(after: Position, up_to: i64, drive: Drive) -> Range {
+fn range(after: Position, up_to: i64, drive: Drive) -> Range<'static> {
     let from = codec::signed(after.number());
-    Range { from, up_to, direction: Direction::Forwards, limit: None, drive }
+    Range { from, each: &[], up_to, direction: Direction::Forwards, limit: None, drive }
 }
 
 impl Found {
@@ -114,7 +114,7 @@ impl Found {
 fn read(
     connection: &Connection,
     query: &Query,
-    range: Range,
+    range: Range<'_>,
     with_tags: bool,
     mut into: Occurrences,
 ) -> Result<Found, StoreError> {
@@ -145,7 +145,7 @@ fn read(
 fn read_whole(
     connection: &Connection,
     query: &Query,
-    range: Range,
+    range: Range<'_>,
     mut events: Occurrences,
 ) -> Result<Found, StoreError> {
     let (whole, damage) = fetch::read(connection, query, Range { limit: Some(PAGE_MAX), ..range })?;

@@ -31,9 +31,11 @@ pub(crate) enum Drive {
 
 /// Which part of the log, and how much of it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Range {
+pub(crate) struct Range<'r> {
     /// Strictly beyond this position.
     pub(crate) from: i64,
+    /// Forwards, strictly beyond these as well: a lower bound for each item of the query. Empty is none.
+    pub(crate) each: &'r [i64],
     /// Forwards, at most this position.
     pub(crate) up_to: i64,
     pub(crate) direction: Direction,
@@ -42,7 +44,7 @@ pub(crate) struct Range {
     pub(crate) drive: Drive,
 }
 
-impl Range {
+impl Range<'_> {
     /// The limit as SQLite has it, where -1 is none.
     pub(crate) fn limit(&self) -> i64 {
         self.limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX))
@@ -61,12 +63,19 @@ fn selects_all(query: &Query) -> bool {
 }
 
 /// The positions of the selected events, in the range's direction.
-pub(crate) fn positions(connection: &Connection, query: &Query, range: Range) -> rusqlite::Result<Vec<i64>> {
+pub(crate) fn positions(
+    connection: &Connection,
+    query: &Query,
+    range: Range<'_>,
+) -> rusqlite::Result<Vec<i64>> {
     let mut plan = Plan::new(query, range);
-    if selects_all(query) {
+    if selects_all(query) && range.each.is_empty() {
         plan.everything();
     } else {
-        query.items.iter().for_each(|item| plan.item(item));
+        for (index, item) in query.items.iter().enumerate() {
+            plan.from = range.from.max(range.each.get(index).copied().unwrap_or_default());
+            plan.item(item);
+        }
     }
     let mut found: Vec<i64> = Vec::new();
     for chunk in plan.ranges.chunks(RANGES_MAX) {
@@ -90,17 +99,20 @@ pub(crate) fn positions(connection: &Connection, query: &Query, range: Range) ->
 
 /// The one statement that reads the selected events in the range's direction, each after the position by which it is
 /// found, with its parameters. `None` where it would have to sort them.
-pub(crate) fn events(query: &Query, range: Range) -> Option<(String, Vec<Value>)> {
+pub(crate) fn events(query: &Query, range: Range<'_>) -> Option<(String, Vec<Value>)> {
     in_order(query, range, Gives::Events)
 }
 
 /// The same for a fold: the statement shows what it selects to the function of [`occurrence::read`], which says where it ends.
 /// It gives a row only there.
-pub(crate) fn occurrences(query: &Query, range: Range, with_tags: bool) -> Option<(String, Vec<Value>)> {
+pub(crate) fn occurrences(query: &Query, range: Range<'_>, with_tags: bool) -> Option<(String, Vec<Value>)> {
     in_order(query, range, Gives::Occurrences { with_tags })
 }
 
-fn in_order(query: &Query, range: Range, gives: Gives) -> Option<(String, Vec<Value>)> {
+fn in_order(query: &Query, range: Range<'_>, gives: Gives) -> Option<(String, Vec<Value>)> {
+    if !range.each.is_empty() {
+        return None;
+    }
     let mut plan = Plan::new(query, range);
     plan.gives = gives;
     if selects_all(query) {
@@ -144,21 +156,23 @@ struct Select {
     parameters: Vec<Value>,
 }
 
-struct Plan {
-    range: Range,
+struct Plan<'r> {
+    range: Range<'r>,
+    /// Strictly beyond this position, for the item that is planned.
+    from: i64,
     gives: Gives,
     /// The key of the tenant, when it matters.
     tenant: Option<Value>,
     ranges: Vec<Select>,
 }
 
-impl Plan {
-    fn new(query: &Query, range: Range) -> Self {
+impl<'r> Plan<'r> {
+    fn new(query: &Query, range: Range<'r>) -> Self {
         let tenant = match &query.tenants {
             TenantScope::All => None,
             TenantScope::Only(tenant) => Some(Value::Text(codec::tenant_key(tenant.as_deref()).into_owned())),
         };
-        Self { range, gives: Gives::Positions, tenant, ranges: Vec::new() }
+        Self { range, from: range.from, gives: Gives::Positions, tenant, ranges: Vec::new() }
     }
 
     /// A SELECT over a table of this name, whose WHERE has begun with what finds a row: the tenant, the range, what else a row
@@ -177,8 +191,7 @@ impl Plan {
             place.push(tenant.clone());
         }
         let _ = write!(sql, " AND {table}.position {beyond} ? AND {table}.position <= ?");
-        let Range { from, up_to, .. } = self.range;
-        parameters.extend([from, up_to].map(Value::Integer));
+        parameters.extend([self.from, self.range.up_to].map(Value::Integer));
         match self.gives {
             Gives::Positions | Gives::Events => sql.push_str(&must_be.sql),
             Gives::Occurrences { with_tags } => {
@@ -213,6 +226,7 @@ impl Plan {
         match tags.as_slice() {
             // No event bears so many.
             tags if tags.len() > TAGS_MAX => {}
+            [] if item.types.is_empty() => self.everything(),
             [] if self.range.drive == Drive::WholeLog => self.by_log(item, &[]),
             [] => item.types.iter().for_each(|name| {
                 let mut by_name = self.of_log("INDEXED BY events_by_name WHERE e.name = ?");

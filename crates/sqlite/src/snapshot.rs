@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use purista_core::text::Text;
-use purista_events::snapshot::{Snapshot, SnapshotGroup, SnapshotKey};
+use purista_events::snapshot::{Snapshot, SnapshotGroup, SnapshotKey, Snapshots};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -45,6 +45,12 @@ pub(crate) fn save(connection: &Connection, snapshot: &Snapshot) -> rusqlite::Re
             Column(body),
         ])?;
     Ok(())
+}
+
+/// Those of these keys. One that cannot be read counts as none.
+pub(crate) fn read_all(connection: &Connection, keys: &[Option<SnapshotKey>]) -> Snapshots {
+    let found = |key: &SnapshotKey| read(connection, key).unwrap_or_default();
+    keys.iter().map(|key| key.as_ref().and_then(found)).collect()
 }
 
 /// The one of this key. A damaged one is none.

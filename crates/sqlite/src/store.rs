@@ -291,7 +291,7 @@ impl EventStore for SqliteStore {
     fn read_view_behind<'a>(
         &'a self,
         query: &'a Query,
-        keys: &'a [SnapshotKey],
+        keys: &'a [Option<SnapshotKey>],
     ) -> BoxFuture<'a, Result<(Snapshots, ViewRead), StoreError>> {
         Box::pin(self.read_view_from(query.clone(), Position::START, keys.to_vec()))
     }
@@ -300,7 +300,7 @@ impl EventStore for SqliteStore {
         &'a self,
         query: &'a Query,
         after: Position,
-        keys: &'a [SnapshotKey],
+        keys: &'a [Option<SnapshotKey>],
         with_tags: bool,
     ) -> BoxFuture<'a, Result<(Snapshots, ViewRead<Occurrences>), StoreError>> {
         Box::pin(self.occurrences_from(query.clone(), after, keys.to_vec(), with_tags))

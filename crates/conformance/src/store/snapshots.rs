@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use purista_core::text::Text;
-use purista_events::query::Query;
+use purista_events::query::{Query, QueryItem};
+use purista_events::recorded::Recorded;
 use purista_events::snapshot::{SNAPSHOT_BYTES_MAX, Snapshot, SnapshotGroup, SnapshotKey};
-use purista_events::store::StoreErrorKind;
+use purista_events::store::{PAGE_MAX, StoreErrorKind};
 
 use super::Stage;
 use super::given::{self, Tenant, at, events};
@@ -62,7 +63,7 @@ pub async fn a_snapshot_never_goes_back(stage: &mut Stage) {
     }
 }
 
-/// A view that begins at its snapshots has them, and every event behind the earliest of them; all events where one is missing.
+/// A view that begins at its snapshots has them and every event behind them; all events where a snapshot is missing.
 pub async fn a_view_begins_behind_its_snapshots(stage: &mut Stage) {
     let key = |name| key(None, name, 1, "ada");
     let mut places = Vec::new();
@@ -72,7 +73,7 @@ pub async fn a_view_begins_behind_its_snapshots(stage: &mut Stage) {
     let [first, _, third, fourth] = places.try_into().expect("there are four");
     save(stage, &snapshot(stage, key("late"), third, "3")).await;
     save(stage, &snapshot(stage, key("early"), first, "1")).await;
-    let query = Query::tag("user", "ada").of_tenant(None);
+    let item = || QueryItem { types: Vec::new(), tags: vec![("user".into(), "ada".into())] };
     let cases: [(&[&'static str], &[u64]); 4] = [
         (&["late"], &[fourth]),
         (&["late", "early"], &[third, fourth]),
@@ -80,11 +81,13 @@ pub async fn a_view_begins_behind_its_snapshots(stage: &mut Stage) {
         (&[], &[first, third, fourth]),
     ];
     for (names, expected) in cases {
-        let keys: Vec<SnapshotKey> = names.iter().map(|name| key(name)).collect();
+        let keys: Vec<_> = names.iter().map(|name| Some(key(name))).collect();
+        let items = names.iter().map(|_| item()).chain(names.is_empty().then(item)).collect();
+        let query = Query { items, ..Query::all().of_tenant(None) };
         let (snapshots, view) =
             stage.store.read_view_behind(&query, &keys).await.expect("a view is read behind its snapshots");
         let mut kept = Vec::new();
-        for key in &keys {
+        for key in keys.iter().flatten() {
             kept.push(stage.store.snapshot(key).await.expect("a snapshot is read"));
         }
         assert_eq!(snapshots, kept);
@@ -92,6 +95,42 @@ pub async fn a_view_begins_behind_its_snapshots(stage: &mut Stage) {
         assert_eq!(token.position(), at(fourth));
         let positions: Vec<u64> = found.iter().map(|event| event.position.number()).collect();
         assert_eq!(positions, expected, "{names:?}");
+    }
+}
+
+/// Each item of a query begins behind its own snapshot, also on the pages after the first: an item without a snapshot is read
+/// from the start, and takes no event of another item with it.
+pub async fn each_item_of_a_view_begins_behind_its_own_snapshot(stage: &mut Stage) {
+    let item = |user: &str, types: &[&str]| QueryItem {
+        types: types.iter().map(|name| Text::from(*name)).collect(),
+        tags: vec![("user".into(), user.to_owned().into())],
+    };
+    let long = PAGE_MAX / 2;
+    for user in ["ada", "bob"] {
+        for _ in 0..2 {
+            stage.append(events(long, "moved", &[("user", user)])).await;
+        }
+    }
+    let both = stage.append(events(1, "moved", &[("user", "ada"), ("user", "bob")])).await.position;
+    let ada = stage.append(events(1, "renamed", &[("user", "ada")])).await.position;
+    let old = key(None, "profile", 1, "ada");
+    save(stage, &snapshot(stage, old.clone(), both.previous().number(), "{}")).await;
+    let young = key(None, "profile", 1, "bob");
+    for (keys, of_bob) in [
+        ([Some(old.clone()), None, None], true),
+        ([Some(old.clone()), Some(young.clone()), None], true),
+        ([Some(old.clone()), Some(old.clone()), Some(old)], false),
+    ] {
+        let items = vec![item("ada", &[]), item("bob", &[]), item("bob", &["renamed"])];
+        let query = Query { items, ..Query::all().of_tenant(None) };
+        let (_, view) =
+            stage.store.read_view_behind(&query, &keys).await.expect("a view is read behind its snapshots");
+        let (found, token) = view.all().await.expect("a view is read");
+        assert_eq!(token.position(), ada);
+        let is_of = |event: &&Recorded, user| event.tags.contains("user", user);
+        let count = |user| found.iter().filter(|event| is_of(event, user)).count();
+        assert_eq!((count("ada"), count("bob")), (2, if of_bob { 2 * long + 1 } else { 1 }), "{keys:?}");
+        assert!(found.iter().is_sorted_by(|a, b| a.position < b.position), "in order, and each once");
     }
 }
 

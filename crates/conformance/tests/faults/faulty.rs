@@ -167,18 +167,25 @@ impl EventStore for Faulty {
     fn read_view_behind<'a>(
         &'a self,
         query: &'a Query,
-        keys: &'a [SnapshotKey],
+        keys: &'a [Option<SnapshotKey>],
     ) -> Found<'a, (Snapshots, ViewRead)> {
         Box::pin(async move {
             let mut snapshots = Vec::new();
             for key in keys {
-                snapshots.push(self.snapshot(key).await?);
+                snapshots.push(match key {
+                    Some(key) => self.snapshot(key).await?,
+                    None => None,
+                });
             }
-            let mut from = Snapshot::earliest(&snapshots);
-            if let Way::BehindLatest = &*self.way {
-                from = snapshots.iter().flatten().map(|snapshot| snapshot.position).max().unwrap_or_default();
-            }
-            let view = self.read_view(query, from).await?;
+            let after = Snapshot::positions(&snapshots);
+            let view = match &*self.way {
+                Way::BehindLatest => {
+                    let latest = after.iter().copied().max().unwrap_or_default();
+                    self.read_view(query, latest).await?
+                }
+                Way::BehindEarliest => self.read_view(query, query.lowest(&after)).await?,
+                _ => self.read_view_after_each(query, &after).await?,
+            };
             Ok((snapshots, view))
         })
     }

@@ -116,6 +116,11 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("a_view_begins_behind_its_snapshots", "a view begins behind the latest of its snapshots", || {
         Way::BehindLatest
     }),
+    fault(
+        "each_item_of_a_view_begins_behind_its_own_snapshot",
+        "all items begin behind the earliest of their snapshots",
+        || Way::BehindEarliest,
+    ),
     fault("snapshots_are_counted_and_forgotten", "all are forgotten when one name is", || {
         Way::ForgetSnapshots(|name| *name = None)
     }),

@@ -63,6 +63,8 @@ pub(crate) enum Way {
     View(Does<(Query, Position), ViewRead>),
     /// It begins behind the latest of its snapshots.
     BehindLatest,
+    /// All items of a view begin behind the earliest of their snapshots.
+    BehindEarliest,
     Page(fn(&mut Position, Direction)),
     Follow(Follows),
     PositionAt(fn(&mut Timestamp)),

@@ -81,6 +81,28 @@ async fn a_boundary_of_several_pages_is_read_whole() {
     assert_eq!((then.state.len(), then.events_read), (1_950, 1_950));
 }
 
+/// A view that keeps snapshots, in a tuple with one that is too young to have any.
+#[tokio::test]
+async fn each_view_of_a_tuple_is_read_behind_its_own_snapshot() {
+    let store = MemoryStore::default();
+    for _ in 0..10 {
+        let users: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
+        join(&store, &users.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    let old = seen(&store, kept(1_000), Moment::Now).await;
+    keep(&store, old.due_snapshots).await;
+    let young = || view(0).on(|count: &mut u32, _: Renamed| *count += 1).snapshot("young", 1, every(1_000));
+    let plain = || view(0).tagged("user", "ada").on(|count: &mut u32, _: Left| *count += 1);
+    append(&store, None, vec![new_event(&renamed("ada", &["Ada"])), new_event(&joined("ada"))]).await;
+    let end = append(&store, None, vec![new_event(&left("ada"))]).await.position;
+    for moment in [Moment::Now, Moment::At(end)] {
+        let Seen { state: (members, renamed, left), events_read, .. } =
+            seen(&store, (kept(1_000), young(), plain()), moment).await;
+        assert_eq!((members.len(), renamed, left), (10_000, 1, 1));
+        assert_eq!(events_read, 3, "{moment:?}: the 10,000 events of the snapshot are not read again");
+    }
+}
+
 #[tokio::test]
 async fn at_a_position_is_the_same_for_ever_and_carries_no_condition() {
     let store = MemoryStore::default();
