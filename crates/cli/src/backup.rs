@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use purista_events::store::EventStore as _;
+use purista_events::store::{EventStore as _, StoreErrorKind};
 use purista_sqlite::store::SqliteStore;
 use serde_json::json;
 
@@ -33,6 +33,8 @@ pub(crate) async fn run(
         // Left by one that was killed.
         remove(&beside)?;
         store.backup(&beside).await?;
+        // The page checksums of the file that is replaced.
+        remove(&with_ending(to, ".sums"))?;
         std::fs::rename(&beside, to)
             .with_context(|| format!("rename `{}` to `{}` failed", beside.display(), to.display()))?;
     } else {
@@ -42,6 +44,47 @@ pub(crate) async fn run(
     let bytes = std::fs::metadata(to)?.len();
     let sentence = format!("copied to `{}`, {} bytes", to.display(), number(bytes));
     screen.say(&sentence, &json!({ "file": to.display().to_string(), "bytes": bytes }))
+}
+
+/// Makes the data file out of a backup.
+pub(crate) async fn restore(
+    location: &Location,
+    from: &Path,
+    force: bool,
+    screen: &mut Screen,
+) -> anyhow::Result<()> {
+    let Location::File(file) = location else {
+        return Err(Refusal::error(
+            "a database is not restored from a file",
+            "`pg_restore` reads what `pg_dump --schema=NAME` wrote",
+        ));
+    };
+    if located(file) == located(from) {
+        let remedy = "name the backup, and with `--file` the data file that it becomes";
+        return Err(Refusal::error(format!("`{}` is the data file itself", from.display()), remedy));
+    }
+    // Its errors are those of any store that is opened for reading.
+    opening::read_file(from)?.close().await?;
+    if file.exists() && !force {
+        return Err(Refusal::error(
+            format!("there is a file `{}` already", file.display()),
+            "stop its program and give `--force`: its files are renamed to `.replaced` and not deleted",
+        ));
+    }
+    SqliteStore::restore(from, file, force).await.map_err(|error| match error.kind() {
+        StoreErrorKind::InUse => Refusal::error(error.to_string(), "stop the program that has it open first"),
+        _ => error.into(),
+    })?;
+    let store = opening::read_file(file)?;
+    let head = *store.head().borrow();
+    store.close().await?;
+    let sentence = format!("restored `{}` from `{}`, up to position {head}", file.display(), from.display());
+    let json = json!({
+        "file": file.display().to_string(),
+        "from": from.display().to_string(),
+        "head": head,
+    });
+    screen.say(&sentence, &json)
 }
 
 fn refuse_unfit(file: &Path, to: &Path, force: bool) -> anyhow::Result<()> {

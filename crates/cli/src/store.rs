@@ -33,6 +33,16 @@ pub(crate) enum Store {
         #[arg(long)]
         force: bool,
     },
+    /// Make the data file of `--file` out of a backup, after a look through it. No program may have the file open.
+    ///
+    /// Never copy a backup over a data file: the write-ahead log and the page checksums next to it belong to what was there.
+    Restore {
+        /// The backup.
+        from: PathBuf,
+        /// Replace a store that is there already. Its files are renamed to `<file>.replaced`.
+        #[arg(long)]
+        force: bool,
+    },
     /// Make the tables of a database where they are missing, or bring them up to date.
     ///
     /// A program does the same when it opens the store, unless it may not make tables.
@@ -85,6 +95,9 @@ pub(crate) async fn run(shared: &Shared, what: Store, screen: &mut Screen) -> an
             Ok(is_sound)
         }
         Store::Backup { to, force } => backup::run(location, &to, force, screen).await.map(|()| true),
+        Store::Restore { from, force } => {
+            backup::restore(location, &from, force, screen).await.map(|()| true)
+        }
         Store::Migrate => status::migrate(location, screen).await.map(|()| true),
         Store::Status => status::show(location, screen).await.map(|()| true),
         Store::Copy => copy::run(&shared.file, shared.database(), screen).await,

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use purista_events::store::{StoreError, StoreErrorKind};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::file::sync_folder;
+use crate::file::{private, sync_folder};
 use crate::store::SqliteStore;
+use crate::sums;
 
 impl SqliteStore {
     /// Copies the store into a new file, as it is at one moment, while commits go on; the copy is durable when this returns,
@@ -30,6 +31,14 @@ fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     // Nobody takes half a copy for a whole one: it gets its name when it is durable.
     let part = beside(to);
     let _ = fs::remove_file(&part);
+    // Left by a file that had the name before.
+    let _ = fs::remove_file(sums::path_of(to));
+    // SQLite writes into an empty file, which only this user may read.
+    private()
+        .write(true)
+        .create_new(true)
+        .open(&part)
+        .map_err(|error| StoreError::new(StoreErrorKind::ReadFailed, what.clone()).with_source(error))?;
     let copied = vacuum(from, &part).map_err(|error| {
         let kind = match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => StoreErrorKind::NoSpace,

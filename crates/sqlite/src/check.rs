@@ -9,6 +9,8 @@ use rusqlite::functions::FunctionFlags;
 use crate::codec;
 use crate::error::read_failed;
 use crate::store::SqliteStore;
+use crate::sums::Sums;
+use crate::{file, lock};
 
 /// The most findings that are told.
 const FINDINGS_MAX: usize = 100;
@@ -64,6 +66,7 @@ impl SqliteStore {
             .handle()
             .read(|connection| pages(connection).map_err(read_failed("check of the file")))
             .await?;
+        found.extend(self.check_outside().await?);
         let (mut at, up_to) = (Position::START, *self.head().borrow());
         while at < up_to && found.len() < FINDINGS_MAX {
             match self.read(&Query::all(), at, Direction::Forwards, PAGE_MAX).await {
@@ -95,6 +98,35 @@ impl SqliteStore {
         }
         found.truncate(FINDINGS_MAX);
         Ok(found)
+    }
+
+    /// Compares the file with what lies outside of it: the end of the log, and, where no process owns the file, each page.
+    async fn check_outside(&self) -> Result<Vec<String>, StoreError> {
+        let path = self.handle().path.clone();
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        self.handle()
+            .read(move |connection| {
+                // Read before the log is: what is acknowledged meanwhile is no loss.
+                let mut sums = match Sums::load(&path, false) {
+                    Ok(Some(sums)) => sums,
+                    Ok(None) => return Ok(Vec::new()),
+                    Err(error) => return Ok(vec![error.to_string()]),
+                };
+                let head = file::head_of(connection).map_err(read_failed("read of the head"))?;
+                let mut found: Vec<String> = file::lost(head, sums.head()).into_iter().collect();
+                let mut compared = || -> std::io::Result<Vec<String>> {
+                    if lock::owner(&path)?.is_some() {
+                        return Ok(Vec::new());
+                    }
+                    sums.compare(&path, &std::fs::File::open(&path)?)
+                };
+                found.extend(compared().map_err(|error| {
+                    StoreError::new(StoreErrorKind::ReadFailed, "check of the pages failed")
+                        .with_source(error)
+                })?);
+                Ok(found)
+            })
+            .await
     }
 
     /// Reads everything again as folds do, whose checksum no other read looks at; up to the first that is damaged for them alone.

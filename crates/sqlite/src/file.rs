@@ -11,12 +11,15 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::lock::Lock;
-use crate::{error, event, fetch, occurrence, schema};
+use crate::sums::{Head, Sums};
+use crate::{error, event, fetch, occurrence, schema, sums, wal};
 
 /// How much of the file the writer's connection keeps in memory, in KiB.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
 /// The same for each reader.
 const READER_CACHE_KIB: i64 = 8 * 1024;
+/// How large the write-ahead log stays when it begins again: what a long read made it grow is given back.
+pub(crate) const WAL_BYTES_KEPT: u64 = 64 * 1024 * 1024;
 /// How many prepared statements a connection keeps.
 const STATEMENTS_MAX: usize = 128;
 
@@ -37,6 +40,7 @@ pub(crate) struct OpenFile {
     pub(crate) writer: Connection,
     pub(crate) readers: Vec<Connection>,
     pub(crate) lock: Lock,
+    pub(crate) sums: Sums,
     pub(crate) path: PathBuf,
     pub(crate) known: Known,
 }
@@ -46,6 +50,8 @@ pub(crate) struct OpenFile {
 pub(crate) struct Known {
     pub(crate) origin: Arc<str>,
     pub(crate) head: i64,
+    /// The number of the last batch.
+    pub(crate) batch: i64,
     /// The latest time that was recorded, in nanoseconds since 1970.
     pub(crate) latest: i64,
 }
@@ -53,8 +59,22 @@ pub(crate) struct Known {
 impl Opening {
     pub(crate) fn open(&self, path: &Path) -> Result<OpenFile, StoreError> {
         let path = located(path)?;
+        let is_new = !path.exists();
         let lock = Lock::take(&path, self.lock_wait)?;
         let shown = path.display().to_string();
+        let mut sums = Sums::load(&path, true)?;
+        if is_new && sums.is_some() {
+            let what = format!(
+                "open `{shown}` failed: the data file is missing, and `{}` says that there was one. Restore a backup with \
+                 `purista store restore`; to begin a new store, remove that file",
+                sums::path_of(&path).display()
+            );
+            let _ = fs::remove_file(&path);
+            return Err(StoreError::new(StoreErrorKind::Corrupt, what));
+        }
+        if let Some(sums) = &mut sums {
+            unharmed(sums, &path, &lock)?;
+        }
         let failed = |error: rusqlite::Error| {
             let what = format!("open `{shown}` failed");
             StoreError::new(StoreErrorKind::ReadFailed, what).with_source(error)
@@ -66,13 +86,28 @@ impl Opening {
         )
         .map_err(failed)?;
         writer.busy_timeout(self.busy_timeout).map_err(failed)?;
+        // Until it is known to be whole, nothing is changed: an end of the opening leaves the write-ahead log as it is.
+        writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+        writer.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed)?;
         let version = schema::check(&writer, &shown)?;
+        if let Some(sums) = &sums {
+            reaches(&writer, version, sums.head(), &shown)?;
+        }
         prepare_writer(&writer, &shown, &failed)?;
         schema::bring_up_to_date(&mut writer, version, &self.clock).map_err(failed)?;
-        make_durable(&writer, &path)?;
-        let readers = self.connect_readers(&path)?;
+        make_durable(&writer, &path, sums.as_mut())?;
         let known = Known::read(&writer).map_err(failed)?;
-        Ok(OpenFile { writer, readers, lock, path, known })
+        let head = Head { position: known.head, batch: known.batch };
+        let sums = match sums {
+            Some(sums) => sums,
+            None => Sums::adopt(&path, lock.data(), head).map_err(|error| {
+                let what = format!("open `{shown}` failed: the checksums of its pages cannot be written");
+                StoreError::new(StoreErrorKind::ReadFailed, what).with_source(error)
+            })?,
+        };
+        writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
+        let readers = self.connect_readers(&path)?;
+        Ok(OpenFile { writer, readers, lock, sums, path, known })
     }
 
     /// The file as it is, without owning it.
@@ -103,6 +138,7 @@ impl Opening {
             let reader = Connection::open_with_flags(path, flags)?;
             reader.busy_timeout(self.busy_timeout)?;
             reader.pragma_update(None, "query_only", true)?;
+            reader.pragma_update(None, "cell_size_check", true)?;
             // The writer copies the write-ahead log into the file, and after a failed write nobody does.
             reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             prepare(&reader, READER_CACHE_KIB)?;
@@ -122,6 +158,59 @@ impl Opening {
     }
 }
 
+/// Refuses a data file of which pages are not what was written.
+fn unharmed(sums: &mut Sums, path: &Path, lock: &Lock) -> Result<(), StoreError> {
+    let shown = path.display();
+    let found = sums.compare(path, lock.data()).map_err(|error| {
+        StoreError::new(StoreErrorKind::ReadFailed, format!("read of `{shown}` failed")).with_source(error)
+    })?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "open `{shown}` failed, and nothing was changed: {}. The file is damaged, or was replaced or changed by another program. \
+         Replace a file only with `purista store restore`; to open the file as it is, remove `{}` after a look with \
+         `purista store check`",
+        found.join("; "),
+        sums::path_of(path).display()
+    );
+    Err(StoreError::new(StoreErrorKind::Corrupt, what))
+}
+
+/// Refuses a data file whose log ends before the last commit that was acknowledged.
+fn reaches(writer: &Connection, version: i32, acknowledged: Head, shown: &str) -> Result<(), StoreError> {
+    let failed = error::read_failed("read of the head");
+    let found = if version == 0 { Head::default() } else { head_of(writer).map_err(failed)? };
+    match lost(found, acknowledged) {
+        None => Ok(()),
+        Some(lost) => {
+            let what = format!(
+                "open `{shown}` failed, and nothing was changed: {lost}. The write-ahead log next to it is damaged or missing, or \
+                 the file was replaced. Restore a backup with `purista store restore`"
+            );
+            Err(StoreError::new(StoreErrorKind::Corrupt, what))
+        }
+    }
+}
+
+/// What lies between the end of the log and the end that was acknowledged.
+pub(crate) fn lost(found: Head, acknowledged: Head) -> Option<String> {
+    if found.position < acknowledged.position {
+        let (end, known) = (found.position, acknowledged.position);
+        return Some(format!("the log ends at position {end}, and commits up to {known} were acknowledged"));
+    }
+    (found.batch < acknowledged.batch).then(|| {
+        let missing = acknowledged.batch - found.batch;
+        format!("the last {missing} acknowledged commits are missing")
+    })
+}
+
+/// The end of the log.
+pub(crate) fn head_of(connection: &Connection) -> rusqlite::Result<Head> {
+    let batch = connection.query_row("SELECT coalesce(max(number), 0) FROM batches", [], |row| row.get(0))?;
+    Ok(Head { position: fetch::head(connection)?, batch })
+}
+
 impl Known {
     fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let origin: String =
@@ -132,7 +221,8 @@ impl Known {
             [],
             |row| row.get(0),
         )?;
-        Ok(Self { origin: origin.into(), head: fetch::head(connection)?, latest })
+        let Head { position, batch } = head_of(connection)?;
+        Ok(Self { origin: origin.into(), head: position, batch, latest })
     }
 }
 
@@ -156,6 +246,11 @@ fn prepare_writer(
     writer.pragma_update(None, "fullfsync", true).map_err(failed)?;
     writer.pragma_update(None, "checkpoint_fullfsync", true).map_err(failed)?;
     writer.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+    // A cell that lies outside of its page is damage, and no data.
+    writer.pragma_update(None, "cell_size_check", true).map_err(failed)?;
+    writer
+        .pragma_update(None, "journal_size_limit", i64::try_from(WAL_BYTES_KEPT).unwrap_or(i64::MAX))
+        .map_err(failed)?;
     let synchronous: i64 = writer.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(failed)?;
     if mode != "wal" || synchronous != 2 {
         let what = format!(
@@ -198,6 +293,15 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
     sync_folder(above)
 }
 
+/// Opens files that only the user of the process may read and write. Set what it is opened for.
+pub(crate) fn private() -> fs::OpenOptions {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no modes"))]
+    let mut options = fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// A new name in a folder survives a crash of the machine only when the folder itself is flushed.
 pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
@@ -205,9 +309,8 @@ pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
 
 /// Flushes what is about to be shown. A process that was killed between a write and its flush leaves commits that this
 /// one sees, and that a crash of the machine could still take back.
-fn make_durable(writer: &Connection, path: &Path) -> Result<(), StoreError> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
+fn make_durable(writer: &Connection, path: &Path, sums: Option<&mut Sums>) -> Result<(), StoreError> {
+    let log = wal::path_of(path);
     let flush = || -> std::io::Result<()> {
         if fs::exists(&log)? {
             fs::OpenOptions::new().read(true).write(true).open(&log)?.sync_all()?;
@@ -217,6 +320,9 @@ fn make_durable(writer: &Connection, path: &Path) -> Result<(), StoreError> {
     let failed =
         || StoreError::new(StoreErrorKind::ReadFailed, format!("flush of `{}` failed", path.display()));
     flush().map_err(|error| failed().with_source(error))?;
+    if let Some(sums) = sums {
+        sums.take_in(path).map_err(|error| failed().with_source(error))?;
+    }
     // Begins with a short log. A foreign reader may hold it back; then the next checkpoint does it.
     writer
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))

@@ -48,12 +48,15 @@ mod prune;
 mod queue;
 mod readers;
 mod receipts;
+mod restore;
 mod schema;
 mod selection;
 mod snapshot;
 mod state;
 mod statements;
+mod sums;
 mod views;
+mod wal;
 mod writer;
 
 pub mod builder;

@@ -82,7 +82,7 @@ impl SqliteStore {
     }
 
     pub(crate) fn start(file: OpenFile, clock: Clock, limits: Limits) -> Result<Self, StoreError> {
-        let OpenFile { mut writer, readers, lock, path, known } = file;
+        let OpenFile { mut writer, readers, lock, sums, path, known } = file;
         let guard = Guard::set(&mut writer);
         let shared = Shared::new(&known, clock);
         let counters = Arc::clone(&shared.counters);
@@ -101,7 +101,10 @@ impl SqliteStore {
             shared: Arc::clone(&shared),
             head: known.head,
             checkpoint_at: limits.checkpoint_pages,
+            warned_at: None,
             readers: Some(threads),
+            sums,
+            path: path.clone(),
             _lock: lock,
         };
         // Nobody joins it: `close` waits for its word that it has ended.

@@ -5,10 +5,11 @@
 //! a second fsync may succeed without having written what the first one lost.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use purista_events::batch::{Batch, Receipt};
@@ -19,10 +20,12 @@ use rusqlite::config::DbConfig;
 use crate::aside::Aside;
 use crate::commit;
 use crate::error::{self, Refusal, Severity};
+use crate::file::WAL_BYTES_KEPT;
 use crate::lock::Lock;
 use crate::queue::{Answer, Job, Limits, Order, Shared};
 use crate::readers::ReaderThreads;
 use crate::statements::Statements;
+use crate::sums::{Head, Sums};
 use crate::{codec, prune};
 
 /// How long a group waits for as many as the last one had: those that were answered together come back together. It is what a
@@ -36,6 +39,15 @@ const OVERGROWN: u64 = 4;
 /// How long that moment is at most, for each time that it is overgrown.
 const RESTART_WAIT: Duration = Duration::from_millis(50);
 
+/// How large a page of the file is.
+const PAGE_BYTES: u64 = 4_096;
+
+/// How long an idle writer waits before it tries to shrink a log of more than [`WAL_BYTES_KEPT`].
+const SHRINKS_AFTER: Duration = Duration::from_secs(1);
+
+/// How often a log that cannot shrink is warned of at most.
+const WARNED_EVERY: Duration = Duration::from_secs(60);
+
 /// The writer's thread.
 pub(crate) struct Writer {
     pub(crate) orders: Receiver<Order>,
@@ -46,7 +58,11 @@ pub(crate) struct Writer {
     pub(crate) head: i64,
     /// From how many pages of the write-ahead log on the next checkpoint is due.
     pub(crate) checkpoint_at: u64,
+    /// When a log that does not shrink was last warned of.
+    pub(crate) warned_at: Option<Instant>,
     pub(crate) readers: Option<ReaderThreads>,
+    pub(crate) sums: Sums,
+    pub(crate) path: PathBuf,
     /// Let go of when everything else is closed.
     pub(crate) _lock: Lock,
 }
@@ -71,7 +87,17 @@ impl Writer {
         let mut size = 1;
         loop {
             let order = if self.asides.is_empty() {
-                self.orders.recv().map_err(|_| TryRecvError::Disconnected)
+                match self.idle_for() {
+                    None => self.orders.recv().map_err(|_| TryRecvError::Disconnected),
+                    Some(time) => match self.orders.recv_timeout(time) {
+                        Ok(order) => Ok(order),
+                        Err(RecvTimeoutError::Timeout) => {
+                            self.checkpoint_at = 0;
+                            Err(TryRecvError::Empty)
+                        }
+                        Err(RecvTimeoutError::Disconnected) => Err(TryRecvError::Disconnected),
+                    },
+                }
             } else {
                 self.orders.try_recv()
             };
@@ -313,6 +339,12 @@ impl Writer {
             if committed > 0 {
                 self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);
                 self.shared.counters.commits.fetch_add(committed as u64, Ordering::Relaxed);
+                // The receipt is the last row that a batch inserts.
+                let head = Head { position: head, batch: connection.last_insert_rowid() };
+                if let Err(error) = self.sums.committed(head) {
+                    // What it says stays true: a log that ends earlier has lost commits.
+                    tracing::warn!(%error, "the end of the log could not be written next to the page checksums");
+                }
             }
             return answers;
         };
@@ -362,6 +394,13 @@ impl Writer {
         let overgrown = pages / threshold.saturating_mul(OVERGROWN);
         if overgrown == 0 {
             self.checkpoint(connection, "PASSIVE");
+        } else if pages.saturating_mul(PAGE_BYTES) > WAL_BYTES_KEPT {
+            let _ = connection.busy_timeout(RESTART_WAIT);
+            let is_held = !self.checkpoint(connection, "TRUNCATE");
+            let _ = connection.busy_timeout(self.limits.busy_timeout);
+            if is_held {
+                self.warn_of_long_reads(pages);
+            }
         } else {
             // Commits wait meanwhile, so it gives up early on a reader that does not end; the longer the log, the later.
             let wait = RESTART_WAIT.saturating_mul(u32::try_from(overgrown).unwrap_or(u32::MAX));
@@ -372,15 +411,49 @@ impl Writer {
         self.checkpoint_at = pages + threshold;
     }
 
-    fn checkpoint(&self, connection: &Connection, mode: &str) {
-        match connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())) {
-            Ok(()) => {
-                self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) if error::severity(&error) == Severity::Busy => {}
-            // What it could not copy lies in the log still, but a disk that fails a flush is not asked again.
-            Err(error) => self.poison(connection, format!("a checkpoint failed: {error}")),
+    /// Says, at most once in [`WARNED_EVERY`], what holds the write-ahead log back.
+    fn warn_of_long_reads(&mut self, pages: u64) {
+        if self.warned_at.is_some_and(|at| at.elapsed() < WARNED_EVERY) {
+            return;
         }
+        self.warned_at = Some(Instant::now());
+        tracing::warn!(
+            file = %self.path.display(),
+            mebibytes = pages.saturating_mul(PAGE_BYTES) / (1024 * 1024),
+            "the write-ahead log cannot be copied into the data file: another program, or a long read of this one, holds a \
+             read transaction on the file; end it, and the log shrinks"
+        );
+    }
+
+    /// Copies the write-ahead log into the file, after the checksums of its pages are written. Returns whether all was copied.
+    fn checkpoint(&mut self, connection: &Connection, mode: &str) -> bool {
+        if let Err(error) = self.sums.take_in(&self.path) {
+            self.poison(connection, format!("the checksums of pages could not be written: {error}"));
+            return false;
+        }
+        let is_busy = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        match connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], is_busy) {
+            Ok(is_busy) => {
+                self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+                if mode == "TRUNCATE" && is_busy == 0 {
+                    self.shared.counters.wal_pages.store(0, Ordering::Relaxed);
+                }
+                is_busy == 0
+            }
+            Err(error) if error::severity(&error) == Severity::Busy => false,
+            // What it could not copy lies in the log still, but a disk that fails a flush is not asked again.
+            Err(error) => {
+                self.poison(connection, format!("a checkpoint failed: {error}"));
+                false
+            }
+        }
+    }
+
+    /// How long an idle writer waits before it looks whether a log that is too long can shrink; `None` where it is not.
+    fn idle_for(&self) -> Option<Duration> {
+        let pages = self.shared.counters.wal_pages.load(Ordering::Relaxed);
+        let is_long = pages.saturating_mul(PAGE_BYTES) > WAL_BYTES_KEPT;
+        (is_long && self.shared.poison.get().is_none()).then_some(SHRINKS_AFTER)
     }
 
     /// Lets go of everything: the readers first, so that the last connection to close is this one.
@@ -395,6 +468,7 @@ impl Writer {
         if let Err((_, error)) = connection.close() {
             tracing::warn!(%error, "the store's file was not closed cleanly; the next open recovers it");
         }
+        let _ = self.sums.flush();
     }
 }
 

@@ -117,6 +117,34 @@ async fn a_backup_replaces_nothing_unless_it_is_told_to() {
 }
 
 #[tokio::test]
+async fn a_restore_makes_a_data_file_of_a_backup() {
+    let folder = Folder::with_file().await;
+    let file = folder.file();
+    let backup = folder.path().join("backup.db");
+    let from = backup.to_str().unwrap();
+    assert_eq!(run(&file, &["store", "backup", from]).code, 0);
+    refuses(
+        &file,
+        &["store", "restore", from],
+        &format!(
+            "error: there is a file `{}` already\nhelp: stop its program and give `--force`: its files are renamed to `.replaced` \
+             and not deleted\n",
+            file.display()
+        ),
+    );
+    let store = SqliteStore::open(&file).unwrap();
+    let used = run(&file, &["store", "restore", from, "--force"]);
+    assert!(used.code == 1 && used.err.contains("help: stop the program that has it open first"), "{used:?}");
+    store.close().await.unwrap();
+    let done = run(&file, &["store", "restore", from, "--force"]);
+    let said = format!("restored `{}` from `{from}`, up to position 5\n", file.display());
+    assert_eq!((done.out, done.code), (said, 0), "{}", done.err);
+    assert_eq!(json(&file, &["store", "check"])[0]["events"], 5);
+    let other = folder.path().join("other.db");
+    assert_eq!(json(&other, &["store", "restore", from])[0]["head"], 5);
+}
+
+#[tokio::test]
 async fn a_backup_never_falls_on_a_file_that_is_used() {
     let folder = Folder::with_file().await;
     let file = folder.file();

@@ -17,6 +17,11 @@ impl Folder {
         &self.0
     }
 
+    /// Removes the checksums of pages: the next opening takes the file as it is.
+    pub(crate) fn forget_sums(&self) {
+        std::fs::remove_file(self.0.join("store.db.sums")).unwrap();
+    }
+
     /// The file of the test's store.
     pub(crate) fn file(&self) -> PathBuf {
         self.0.join("store.db")

@@ -80,6 +80,7 @@ async fn what_was_recorded_before_folds_had_a_checksum_is_folded_and_guarded_by_
     let connection = rusqlite::Connection::open(folder.file()).unwrap();
     connection.execute("UPDATE events SET body = '{}' WHERE position = 7", []).unwrap();
     drop(connection);
+    folder.forget_sums();
     let store = SqliteStore::open(folder.file()).unwrap();
     let error = given::folded(&store, &Query::all()).await.unwrap_err();
     assert!(error.to_string().contains("event at 7 "), "{error}");
@@ -109,6 +110,7 @@ async fn what_was_recorded_before_events_had_a_trace_is_read_and_guarded_beside_
             .execute(&format!("UPDATE events SET trace = {damage} WHERE position = {position}"), [])
             .unwrap();
         drop(connection);
+        folder.forget_sums();
         let store = SqliteStore::open(folder.file()).unwrap();
         let found = store.check().await.unwrap().join("\n");
         assert!(found.contains(&format!("event at {position} is not what was written")), "{found}");
