@@ -12,7 +12,7 @@ use crate::store::SqliteStore;
 use crate::{sums, wal};
 
 /// What the files of the store before it are called after a restore: their names with this ending.
-pub const REPLACED: &str = "replaced";
+pub(crate) const REPLACED: &str = "replaced";
 
 impl SqliteStore {
     /// Makes a data file of a backup: copies it, looks through the copy, and renames it to `target`. No store may have `target`

@@ -45,7 +45,7 @@ pub(crate) struct Sums {
     sequence: u64,
     page_bytes: u32,
     /// One a page, from page 1 on; 0 for a page of which nothing is recorded.
-    sums: Vec<u32>,
+    pages: Vec<u32>,
     /// What the first page was before the write-ahead log began: it lies in the data file until a checkpoint copies its newer one.
     first_before: u32,
     head: Head,
@@ -80,9 +80,9 @@ impl Sums {
         let mut bytes = vec![0; slot.pages as usize * 4];
         read_at(&file, &mut bytes, SUMS_AT).map_err(failed)?;
         let (numbers, _) = bytes.as_chunks::<4>();
-        let sums = numbers.iter().map(|number| u32::from_le_bytes(*number)).collect();
+        let pages = numbers.iter().map(|number| u32::from_le_bytes(*number)).collect();
         let Slot { sequence, page_bytes, first_before, head, .. } = slot;
-        Ok(Some(Self { file, sequence, page_bytes, sums, first_before, head, scan: Scan::default() }))
+        Ok(Some(Self { file, sequence, page_bytes, pages, first_before, head, scan: Scan::default() }))
     }
 
     /// Records the checksums of a data file as it is now, whose write-ahead log is empty.
@@ -92,12 +92,12 @@ impl Sums {
         let part = beside.with_added_extension("part");
         let file = private().read(true).write(true).create(true).truncate(true).open(&part)?;
         let page_bytes = page_bytes_of(data)?;
-        let mut sums = Vec::new();
-        each_page(data, page_bytes, |_, sum| sums.push(sum))?;
-        let first_before = sums.first().copied().unwrap_or_default();
+        let mut pages = Vec::new();
+        each_page(data, page_bytes, |_, sum| pages.push(sum))?;
+        let first_before = pages.first().copied().unwrap_or_default();
         let scan = Scan::default();
-        let mut adopted = Self { file, sequence: 0, page_bytes, sums, first_before, head, scan };
-        let bytes: Vec<u8> = adopted.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+        let mut adopted = Self { file, sequence: 0, page_bytes, pages, first_before, head, scan };
+        let bytes: Vec<u8> = adopted.pages.iter().flat_map(|sum| sum.to_le_bytes()).collect();
         write_at(&adopted.file, &bytes, SUMS_AT)?;
         adopted.write_slot()?;
         adopted.file.sync_all()?;
@@ -114,7 +114,7 @@ impl Sums {
     /// Says what is wrong with the pages of the data file, as it lies on the disk. It changes no file.
     pub(crate) fn compare(&mut self, path: &Path, data: &File) -> io::Result<Vec<String>> {
         self.scan.read_on(&wal::path_of(path))?;
-        let (pages, sums) = (self.scan.pages(), &self.sums);
+        let (logged, recorded) = (self.scan.pages(), &self.pages);
         let mut damaged = Vec::new();
         let (mut count, mut first) = (0, self.first_before);
         each_page(data, self.page_bytes, |page, sum| {
@@ -122,8 +122,8 @@ impl Sums {
             if page == 1 {
                 first = sum;
             }
-            let recorded = sums.get(page as usize - 1).copied().unwrap_or(0);
-            let is_known = match pages.get(&page) {
+            let recorded = recorded.get(page as usize - 1).copied().unwrap_or(0);
+            let is_known = match logged.get(&page) {
                 // What lies in the log is copied from there. A crash may have left the page in part, but for the first one,
                 // by which a copy of another moment is noticed.
                 Some(logged) => {
@@ -139,8 +139,8 @@ impl Sums {
                 damaged.push(page);
             }
         })?;
-        let missing = (count + 1..=u32::try_from(self.sums.len()).unwrap_or(u32::MAX))
-            .filter(|page| !pages.contains_key(page))
+        let missing = (count + 1..=u32::try_from(self.pages.len()).unwrap_or(u32::MAX))
+            .filter(|page| !logged.contains_key(page))
             .count();
         let mut found = Vec::new();
         if !damaged.is_empty() {
@@ -163,15 +163,15 @@ impl Sums {
     pub(crate) fn take_in(&mut self, path: &Path) -> io::Result<()> {
         if self.scan.read_on(&wal::path_of(path))? {
             // A log begins again when all of the one before it was copied.
-            self.first_before = self.sums.first().copied().unwrap_or_default();
+            self.first_before = self.pages.first().copied().unwrap_or_default();
         }
         let mut changed: Vec<(u32, u32)> = Vec::new();
         for (page, logged) in self.scan.pages() {
             let at = *page as usize - 1;
-            if self.sums.len() <= at {
-                self.sums.resize(at + 1, 0);
+            if self.pages.len() <= at {
+                self.pages.resize(at + 1, 0);
             }
-            if let Some(sum) = self.sums.get_mut(at)
+            if let Some(sum) = self.pages.get_mut(at)
                 && *sum != logged.newest
             {
                 *sum = logged.newest;
@@ -209,7 +209,7 @@ impl Sums {
         bytes.extend(MAGIC);
         bytes.extend(self.sequence.to_le_bytes());
         bytes.extend(self.page_bytes.to_le_bytes());
-        bytes.extend(u32::try_from(self.sums.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend(u32::try_from(self.pages.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend(self.first_before.to_le_bytes());
         bytes.extend(self.head.position.to_le_bytes());
         bytes.extend(self.head.batch.to_le_bytes());
