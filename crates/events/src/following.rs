@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
+use crate::head::HeadWatch;
 use crate::position::Position;
 use crate::query::Query;
 use crate::recorded::Recorded;
@@ -35,7 +34,7 @@ pub const FOLLOWED_MAX: usize = 256;
 pub struct Follower {
     store: Arc<dyn EventStore>,
     query: Query,
-    head: watch::Receiver<Position>,
+    head: HeadWatch,
     buffer: VecDeque<Recorded>,
     looked_up_to: Position,
     /// What is said when the buffer is empty.

@@ -13,6 +13,7 @@ pub mod error;
 pub mod fingerprint;
 pub mod following;
 pub mod form;
+pub mod head;
 pub mod kept;
 pub mod lag;
 pub mod lease;

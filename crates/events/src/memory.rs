@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use crate::form::{Counted, Form};
+use crate::head::HeadWatch;
 use crate::lease::Lease;
 use crate::log_time::LogTime;
 use crate::position::{Position, ReadToken};
@@ -298,8 +299,8 @@ impl EventStore for MemoryStore {
         Box::pin(async move { self.look(|log| log.follow(query, from, limit.min(PAGE_MAX))) })
     }
 
-    fn head(&self) -> watch::Receiver<Position> {
-        self.medium.head.subscribe()
+    fn head(&self) -> HeadWatch {
+        HeadWatch::new(self.medium.head.subscribe())
     }
 
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use purista_core::id::Id;
 use purista_core::lag::Holder;
 use purista_core::store::Versioned;
-use tokio::sync::watch;
 
 use crate::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use crate::form::{Counted, Form};
+use crate::head::HeadWatch;
 use crate::lease::Lease;
 use crate::occurrence::{OccurrencePage, Occurrences};
 use crate::position::Position;
@@ -173,7 +174,7 @@ pub trait EventStore: Send + Sync + 'static {
     /// The position of the last event that can no longer be overtaken, as it grows. A receiver that missed values sees the
     /// latest. When a commit returns, it has the commit's position; an engine of which several processes write says so a
     /// little later, when those that began to write before have ended.
-    fn head(&self) -> watch::Receiver<Position>;
+    fn head(&self) -> HeadWatch;
 
     /// The position of the last committed event, also where it can still be overtaken: at or after [`EventStore::head`], and the
     /// same in an engine with one writer. Events between the two wait for a transaction that began earlier and is still open;
@@ -285,6 +286,12 @@ pub trait EventStore: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// What the writer of the engine does, and how long commits wait for it: for health. An engine without a writer of its own
+    /// returns the default.
+    fn writer(&self) -> WriterState {
+        WriterState::default()
+    }
+
     /// Why it takes no more commits, when it does not: after a failed write only a restart helps.
     fn poisoned(&self) -> Option<String>;
 
@@ -296,6 +303,18 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// Waits until what was handed over is written, and lets go of the file or connection. Later commits are rejected.
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// What the writer of an engine does at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct WriterState {
+    /// What it works on, where that is code of a user, such as `the projection names v2 #1`.
+    pub busy_with: Option<String>,
+    /// How long it has been at this piece of work; `None` while it waits for work.
+    pub busy_for: Option<Duration>,
+    /// How long the oldest commit waits, once the writer is busy for long.
+    pub oldest_waits_for: Option<Duration>,
 }
 
 /// Which way a page is read.

@@ -13,6 +13,7 @@ use purista_core::lag::Holder;
 use purista_core::store::Versioned;
 use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use purista_events::form::{Counted, Form};
+use purista_events::head::HeadWatch;
 use purista_events::lease::Lease;
 use purista_events::position::Position;
 use purista_events::query::Query;
@@ -322,7 +323,7 @@ impl EventStore for PostgresStore {
         Box::pin(self.handle.follow(query, from, limit.min(PAGE_MAX)))
     }
 
-    fn head(&self) -> watch::Receiver<Position> {
+    fn head(&self) -> HeadWatch {
         self.handle.shared.head.subscribe()
     }
 

@@ -57,6 +57,7 @@ mod statements;
 mod sums;
 mod views;
 mod wal;
+mod watchdog;
 mod writer;
 
 pub mod builder;

@@ -14,6 +14,7 @@ use crate::aside::Aside;
 use crate::codec;
 use crate::file::Known;
 use crate::statistics::Counters;
+use crate::watchdog::Busy;
 
 /// The most batches that wait to be written. Each takes at least one unit of the queue.
 pub const QUEUE_MAX: usize = 1_024;
@@ -30,6 +31,7 @@ pub(crate) struct Job {
     /// See [`crate::state::texts`].
     pub(crate) state_texts: Vec<Option<String>>,
     pub(crate) answer: oneshot::Sender<Answer>,
+    pub(crate) queued_at: std::time::Instant,
     /// Its room in the queue, given back when it is answered.
     pub(crate) _room: OwnedSemaphorePermit,
 }
@@ -49,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) ended: watch::Sender<bool>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) time: LogTime,
+    pub(crate) busy: Busy,
 }
 
 impl Shared {
@@ -59,6 +62,7 @@ impl Shared {
             ended: watch::Sender::new(false),
             counters: Arc::default(),
             time: LogTime::new(clock, known.latest),
+            busy: Busy::default(),
         })
     }
 

@@ -78,9 +78,10 @@ impl ReadModels for SqliteStore {
         build: &'a Build,
         making: Making<Tx>,
     ) -> BoxFuture<'a, Result<Result<(), HandlerError>, StoreError>> {
-        let (build, guard) = (build.clone(), self.handle().guard.clone());
+        let (build, guard, name) = (build.clone(), self.handle().guard.clone(), self.handle().namer());
         Box::pin(async move {
             let made = self.handle().aside(move |connection| {
+                name(format!("the projection {build}"));
                 if record(connection, &build)?.is_some() {
                     return Ok(());
                 }
@@ -107,9 +108,10 @@ impl ReadModels for SqliteStore {
         from: Position,
         step: Step<Tx>,
     ) -> BoxFuture<'a, Result<Stepped, StoreError>> {
-        let (build, guard) = (build.clone(), self.handle().guard.clone());
+        let (build, guard, name) = (build.clone(), self.handle().guard.clone(), self.handle().namer());
         Box::pin(async move {
             let stepped = self.handle().aside(move |connection| {
+                name(format!("the projection {build}"));
                 let at = record(connection, &build)?.ok_or_else(|| unknown(&build))?.position;
                 if at != from {
                     let what = format!("the projection {build} is at {at}, not at {from}");

@@ -16,16 +16,19 @@ use purista_core::id::Id;
 use purista_core::store::Versioned;
 use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use purista_events::form::{Counted, Form};
+use purista_events::head::HeadWatch;
 use purista_events::occurrence::{OccurrencePage, Occurrences};
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::recorded::Recorded;
 use purista_events::snapshot::{Snapshot, SnapshotGroup, SnapshotKey, Snapshots};
-use purista_events::store::{Direction, EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
+use purista_events::store::{
+    Direction, EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind, WriterState,
+};
 use purista_events::subscriptions::{DeadLetter, SubscriptionId, SubscriptionRecord};
 use purista_events::view_read::ViewRead;
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::aside::Work;
@@ -35,6 +38,7 @@ use crate::guard::Guard;
 use crate::queue::{Job, Limits, Order, Shared, units};
 use crate::readers::{self, Readers};
 use crate::statistics::Statistics;
+use crate::watchdog::{self, Inbox};
 use crate::writer::Writer;
 use crate::{codec, dead_letter, fetch, folding, forms, progress, receipts, snapshot, state};
 
@@ -94,8 +98,10 @@ impl SqliteStore {
             .map_err(read_failed("start of the writer"))?;
         let (orders, waiting) = sync_channel(QUEUE_MAX + 1);
         let (readers, threads) = readers::start(readers).map_err(not_started)?;
+        let inbox = Inbox::new(waiting);
+        watchdog::start(Arc::clone(&shared), inbox.clone()).map_err(not_started)?;
         let thread_of_writer = Writer {
-            orders: waiting,
+            orders: inbox,
             asides: VecDeque::new(),
             limits,
             shared: Arc::clone(&shared),
@@ -179,6 +185,12 @@ impl Handle {
         self.readers.run(read).await
     }
 
+    /// Names what the writer works on, for health.
+    pub(crate) fn namer(&self) -> impl FnOnce(String) + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        move |name| shared.busy.name(name)
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Receipt, StoreError> {
         if self.is_read_only {
             return Err(StoreError::new(StoreErrorKind::Closed, "the store was opened for reading only"));
@@ -197,7 +209,13 @@ impl Handle {
         let state_texts = state::texts(&batch.state);
         let room = self.room_for(&batch, &state_texts).await?;
         let (answer, answered) = oneshot::channel();
-        let order = Order::Commit(Box::new(Job { batch, state_texts, answer, _room: room }));
+        let order = Order::Commit(Box::new(Job {
+            batch,
+            state_texts,
+            answer,
+            queued_at: std::time::Instant::now(),
+            _room: room,
+        }));
         // There is a slot for each unit of room, so it is never full.
         self.orders.try_send(order).map_err(|_| self.refusal())?;
         answered.await.unwrap_or_else(|_| {
@@ -343,8 +361,12 @@ impl EventStore for SqliteStore {
         Box::pin(self.handle.readers.run(move |connection| fetch::follow(connection, &query, from, limit)))
     }
 
-    fn head(&self) -> watch::Receiver<Position> {
-        self.handle.shared.head.subscribe()
+    fn head(&self) -> HeadWatch {
+        HeadWatch::new(self.handle.shared.head.subscribe())
+    }
+
+    fn writer(&self) -> WriterState {
+        self.handle.shared.busy.state()
     }
 
     fn position_at(&self, time: Timestamp) -> BoxFuture<'_, Result<Position, StoreError>> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use purista_events::batch::{Batch, Receipt};
@@ -26,6 +26,7 @@ use crate::queue::{Answer, Job, Limits, Order, Shared};
 use crate::readers::ReaderThreads;
 use crate::statements::Statements;
 use crate::sums::{Head, Sums};
+use crate::watchdog::Inbox;
 use crate::{codec, prune};
 
 /// How long a group waits for as many as the last one had: those that were answered together come back together. It is what a
@@ -50,7 +51,7 @@ const WARNED_EVERY: Duration = Duration::from_secs(60);
 
 /// The writer's thread.
 pub(crate) struct Writer {
-    pub(crate) orders: Receiver<Order>,
+    pub(crate) orders: Inbox,
     /// What waits beside the batches.
     pub(crate) asides: VecDeque<Box<dyn Aside>>,
     pub(crate) limits: Limits,
@@ -88,15 +89,8 @@ impl Writer {
         loop {
             let order = if self.asides.is_empty() {
                 match self.idle_for() {
-                    None => self.orders.recv().map_err(|_| TryRecvError::Disconnected),
-                    Some(time) => match self.orders.recv_timeout(time) {
-                        Ok(order) => Ok(order),
-                        Err(RecvTimeoutError::Timeout) => {
-                            self.checkpoint_at = 0;
-                            Err(TryRecvError::Empty)
-                        }
-                        Err(RecvTimeoutError::Disconnected) => Err(TryRecvError::Disconnected),
-                    },
+                    None => self.orders.recv(),
+                    Some(time) => self.orders.recv_timeout(time).inspect_err(|_| self.checkpoint_at = 0),
                 }
             } else {
                 self.orders.try_recv()
@@ -170,7 +164,9 @@ impl Writer {
     /// Does the next of what waits beside batches, if anything does.
     fn serve_aside(&mut self, statements: &Statements<'_>) {
         let Some(mut aside) = self.asides.pop_front() else { return };
+        self.shared.busy.begin();
         let end = self.run_aside(statements.connection, &mut *aside);
+        self.shared.busy.end();
         aside.answer(end);
     }
 
@@ -221,7 +217,9 @@ impl Writer {
 
     /// Commits a group and answers each of its batches.
     fn serve(&mut self, statements: &mut Statements<'_>, group: Vec<Job>) {
+        self.shared.busy.begin();
         let answers = self.commit(statements, &group);
+        self.shared.busy.end();
         let head = codec::position(self.head);
         self.shared.head.send_if_modified(|known| std::mem::replace(known, head) != head);
         for (job, answer) in group.into_iter().zip(answers) {

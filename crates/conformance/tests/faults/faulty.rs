@@ -14,6 +14,7 @@ use purista_core::id::Id;
 use purista_core::store::Versioned;
 use purista_events::batch::{Batch, Receipt, ReplyKey, StoredReply};
 use purista_events::form::{Counted, Form};
+use purista_events::head::HeadWatch;
 use purista_events::memory::MemoryStore;
 use purista_events::memory::tables::Tables;
 use purista_events::position::Position;
@@ -217,8 +218,12 @@ impl EventStore for Faulty {
         })
     }
 
-    fn head(&self) -> watch::Receiver<Position> {
-        if let Way::Head = &*self.way { self.still.subscribe() } else { self.engine.store.head() }
+    fn head(&self) -> HeadWatch {
+        if let Way::Head = &*self.way {
+            HeadWatch::new(self.still.subscribe())
+        } else {
+            self.engine.store.head()
+        }
     }
 
     fn last_position(&self) -> Found<'_, Position> {

@@ -15,6 +15,10 @@ use crate::store::{EventStore, PAGE_MAX, StoreError};
 /// How long one step holds the writer at most, so that commands need not wait for a projection.
 pub(super) const STEP_MAX: Duration = Duration::from_millis(5);
 
+/// How long one call of a handler may take. The writer of the engine waits for it, so a handler that takes longer pauses its
+/// projection before that event.
+pub(super) const HANDLER_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Over how long a rate is taken.
 const RATE_OVER: Duration = Duration::from_secs(1);
 
@@ -106,7 +110,9 @@ impl<Tx> Left<Tx> {
         let began = std::time::Instant::now();
         let mut at = None;
         while let Some((position, ready)) = self.ready.pop_front() {
-            if let Err(error) = caught(|| ready(tx)) {
+            let called = std::time::Instant::now();
+            let taken = caught(|| ready(tx)).and_then(|()| in_time(called.elapsed()));
+            if let Err(error) = taken {
                 self.failed_at = Some(position);
                 return Err(error);
             }
@@ -118,6 +124,18 @@ impl<Tx> Left<Tx> {
         }
         Ok(at.filter(|_| !self.ready.is_empty()).unwrap_or(up_to))
     }
+}
+
+/// Fails a call of a handler that took too long.
+fn in_time(taken: Duration) -> Result<(), HandlerError> {
+    if taken <= HANDLER_TIME_MAX {
+        return Ok(());
+    }
+    Err(HandlerError::failed(format!(
+        "the handler took {:.1} s, at most {} s are allowed: commits wait for it",
+        taken.as_secs_f64(),
+        HANDLER_TIME_MAX.as_secs()
+    )))
 }
 
 /// Reads and decodes the next page after a position; it ends before an event that cannot be taken in.

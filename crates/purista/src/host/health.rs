@@ -10,7 +10,7 @@ use purista_core::catalogue::Catalogue;
 use purista_core::health::{Condition, Health, HealthReport, PartHealth};
 use purista_events::position::Position;
 use purista_events::projector::ProjectionHandle;
-use purista_events::store::StoreError;
+use purista_events::store::{StoreError, WriterState};
 use purista_events::subscriptions::{RELAY, SubscriptionId};
 use tokio::time::Instant;
 
@@ -36,6 +36,9 @@ struct Found {
     /// How many dead letters there are, and how many of them are the relay's; or that it did not say.
     dead_letters: Result<(u64, u64), String>,
 }
+
+/// How long one piece of work may hold the writer of a store before its health says so.
+const WRITER_HELD_MAX: Duration = Duration::from_secs(1);
 
 /// Asks the parts each time. Cheap to clone.
 #[derive(Clone)]
@@ -261,7 +264,9 @@ impl Inner {
     fn store(&self) -> Option<PartHealth> {
         let store = self.runtime.store.as_ref()?;
         let found = self.found().map(|found| found.dead_letters);
-        let (condition, detail) = match (store.poisoned(), store.attention(), found) {
+        // The writer first: what holds it explains the rest.
+        let attention = held(&store.writer()).or_else(|| store.attention());
+        let (condition, detail) = match (store.poisoned(), attention, found) {
             (Some(reason), ..) | (None, _, Some(Err(reason))) => (Condition::Down, Some(reason)),
             (None, Some(reason), _) => (Condition::Degraded, Some(reason)),
             (None, None, Some(Ok((dead_letters @ 1.., _)))) => {
@@ -271,6 +276,15 @@ impl Inner {
         };
         Some(PartHealth { name: "store".to_owned(), condition, detail, events_behind: None })
     }
+}
+
+/// What holds the writer of a store, once that is too long.
+fn held(WriterState { busy_with, busy_for, oldest_waits_for, .. }: &WriterState) -> Option<String> {
+    let held_for = busy_for.filter(|time| *time >= WRITER_HELD_MAX)?.as_secs();
+    let with = busy_with.as_deref().unwrap_or("the disk");
+    let waits = oldest_waits_for
+        .map_or_else(String::new, |age| format!("; the oldest commit waits for {:.1} s", age.as_secs_f64()));
+    Some(format!("{with} has held the writer for {held_for} s{waits}"))
 }
 
 fn ailing(durable: &DurableControl) -> Option<(Condition, String)> {
@@ -287,5 +301,26 @@ fn ailing(durable: &DurableControl) -> Option<(Condition, String)> {
         DurableState::Failing(_) => {
             Some((Condition::Down, format!("the subscription {id} waits for its store")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_that_is_held_is_named_with_the_age_of_its_queue() {
+        let mut state = WriterState::default();
+        assert_eq!(held(&state), None);
+        state.busy_for = Some(Duration::from_millis(900));
+        assert_eq!(held(&state), None);
+        state.busy_for = Some(Duration::from_secs(7));
+        assert_eq!(held(&state).as_deref(), Some("the disk has held the writer for 7 s"));
+        state.busy_with = Some("the projection names v2".to_owned());
+        state.oldest_waits_for = Some(Duration::from_millis(5_500));
+        let held = held(&state);
+        let expected =
+            "the projection names v2 has held the writer for 7 s; the oldest commit waits for 5.5 s";
+        assert_eq!(held.as_deref(), Some(expected));
     }
 }

@@ -17,4 +17,5 @@ mod projections;
 mod queries;
 mod restoring;
 mod upkeep;
+mod watchdog;
 mod workload;
