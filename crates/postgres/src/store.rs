@@ -22,7 +22,7 @@ use purista_events::snapshot::{Snapshot, SnapshotGroup, SnapshotKey};
 use purista_events::store::{Direction, EventStore, FollowPage, PAGE_MAX, StoreError, StoreErrorKind};
 use purista_events::subscriptions::{DeadLetter, SubscriptionId, SubscriptionRecord};
 use purista_events::view_read::ViewRead;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -324,7 +324,7 @@ impl EventStore for PostgresStore {
     }
 
     fn head(&self) -> HeadWatch {
-        self.handle.shared.head.subscribe()
+        HeadWatch::new(self.handle.shared.head.subscribe())
     }
 
     fn last_position(&self) -> BoxFuture<'_, Result<Position, StoreError>> {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -31,8 +30,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::aside::Work;
-use crate::error::{Refusal, closed, read_failed};
+use crate::error::{closed, read_failed};
 use crate::file::{Known, OpenFile};
 use crate::guard::Guard;
 use crate::queue::{Job, Limits, Order, Shared, units};
@@ -65,13 +63,13 @@ pub struct SqliteStore {
 
 pub(crate) struct Handle {
     origin: Arc<str>,
-    orders: SyncSender<Order>,
-    room: Arc<Semaphore>,
+    pub(crate) orders: SyncSender<Order>,
+    pub(crate) room: Arc<Semaphore>,
     readers: Readers,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) guard: Guard,
     pub(crate) path: PathBuf,
-    is_read_only: bool,
+    pub(crate) is_read_only: bool,
     is_closing: AtomicBool,
 }
 
@@ -185,12 +183,6 @@ impl Handle {
         self.readers.run(read).await
     }
 
-    /// Names what the writer works on, for health.
-    pub(crate) fn namer(&self) -> impl FnOnce(String) + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        move |name| shared.busy.name(name)
-    }
-
     async fn commit(&self, batch: Batch) -> Result<Receipt, StoreError> {
         if self.is_read_only {
             return Err(StoreError::new(StoreErrorKind::Closed, "the store was opened for reading only"));
@@ -224,28 +216,6 @@ impl Handle {
         })
     }
 
-    /// Has the writer do something beside batches, in a transaction that is not flushed by itself.
-    pub(crate) async fn aside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Rc<Connection>) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        if self.is_read_only {
-            return Err(StoreError::new(StoreErrorKind::Closed, "the store was opened for reading only"));
-        }
-        let waiting = tokio::time::timeout(QUEUE_WAIT, Arc::clone(&self.room).acquire_owned());
-        let room = match waiting.await {
-            Ok(Ok(room)) => room,
-            Ok(Err(_)) => return Err(self.refusal()),
-            Err(_) => {
-                return Err(StoreError::new(StoreErrorKind::Overloaded, "too much waits to be written"));
-            }
-        };
-        let (work, answered) = Work::new(work, room);
-        self.orders.try_send(Order::Aside(Box::new(work))).map_err(|_| self.refusal())?;
-        let unanswered = |_| StoreError::new(StoreErrorKind::Unknown, "the writer ended without an answer");
-        answered.await.map_err(unanswered)?
-    }
-
     async fn room_for(
         &self,
         batch: &Batch,
@@ -266,7 +236,7 @@ impl Handle {
         }
     }
 
-    fn refusal(&self) -> StoreError {
+    pub(crate) fn refusal(&self) -> StoreError {
         self.shared.poisoned_error().unwrap_or_else(closed)
     }
 

@@ -14,6 +14,7 @@ use purista_sqlite::read_models::projection;
 use purista_sqlite::store::SqliteStore;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,12 +36,12 @@ impl Event for Happened {
 async fn a_handler_that_holds_the_writer_is_named_and_then_paused_and_commits_are_refused_in_time() {
     let folder = Folder::new();
     let store = SqliteStore::open(folder.file()).unwrap();
-    let (began, has_begun) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
+    let (began, has_begun) = mpsc::sync_channel(8);
+    let (release, released) = mpsc::sync_channel::<()>(1);
     let released = Arc::new(Mutex::new(released));
     let slow = projection("slow", 1).set_up(|tx| tx.create_table("slow", "what TEXT")).on(
         move |_, _: Recorded<Happened>| {
-            let _ = began.send(());
+            let _ = began.try_send(());
             // Until it is released, and then at once.
             let _ = released.lock().unwrap().recv();
             Ok(())
@@ -48,7 +49,8 @@ async fn a_handler_that_holds_the_writer_is_named_and_then_paused_and_commits_ar
     );
     let (projected, stop) = (store.projected(slow), CancellationToken::new());
     let handle = projected.handle();
-    let running = tokio::spawn(projected.run(stop.clone(), Clock::system()));
+    let mut running = JoinSet::new();
+    running.spawn(projected.run(stop.clone(), Clock::system()));
     store.commit(batch("one")).await.unwrap();
     tokio::task::spawn_blocking(move || has_begun.recv().map(|()| has_begun)).await.unwrap().unwrap();
 
@@ -56,7 +58,8 @@ async fn a_handler_that_holds_the_writer_is_named_and_then_paused_and_commits_ar
     let mut late = batch("late");
     let deadline = Instant::now() + Duration::from_secs(2);
     late.deadline = Some(deadline);
-    let patient = tokio::spawn({
+    let mut patient = JoinSet::new();
+    patient.spawn({
         let store = store.clone();
         async move { store.commit(batch("patient")).await }
     });
@@ -77,7 +80,9 @@ async fn a_handler_that_holds_the_writer_is_named_and_then_paused_and_commits_ar
     let rest = Duration::from_millis(5_200).saturating_sub(held.elapsed());
     tokio::time::sleep(rest).await; // real time: the bound is of the handler's own time
     drop(release);
-    patient.await.unwrap().unwrap();
+    for committed in patient.join_all().await {
+        committed.unwrap();
+    }
     let mut states = handle.states();
     let paused =
         states.wait_for(|state| matches!(state.condition, Condition::Paused(_))).await.unwrap().clone();
@@ -88,7 +93,7 @@ async fn a_handler_that_holds_the_writer_is_named_and_then_paused_and_commits_ar
     store.commit(batch("two")).await.unwrap();
     assert_eq!(store.writer().busy_for, None);
     stop.cancel();
-    running.await.unwrap();
+    running.join_all().await;
 }
 
 #[tokio::test]
