@@ -150,6 +150,7 @@ async fn control_characters_in_tags_are_no_damage_and_damage_beside_them_is_foun
     let deleted = connection.execute("DELETE FROM tags WHERE value = ?1 AND name = 'note'", ["a\0b\u{1}c"]);
     assert_eq!(deleted.unwrap(), 2);
     drop(connection);
+    folder.forget_sums();
     let store = SqliteStore::builder(folder.file()).open().unwrap();
     let found = store.check().await.unwrap();
     assert_eq!(found.len(), 2, "{found:?}");
