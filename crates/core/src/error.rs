@@ -99,7 +99,8 @@ impl HandlerError {
         Self(Box::new(Kind::Failed(source.into())))
     }
 
-    /// In a subscription: try again after `delay`. In a command: 500.
+    /// In a subscription: try again after `delay`, which is 30 days at most; a longer one makes the message a dead letter. In a
+    /// command: 500.
     pub fn retry_after(delay: Duration, reason: impl Into<String>) -> Self {
         Self::settled(Settlement::RetryAfter(delay), reason)
     }

@@ -6,7 +6,6 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -19,6 +18,7 @@ use purista_events::store::{Direction, EventStore, FollowPage, StoreError, Store
 use purista_events::subscriptions::{ProgressChange, SubscriptionId, SubscriptionRecord};
 use purista_events::upcast::Upcasters;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::commit::settled;
@@ -27,15 +27,21 @@ use crate::listening::Listening;
 use crate::runtime::Runtime;
 
 pub(crate) mod attempt;
+mod due;
 mod ledger;
 mod turn;
 
 use attempt::{Attempt, Ended, How};
+use due::Moment;
 use ledger::{Job, Ledger, Saving};
 use turn::{Sign, Turn};
 
-/// The most events that wait parked for one subscription; at this many it fetches no more, and health says so.
+/// How many events wait for another attempt for one subscription. An event that fails beyond it becomes a dead letter at once, and
+/// health says so; what was under way when it was reached may still be added.
 pub(crate) const PARKED_MAX: usize = 10_000;
+
+/// How many events of one key wait, so that one key does not use all of [`PARKED_MAX`]. Those beyond it become dead letters.
+pub(crate) const PARKED_KEY_MAX: usize = 1_000;
 
 /// How many events a subscription holds that are fetched and not finished, those behind one of their key included.
 const WINDOW_MAX: usize = 512;
@@ -45,7 +51,7 @@ const WINDOW_MAX: usize = 512;
 pub(crate) enum DurableState {
     Running,
     Paused(String),
-    /// [`PARKED_MAX`] events wait.
+    /// [`PARKED_MAX`] events wait: the next that fails becomes a dead letter.
     Full,
     /// The store does not do what it must.
     Failing(String),
@@ -196,7 +202,7 @@ impl Durable {
         self.control.set(DurableState::Running);
         let query = &self.control.query;
         let in_flight = self.listener.listening().terms.in_flight;
-        let mut ledger = Ledger::new(record);
+        let mut ledger = Ledger::new(record, in_flight, &self.moment());
         let mut running: Running<BoxFuture<'static, Ended>> = Running::default();
         let mut saving: Option<BoxFuture<'_, (Saving, Result<(), StoreError>)>> = None;
         let mut fetching: Option<BoxFuture<'_, Result<FollowPage, StoreError>>> = None;
@@ -207,8 +213,8 @@ impl Durable {
                 leaving.get_or_insert(End::Lost);
             }
             while leaving.is_none() && running.len() < in_flight {
-                let Some(job) = ledger.next_job(self.runtime.clock.now()) else { break };
-                running.push(self.begin(job));
+                let Some(job) = ledger.next_job(Instant::now()) else { break };
+                running.push(self.begin(job, ledger.is_full()));
             }
             // A store that has failed is not asked again until everything was read anew.
             if saving.is_none() && !matches!(leaving, Some(End::Failed(_) | End::Overtaken)) {
@@ -225,11 +231,9 @@ impl Durable {
             self.control.fetched_up_to.store(ledger.cursor().number(), Ordering::Relaxed);
             let seen = *head.borrow_and_update();
             self.control.deferred.store(ledger.parked(), Ordering::Relaxed);
-            let is_full = ledger.parked() >= PARKED_MAX;
-            self.control.set(if is_full { DurableState::Full } else { DurableState::Running });
+            self.control.set(if ledger.is_full() { DurableState::Full } else { DurableState::Running });
             let has_more = ledger.cursor() < seen;
-            if fetching.is_none() && has_more && !is_full && leaving.is_none() && ledger.window() < WINDOW_MAX
-            {
+            if fetching.is_none() && has_more && leaving.is_none() && ledger.window() < WINDOW_MAX {
                 fetching = Some(self.store.follow(query, ledger.cursor(), WINDOW_MAX));
             }
             let is_settled = running.is_empty() && saving.is_none() && ledger.is_empty() && !has_more;
@@ -239,7 +243,7 @@ impl Durable {
                 biased;
                 Some(ended) = running.next(), if !running.is_empty() => {
                     self.control.ended.fetch_add(1, Ordering::Relaxed);
-                    leaving = leaving.or(Self::after(&mut ledger, ended));
+                    leaving = leaving.or(Self::after(&mut ledger, ended, &self.moment()));
                 }
                 (saved, result) = under_way(&mut saving) => {
                     saving = None;
@@ -264,25 +268,31 @@ impl Durable {
                         Ok(record) if record.pause.is_some() => leaving = Some(End::ReadAnew),
                         Ok(record) => {
                             turn.has_looked(record.parked.len());
-                            ledger.take_up(record.parked);
+                            ledger.take_up(record.parked, &self.moment());
                         }
                         Err(error) => leaving = Some(End::Failed(error)),
                     },
                     Sign::Lost => drop(leaving.get_or_insert(End::Lost)),
                     Sign::GiveUp => return End::Lost,
                 },
-                () = until(due, &self.runtime) => {}
+                () = until(due) => {}
                 _ = head.changed(), if fetching.is_none() && leaving.is_none() => {}
             }
         }
     }
 
-    fn begin(&self, job: Job) -> BoxFuture<'static, Ended> {
+    fn moment(&self) -> Moment {
+        Moment::now(&self.runtime.clock)
+    }
+
+    /// `is_full`: no more events may wait than do already.
+    fn begin(&self, job: Job, is_full: bool) -> BoxFuture<'static, Ended> {
         let attempt = Attempt {
             listener: Arc::clone(&self.listener),
             runtime: Arc::clone(&self.runtime),
             store: Arc::clone(&self.store),
             id: self.control.id.clone(),
+            is_full,
         };
         Box::pin(attempt.run(job))
     }
@@ -300,12 +310,17 @@ impl Durable {
         })
     }
 
-    fn after(ledger: &mut Ledger, ended: Ended) -> Option<End> {
+    fn after(ledger: &mut Ledger, ended: Ended, now: &Moment) -> Option<End> {
         let Ended { position, how } = ended;
         match how {
             How::Finished { is_saved } => ledger.finished(position, is_saved),
-            How::Parked(parked) => ledger.parked_now(parked),
-            How::ParkedBehind(parked) => parked.into_iter().for_each(|one| ledger.parked_behind(one)),
+            How::Parked(parked) => ledger.parked_now(parked, now),
+            How::ParkedBehind(parked) => {
+                for one in parked {
+                    ledger.parked_behind(one, now);
+                }
+            }
+            How::GivenUp(positions) => positions.into_iter().for_each(|one| ledger.given_up(one)),
             How::Paused => return Some(End::ReadAnew),
             How::Failed(error) => return Some(End::Failed(error)),
         }
@@ -334,12 +349,9 @@ async fn under_way<T>(work: &mut Option<BoxFuture<'_, T>>) -> T {
     }
 }
 
-async fn until(due: Option<jiff::Timestamp>, runtime: &Runtime) {
+async fn until(due: Option<Instant>) {
     match due {
-        Some(due) => {
-            let left = due.duration_since(runtime.clock.now());
-            tokio::time::sleep(Duration::try_from(left).unwrap_or_default()).await;
-        }
+        Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

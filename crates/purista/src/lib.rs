@@ -117,6 +117,6 @@ pub use purista_core::route::Route;
 pub use purista_core::subscription::Filter;
 pub use purista_events::upcast::Upcasters;
 pub use purista_events::view::{Boundary, View, every, view};
-pub use retry::Retry;
+pub use retry::{RETRY_DELAY_MAX, Retry};
 pub use service::{Service, ServiceBuilder};
 pub use subscription::{SubscriptionDef, listen, subscription};

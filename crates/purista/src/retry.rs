@@ -7,6 +7,10 @@ use purista_core::error::{HandlerError, Settlement};
 
 use crate::verdict::Verdict;
 
+/// The longest delay before another attempt. A [`Retry`] waits no longer; a handler that asks for more with
+/// [`HandlerError::retry_after`] makes its message a dead letter, since it would wait unseen.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// How often and when a subscription tries again.
 ///
 /// The delay doubles from attempt to attempt, between a smallest and a largest, and each is drawn at random between half of
@@ -45,7 +49,7 @@ impl Retry {
     /// How long to wait after this attempt (from 1), before jitter.
     fn delay_after(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
-        self.delay_min.saturating_mul(1 << doublings).min(self.delay_max)
+        self.delay_min.saturating_mul(1 << doublings).min(self.delay_max).min(RETRY_DELAY_MAX)
     }
 
     /// What becomes of a message whose handler failed at this attempt.
@@ -59,6 +63,12 @@ impl Retry {
             Some(Settlement::DeadLetter) => Verdict::DeadLetter { reason },
             Some(Settlement::Pause) => Verdict::Pause { reason },
             _ if attempt >= self.attempts_max => Verdict::DeadLetter { reason },
+            Some(Settlement::RetryAfter(after)) if after > RETRY_DELAY_MAX => {
+                let (asked, days) = (after.as_secs(), RETRY_DELAY_MAX.as_secs() / 86_400);
+                let bound =
+                    format!("it asked for another attempt in {asked} s, and {days} days are the most");
+                Verdict::DeadLetter { reason: format!("{reason}; {bound}") }
+            }
             Some(Settlement::RetryAfter(after)) => Verdict::Retry { after, reason },
             _ => {
                 let whole = self.delay_after(attempt);
@@ -90,6 +100,22 @@ mod tests {
             };
             assert!(after >= whole / 2 && after <= whole, "{attempt}: {after:?}");
         }
+    }
+
+    #[test]
+    fn no_delay_is_longer_than_the_longest() {
+        let clock = Clock::system();
+        let year = Duration::from_secs(365 * 86_400);
+        let Verdict::Retry { after, .. } =
+            Retry::exponential(9).between(year, year).verdict(&HandlerError::failed("x"), 1, &clock)
+        else {
+            panic!("it is retried")
+        };
+        assert!(after <= RETRY_DELAY_MAX, "{after:?}");
+        let asked = |delay| Retry::exponential(9).verdict(&HandlerError::retry_after(delay, "no"), 1, &clock);
+        assert!(matches!(asked(RETRY_DELAY_MAX), Verdict::Retry { .. }));
+        let Verdict::DeadLetter { reason } = asked(300 * year) else { panic!("300 years are refused") };
+        assert_eq!(reason, "no; it asked for another attempt in 9460800000 s, and 30 days are the most");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use purista_events::upcast::UnreadableEvent;
 use tracing::Instrument;
 
 use super::event_at;
-use super::ledger::Job;
+use super::ledger::{Job, Overflow};
 use crate::commit::{Beside, CommitError, commit, settled};
 use crate::hearing::Heard;
 use crate::listener::Listener;
@@ -31,6 +31,8 @@ pub(crate) struct Attempt {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) id: SubscriptionId,
+    /// So many events wait that another one must not.
+    pub(crate) is_full: bool,
 }
 
 /// An event of a newer form is tried again: the newer program may run soon, or in another process. Anything else is put aside
@@ -53,6 +55,8 @@ pub(crate) enum How {
     },
     Parked(Parked),
     ParkedBehind(Vec<Parked>),
+    /// Dead letters without an attempt.
+    GivenUp(Vec<Position>),
     Paused,
     Failed(StoreError),
 }
@@ -84,6 +88,7 @@ impl Attempt {
                 }
             }
             Job::ParkBehind(events) => self.park_behind(&events).await,
+            Job::GiveUp(events) => self.give_up(&events).await,
         }
     }
 
@@ -185,8 +190,14 @@ impl Attempt {
     }
 
     async fn failed(&self, trial: &Trial, mut heard: Heard, error: &HandlerError) -> How {
-        let verdict =
-            self.listener.listening().terms.retry.verdict(error, trial.attempt, &self.runtime.clock);
+        let retry = &self.listener.listening().terms.retry;
+        let verdict = match retry.verdict(error, trial.attempt, &self.runtime.clock) {
+            // What waits already keeps its place.
+            Verdict::Retry { reason, .. } if self.is_full && trial.history.is_none() => {
+                Verdict::DeadLetter { reason: format!("{reason}; {}", Overflow::Subscription.reason()) }
+            }
+            verdict => verdict,
+        };
         verdict.log(self.id.as_str(), &heard.message, trial.attempt);
         let now = self.runtime.clock.now();
         let history = |reason: &str| {
@@ -257,6 +268,35 @@ impl Attempt {
         let position = events.first().map_or(Position::START, |event| event.position);
         let how = match settled(&self.store, batch).await {
             Ok(()) => How::ParkedBehind(parked),
+            Err(error) => How::Failed(error),
+        };
+        Ended { position, how }
+    }
+
+    /// Makes dead letters of events that would wait behind one of their key.
+    async fn give_up(&self, events: &[(Recorded, Overflow)]) -> Ended {
+        let (clock, mut batch) = (&self.runtime.clock, Batch::new(self.runtime.clock.id(), None));
+        for (event, overflow) in events {
+            let (subscription, position, reason) = (self.id.clone(), event.position, overflow.reason());
+            batch.dead_letters.push(DeadLetter {
+                id: clock.id(),
+                subscription: subscription.clone(),
+                source: DeadLetterSource::Event(position),
+                at: clock.now(),
+                reason,
+                attempts: 0,
+                trace_id: event.cause.trace_id.clone(),
+                history: Vec::new(),
+            });
+            batch.progress.push(ProgressChange { subscription, up_to: None, done: Some(position) });
+        }
+        let position = events.first().map_or(Position::START, |(event, _)| event.position);
+        let reason = events.first().map(|(_, overflow)| overflow.reason());
+        let how = match settled(&self.store, batch).await {
+            Ok(()) => {
+                tracing::error!(subscription = %self.id, events = events.len(), reason, "events became dead letters without an attempt");
+                How::GivenUp(events.iter().map(|(event, _)| event.position).collect())
+            }
             Err(error) => How::Failed(error),
         };
         Ended { position, how }

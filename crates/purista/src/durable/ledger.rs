@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use jiff::Timestamp;
 use purista_events::position::Position;
 use purista_events::recorded::Recorded;
 use purista_events::store::FollowPage;
 use purista_events::subscriptions::{Parked, SubscriptionRecord};
+use tokio::time::Instant;
+
+use super::due::Moment;
+use super::{PARKED_KEY_MAX, PARKED_MAX};
 
 /// Something to do now.
 #[derive(Debug)]
@@ -21,6 +24,37 @@ pub(crate) enum Job {
     Again(Parked),
     /// Park these behind one of their key.
     ParkBehind(Vec<Recorded>),
+    /// Make these dead letters: they would wait behind one of their key, and too many wait already.
+    GiveUp(Vec<(Recorded, Overflow)>),
+}
+
+/// Which bound of the waiting events is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overflow {
+    /// [`PARKED_KEY_MAX`] events of the key wait.
+    Key,
+    /// [`PARKED_MAX`] events of the subscription wait.
+    Subscription,
+}
+
+impl Overflow {
+    /// The reason of a dead letter.
+    pub(crate) fn reason(self) -> String {
+        match self {
+            Self::Key => format!("{PARKED_KEY_MAX} events of its key wait for another attempt already"),
+            Self::Subscription => {
+                format!("{PARKED_MAX} events of the subscription wait for another attempt already")
+            }
+        }
+    }
+}
+
+/// A parked event, and when it is tried again.
+#[derive(Debug)]
+struct Waiting {
+    parked: Parked,
+    /// `None`: at once.
+    at: Option<Instant>,
 }
 
 /// Progress that is being saved.
@@ -52,15 +86,23 @@ pub(crate) struct Ledger {
     keys: HashMap<Position, String>,
     /// To be parked behind one of their key.
     to_park: Vec<Recorded>,
-    parked: BTreeMap<Position, Parked>,
+    /// To become dead letters, since too many wait.
+    to_give_up: Vec<(Recorded, Overflow)>,
+    parked: BTreeMap<Position, Waiting>,
+    /// The parked events that hold back others but are held back by none, by the time of their next attempt.
+    due: BTreeSet<(Option<Instant>, Position)>,
     /// The parked positions of each key.
     blocked: HashMap<String, BTreeSet<Position>>,
     /// Parked events that are being tried.
     trying: BTreeSet<Position>,
+    /// How many parked events are tried at a time: half of all attempts, so that the others are left for new events.
+    trying_max: usize,
+    /// Whether the last attempt was one at a parked event.
+    was_again: bool,
 }
 
 impl Ledger {
-    pub(crate) fn new(record: SubscriptionRecord) -> Self {
+    pub(crate) fn new(record: SubscriptionRecord, in_flight: usize, now: &Moment) -> Self {
         let mut ledger = Self {
             cursor: record.progress.low,
             saved_up_to: record.progress.low,
@@ -71,11 +113,15 @@ impl Ledger {
             lanes: HashMap::new(),
             keys: HashMap::new(),
             to_park: Vec::new(),
+            to_give_up: Vec::new(),
             parked: BTreeMap::new(),
+            due: BTreeSet::new(),
             blocked: HashMap::new(),
             trying: BTreeSet::new(),
+            trying_max: in_flight.div_ceil(2).max(1),
+            was_again: false,
         };
-        record.parked.into_iter().for_each(|parked| ledger.park(parked));
+        record.parked.into_iter().for_each(|parked| ledger.park(parked, now));
         ledger
     }
 
@@ -83,8 +129,14 @@ impl Ledger {
         self.cursor
     }
 
+    /// How many events wait for another attempt.
     pub(crate) fn parked(&self) -> usize {
         self.parked.len()
+    }
+
+    /// Whether so many events wait that one that fails for the first time becomes a dead letter.
+    pub(crate) fn is_full(&self) -> bool {
+        self.parked.len() >= PARKED_MAX
     }
 
     /// How many events are fetched and not finished.
@@ -124,49 +176,85 @@ impl Ledger {
     /// Parks an event behind one of its key. It blocks its key from now on, also while the store does not know yet: a later
     /// event must not overtake it.
     fn hold_back(&mut self, key: String, event: Recorded) {
-        self.blocked.entry(key).or_default().insert(event.position);
-        self.to_park.push(event);
+        let of_key = self.blocked.get(&key).map_or(0, BTreeSet::len);
+        if of_key >= PARKED_KEY_MAX {
+            self.to_give_up.push((event, Overflow::Key));
+        } else if self.parked.len() + self.to_park.len() >= PARKED_MAX {
+            self.to_give_up.push((event, Overflow::Subscription));
+        } else {
+            self.blocked.entry(key).or_default().insert(event.position);
+            self.to_park.push(event);
+        }
     }
 
-    /// What to do next. A parked event goes before new ones: it is older.
-    pub(crate) fn next_job(&mut self, now: Timestamp) -> Option<Job> {
+    /// What to do next. A parked event goes before a new one, since it is older; where both are ready they take turns.
+    pub(crate) fn next_job(&mut self, now: Instant) -> Option<Job> {
         if !self.to_park.is_empty() {
             return Some(Job::ParkBehind(std::mem::take(&mut self.to_park)));
         }
-        if let Some(parked) = self.due(now).cloned() {
-            self.trying.insert(parked.position);
+        if !self.to_give_up.is_empty() {
+            return Some(Job::GiveUp(std::mem::take(&mut self.to_give_up)));
+        }
+        if (!self.was_again || self.ready.is_empty())
+            && let Some(parked) = self.take_due(now)
+        {
+            self.was_again = true;
             return Some(Job::Again(parked));
         }
+        self.was_again = false;
         self.ready.pop_front().map(Job::First)
     }
 
-    fn due(&self, now: Timestamp) -> Option<&Parked> {
-        self.waiting().find(|parked| parked.due.is_none_or(|due| due <= now))
+    fn take_due(&mut self, now: Instant) -> Option<Parked> {
+        let (at, position) = *self.next()?;
+        if at.is_some_and(|at| at > now) {
+            return None;
+        }
+        let parked = self.parked.get(&position)?.parked.clone();
+        self.trying.insert(position);
+        self.due.remove(&(at, position));
+        Some(parked)
+    }
+
+    /// The parked event that is tried next, unless enough of them are being tried.
+    fn next(&self) -> Option<&(Option<Instant>, Position)> {
+        self.due.first().filter(|_| self.trying.len() < self.trying_max)
     }
 
     /// When the next parked event is tried again.
-    pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.waiting().filter_map(|parked| parked.due).min()
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.next().and_then(|(at, _)| *at)
     }
 
-    /// Parked events that hold back others but are held back by none.
-    fn waiting(&self) -> impl Iterator<Item = &Parked> {
-        let is_free = |parked: &Parked| parked.key.as_ref().is_none_or(|key| !self.lanes.contains_key(key));
-        let is_idle = move |parked: &Parked| !self.trying.contains(&parked.position) && is_free(parked);
-        self.parked.values().filter(move |parked| is_idle(parked) && self.is_first(parked))
+    /// Keeps the index of due times true for one parked event.
+    fn index(&mut self, position: Position) {
+        let Some(Waiting { parked, at }) = self.parked.get(&position) else { return };
+        let (at, is_idle) = (*at, !self.trying.contains(&position));
+        let is_next = parked.key.as_ref().is_none_or(|key| {
+            let first = self.blocked.get(key).and_then(BTreeSet::first);
+            first == Some(&position) && !self.lanes.contains_key(key)
+        });
+        if is_idle && is_next {
+            self.due.insert((at, position));
+        } else {
+            self.due.remove(&(at, position));
+        }
     }
 
-    fn is_first(&self, parked: &Parked) -> bool {
-        let Some(key) = &parked.key else { return true };
-        let first = self.blocked.get(key).and_then(|positions| positions.first());
-        first.is_none_or(|first| *first == parked.position)
+    /// The same for a key: only its first may be tried, and a new first takes the place of the one behind it.
+    fn index_key(&mut self, key: &str) {
+        let firsts = self.blocked.get(key).map(|positions| positions.iter().copied().take(2));
+        for position in firsts.into_iter().flatten().collect::<Vec<_>>() {
+            self.index(position);
+        }
     }
 
     /// An event is finished: handled, refused, given up. `is_saved`: the store knows.
     pub(crate) fn finished(&mut self, position: Position, is_saved: bool) {
         self.trying.remove(&position);
-        if let Some(parked) = self.parked.remove(&position) {
+        if let Some(Waiting { parked, at }) = self.parked.remove(&position) {
             // It was counted as finished when it was parked.
+            self.due.remove(&(at, position));
             self.unblock(&parked);
             return;
         }
@@ -191,6 +279,7 @@ impl Ledger {
             self.ready.push_back(next);
         } else {
             self.lanes.remove(&key);
+            self.index_key(&key);
         }
     }
 
@@ -202,40 +291,54 @@ impl Ledger {
                 self.blocked.remove(key);
             }
         }
+        self.index_key(key);
     }
 
     /// An event was parked until it is tried again; the store knows. Those behind it are to be parked too.
-    pub(crate) fn parked_now(&mut self, parked: Parked) {
+    pub(crate) fn parked_now(&mut self, parked: Parked, now: &Moment) {
         let position = parked.position;
         self.trying.remove(&position);
         self.leave_window(position, true);
+        self.park(parked, now);
         if let Some(key) = self.keys.remove(&position) {
             for behind in self.lanes.remove(&key).unwrap_or_default() {
                 self.hold_back(key.clone(), behind);
             }
+            self.index_key(&key);
         }
-        self.park(parked);
     }
 
     /// An event was parked behind one of its key; the store knows.
-    pub(crate) fn parked_behind(&mut self, parked: Parked) {
+    pub(crate) fn parked_behind(&mut self, parked: Parked, now: &Moment) {
         self.leave_window(parked.position, true);
-        self.park(parked);
+        self.park(parked, now);
     }
 
-    fn park(&mut self, parked: Parked) {
-        if let Some(key) = &parked.key {
-            self.blocked.entry(key.clone()).or_default().insert(parked.position);
+    /// An event became a dead letter without an attempt; the store knows.
+    pub(crate) fn given_up(&mut self, position: Position) {
+        self.leave_window(position, true);
+    }
+
+    fn park(&mut self, parked: Parked, now: &Moment) {
+        let (position, key, at) = (parked.position, parked.key.clone(), now.of_next_attempt(&parked));
+        if let Some(before) = self.parked.insert(position, Waiting { parked, at }) {
+            self.due.remove(&(before.at, position));
         }
-        self.parked.insert(parked.position, parked);
+        match key {
+            Some(key) => {
+                self.blocked.entry(key.clone()).or_default().insert(position);
+                self.index_key(&key);
+            }
+            None => self.index(position),
+        }
     }
 
     /// What the store has parked, somebody else's doing included.
-    pub(crate) fn take_up(&mut self, parked: Vec<Parked>) {
+    pub(crate) fn take_up(&mut self, parked: Vec<Parked>, now: &Moment) {
         for one in parked {
             // What is being parked right now is on its way here by itself.
             if !self.parked.contains_key(&one.position) && !self.unfinished.contains(&one.position) {
-                self.park(one);
+                self.park(one, now);
             }
         }
     }

@@ -296,7 +296,9 @@ fn ailing(durable: &DurableControl) -> Option<(Condition, String)> {
         }
         DurableState::Full => Some((
             Condition::Degraded,
-            format!("the subscription {id} fetches no more: {PARKED_MAX} events are parked"),
+            format!(
+                "{PARKED_MAX} events of the subscription {id} wait for another attempt: the next that fails becomes a dead letter"
+            ),
         )),
         DurableState::Failing(_) => {
             Some((Condition::Down, format!("the subscription {id} waits for its store")))

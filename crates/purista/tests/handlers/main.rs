@@ -17,6 +17,7 @@ mod starting;
 mod store_peers;
 mod taking_over;
 mod trying_again;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
