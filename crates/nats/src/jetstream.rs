@@ -334,7 +334,7 @@ fn is_too_large(error: &PublishError) -> bool {
     let said = || {
         std::error::Error::source(error)?
             .downcast_ref::<async_nats::jetstream::Error>()
-            .map(|e| e.error_code())
+            .map(async_nats::jetstream::Error::error_code)
     };
     error.kind() == PublishErrorKind::MaxPayloadExceeded
         || said() == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
