@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use purista_core::address::{Address, ServiceId};
-use purista_core::bridge::{BridgeErrorKind, EventBridge};
+use purista_core::bridge::BridgeErrorKind;
 use purista_core::clock::Clock;
 use purista_core::message::{Message, MessageType, Party};
 use purista_core::payload::Payload;
