@@ -11,6 +11,12 @@ use futures_util::future::BoxFuture;
 /// The fewest rounds that a figure may rest on.
 pub const ROUNDS_MIN: usize = 5;
 
+/// The argument that asks for a smoke run.
+pub const SMOKE: &str = "--smoke";
+
+/// By how much the work of a round is divided in a smoke run.
+const SMOKE_DIVISOR: u64 = 100;
+
 /// One way of doing the work.
 pub struct Contestant<'r> {
     name: &'static str,
@@ -77,8 +83,26 @@ impl Spread {
     }
 }
 
-/// How many rounds the command line asks for, as its argument `--rounds N`.
+/// Whether the command line asks for a smoke run, with its argument [`SMOKE`]: one short round that shows that the program
+/// still works. Its figures mean nothing.
+pub fn is_smoke() -> bool {
+    std::env::args().any(|argument| argument == SMOKE)
+}
+
+/// The amount of work in a round: `full`, or a hundredth of it (at least 1) in a smoke run.
+pub fn work(full: u64) -> u64 {
+    if is_smoke() { (full / SMOKE_DIVISOR).max(1) } else { full }
+}
+
+/// The number of rounds: one in a smoke run, otherwise the argument `--rounds N` or this default.
+///
+/// # Errors
+///
+/// Fails if the argument is not a number, or lower than [`ROUNDS_MIN`].
 pub fn rounds_asked(default: usize) -> Result<usize> {
+    if is_smoke() {
+        return Ok(1);
+    }
     let mut arguments = std::env::args().skip_while(|argument| argument != "--rounds").skip(1);
     let rounds = match arguments.next() {
         Some(text) => text.parse().with_context(|| format!("`{text}` is no number of rounds"))?,
@@ -109,7 +133,7 @@ pub async fn compare(rounds: usize, mut contestants: Vec<Contestant<'_>>) -> Res
             let took = start.elapsed().as_secs_f64();
             let operations = amount(contestant.operations);
             let cost_us = (processor_seconds()? - cost) * 1e6 / operations;
-            *figure = Figure { rate: operations / took, cost_us };
+            *figure = Figure { rate: checked(contestant.name, operations / took)?, cost_us };
         }
         if round > 0 {
             measured.push(figures);
@@ -166,6 +190,23 @@ fn processor_seconds() -> Result<f64> {
         nanoseconds += text.split_whitespace().next().and_then(|field| field.parse().ok()).unwrap_or(0_u64);
     }
     Ok(amount(nanoseconds) / 1e9)
+}
+
+/// Prints a figure with its spread.
+///
+/// # Errors
+///
+/// Fails if the figure is not a positive number: no round was measured.
+pub fn show(name: &str, spread: Spread, places: usize) -> Result<()> {
+    checked(name, spread.median)?;
+    println!("{name:<52} {:.places$} ({:.places$} to {:.places$})", spread.median, spread.min, spread.max);
+    Ok(())
+}
+
+/// The figure, if it is a positive number.
+fn checked(name: &str, figure: f64) -> Result<f64> {
+    ensure!(figure.is_finite() && figure > 0.0, "nothing was measured of {name}: {figure}");
+    Ok(figure)
 }
 
 /// A count as a figure.

@@ -54,6 +54,7 @@ pub(crate) const OF_THE_TESTS: [Need; 11] = [
     Need { program: "openssl", package: "openssl", because: "makes certificates for the tests of TLS" },
     Need { program: "chromium", package: "chromium", because: "the example's pages are tested in a browser" },
     Need { program: "strace", package: "strace", because: "durability tests watch the store's system calls" },
+    Need { program: "wrk", package: "wrk", because: "a benchmark asks the gateway with it" },
     VALGRIND,
     Need {
         program: "curl",

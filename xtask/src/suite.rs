@@ -17,6 +17,10 @@ const SOAK_PREFIX: &str = "soak_";
 /// Everything that holds tests: libraries and programs are among cargo's `--tests`, benches are not. Cargo would
 /// refuse `--lib` for a single package without one.
 const WITH_TESTS: [&str; 2] = ["--no-fail-fast", "--tests"];
+/// The package of the benchmarks, and the feature that its programs need: a test runs each of them for one short round.
+/// Turned on in the same build as everything else, so that nothing is compiled twice.
+const BENCHES: &str = "purista-benches";
+const BENCHES_FEATURE: &str = "purista-benches/compare";
 /// Lines of output in flight between the tests and the terminal.
 const LINES_MAX: usize = 1024;
 /// How long output may come in after cargo ended, before the rest is given up.
@@ -26,15 +30,16 @@ const POLL: Duration = Duration::from_millis(200);
 /// The one test command: installs what is missing, then runs everything but the soak tests.
 pub(crate) fn test(root: &Path, packages: &[String]) -> Result<()> {
     let run = Run::prepare(root, packages)?;
-    run.build_examples(&[])?;
+    let features = run.features();
+    run.build_examples(features)?;
     let mut tally = Tally::default();
-    let mut succeeded =
-        run.cargo_test(&WITH_TESTS, &["--include-ignored", "--skip", SOAK_PREFIX], &mut tally)?;
+    let all = ["--include-ignored", "--skip", SOAK_PREFIX];
+    let mut succeeded = run.cargo_test(&[&WITH_TESTS, features].concat(), &all, &mut tally)?;
     if tally.is_empty() {
         bail!("the tests did not start");
     }
     if run.has_libraries() {
-        succeeded &= run.cargo_test(&["--no-fail-fast", "--doc"], &[], &mut tally)?;
+        succeeded &= run.cargo_test(&[&["--no-fail-fast", "--doc"], features].concat(), &[], &mut tally)?;
     }
     conclude(&tally, Expect::EachBinaryRuns, succeeded)
 }
@@ -83,6 +88,12 @@ impl<'a> Run<'a> {
         self.workspace.packages.iter().any(|package| {
             package.has_library() && (self.packages.is_empty() || self.packages.contains(&package.name))
         })
+    }
+
+    /// The features that tests need, of the packages that were selected.
+    fn features(&self) -> &'static [&'static str] {
+        let has_benches = self.packages.is_empty() || self.packages.iter().any(|name| name == BENCHES);
+        if has_benches { &["--features", BENCHES_FEATURE] } else { &[] }
     }
 
     /// Builds the programs that some tests run and kill. `--tests` does not, and `cargo test --examples` would build them

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use purista_benches::bare::{amqp, mqtt, nats};
 use purista_benches::between::{self, Caller, Ours, Second, say, until_left};
 use purista_benches::callers::{CALLERS, runtime, so_many};
-use purista_benches::harness::{Contestant, Spread, compare, rounds_asked};
+use purista_benches::harness::{Contestant, Spread, compare, rounds_asked, work};
 use purista_benches::registered::{Heard, UserRegistered};
 use purista_benches::sign_up::SignUp;
 use purista_servers::mosquitto::Mosquitto;
@@ -36,6 +36,13 @@ struct Amounts {
     alone: u64,
     /// By each of 64 who tell; fewer in all than wait for one subscription.
     told: u64,
+}
+
+impl Amounts {
+    /// These, or a hundredth of them in a smoke run.
+    fn asked(self) -> Self {
+        Self { together: work(self.together), alone: work(self.alone), told: work(self.told) }
+    }
 }
 
 const NATS: Amounts = Amounts { together: 150, alone: 2_000, told: 100 };
@@ -153,7 +160,7 @@ fn events_title(broker: &str) -> String {
 
 async fn nats(rounds: usize) -> Result<()> {
     let server = started(NatsServer::start_with(&["--jetstream"])).await?;
-    let (url, amounts) = (server.url(), NATS);
+    let (url, amounts) = (server.url(), NATS.asked());
     let ours = Pair::start("ours", "purista-nats", &url, Ours::at(&url).await?, amounts).await?;
     let caller = nats::Bare::connect(&url).await?;
     let bare = Pair::start("bare", "async-nats", &url, caller.clone(), amounts).await?;
@@ -195,7 +202,7 @@ async fn nats(rounds: usize) -> Result<()> {
 
 async fn amqp(rounds: usize) -> Result<()> {
     let server = started(RabbitMq::start()).await?;
-    let (url, amounts, tasks) = (server.url(), AMQP, TaskTracker::new());
+    let (url, amounts, tasks) = (server.url(), AMQP.asked(), TaskTracker::new());
     let ours = Pair::start("ours", "purista-amqp", &url, Ours::at(&url).await?, amounts).await?;
     let bare = Pair::start("bare", "lapin", &url, amqp::Bare::connect(&url, &tasks).await?, amounts).await?;
     shown_of("AMQP", [0.9, 0.9], amounts, rounds, &ours, &bare).await?;
@@ -206,7 +213,7 @@ async fn amqp(rounds: usize) -> Result<()> {
 
 async fn mqtt(rounds: usize) -> Result<()> {
     let server = started(Mosquitto::start_in_memory()).await?;
-    let (url, amounts, tasks) = (server.url(), MQTT, TaskTracker::new());
+    let (url, amounts, tasks) = (server.url(), MQTT.asked(), TaskTracker::new());
     let ours = Pair::start("ours", "purista-mqtt", &url, Ours::at(&url).await?, amounts).await?;
     let bare =
         Pair::start("bare", "rumqttc", &url, mqtt::Bare::connect(&url, &tasks).await?, amounts).await?;

@@ -13,7 +13,7 @@ use purista::host::Host;
 use purista::service::Service;
 use purista_benches::callers::{CALLERS, runtime, together};
 use purista_benches::folder::Folder;
-use purista_benches::harness::{Spread, amount, rounds_asked};
+use purista_benches::harness::{Spread, amount, rounds_asked, show, work};
 use purista_benches::raw::Rows;
 use purista_core::address::ServiceId;
 use purista_core::contract::Command;
@@ -29,7 +29,10 @@ use serde::{Deserialize, Serialize};
 const ACCOUNT: ServiceId = ServiceId::new("Account", "1");
 /// How many decisions each caller asks for in one round.
 const DECISIONS: u64 = 200;
-const ALL: u64 = CALLERS * DECISIONS;
+
+fn all() -> u64 {
+    CALLERS * work(DECISIONS)
+}
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 struct Register {
@@ -82,7 +85,7 @@ async fn decisions(file: &Path) -> Result<(f64, Statistics)> {
     together(|| {
         let (client, next) = (client.clone(), next.clone());
         async move {
-            for _ in 0..DECISIONS {
+            for _ in 0..work(DECISIONS) {
                 let email = format!("ada{}@example.com", next.fetch_add(1, Ordering::Relaxed));
                 client.invoke(Register { email, name: "Ada Lovelace".to_owned() }).await?;
             }
@@ -90,7 +93,7 @@ async fn decisions(file: &Path) -> Result<(f64, Statistics)> {
         }
     })
     .await?;
-    let rate = amount(ALL) / start.elapsed().as_secs_f64();
+    let rate = amount(all()) / start.elapsed().as_secs_f64();
     let statistics = store.statistics();
     host.stop().await;
     Ok((rate, statistics))
@@ -114,7 +117,7 @@ async fn measure(rounds: usize) -> Result<()> {
         let group = (statistics.commits / statistics.groups.max(1)) as usize;
         let write = || -> Result<f64> {
             let took = rows.write(&other.file(), group, true)?;
-            Ok(amount(ALL) / took.as_secs_f64())
+            Ok(amount(all()) / took.as_secs_f64())
         };
         if round % 2 == 1 {
             raw.push(write()?);
@@ -127,16 +130,13 @@ async fn measure(rounds: usize) -> Result<()> {
         }
     }
     let ratio = Spread::of(ours.iter().zip(&raw).map(|(one, other)| one / other));
-    println!("{ALL} decisions, {CALLERS} callers, {rounds} rounds: median (min to max)");
+    println!("{} decisions, {CALLERS} callers, {rounds} rounds: median (min to max)", all());
     for (name, spread, places) in [
         ("purista, decided and answered, a second", Spread::of(ours.into_iter()), 0),
         ("raw rusqlite, same rows, checks, grouping", Spread::of(raw.into_iter()), 0),
         ("ratio", ratio, 2),
     ] {
-        println!(
-            "{name:<44} {:.places$} ({:.places$} to {:.places$})",
-            spread.median, spread.min, spread.max
-        );
+        show(name, spread, places)?;
     }
     println!("{statistics:?}");
     Ok(())

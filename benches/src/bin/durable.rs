@@ -16,7 +16,7 @@ use purista::service::Service;
 use purista::subscription::subscription;
 use purista_benches::callers::{CALLERS, runtime, together};
 use purista_benches::folder::Folder;
-use purista_benches::harness::{Spread, amount, rounds_asked};
+use purista_benches::harness::{SMOKE, Spread, amount, is_smoke, rounds_asked, show, work};
 use purista_benches::raw::Rows;
 use purista_core::address::ServiceId;
 use purista_core::contract::Command as Asked;
@@ -33,7 +33,10 @@ const EMAIL: ServiceId = ServiceId::new("Email", "1");
 
 /// How many sign-ups each caller asks for in one round.
 const SIGN_UPS: u64 = 200;
-const ALL: u64 = CALLERS * SIGN_UPS;
+
+fn all() -> u64 {
+    CALLERS * work(SIGN_UPS)
+}
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 struct SignUp {
@@ -89,7 +92,7 @@ struct Welcomed {
 }
 
 async fn welcome(ctx: Context<Arc<Welcomed>>, _event: NewUserRegistered) -> Result<(), HandlerError> {
-    if ctx.resources().users.fetch_add(1, Ordering::Relaxed) + 1 == ALL {
+    if ctx.resources().users.fetch_add(1, Ordering::Relaxed) + 1 == all() {
         ctx.resources().all.notify_one();
     }
     Ok(())
@@ -115,7 +118,7 @@ async fn sign_ups(file: &Path) -> Result<Round> {
     together(|| {
         let client = client.clone();
         async move {
-            for nth in 0..SIGN_UPS {
+            for nth in 0..work(SIGN_UPS) {
                 let email = format!("ada{nth}@example.com");
                 client.invoke(SignUp { email, name: "Ada Lovelace".to_owned() }).await?;
             }
@@ -163,14 +166,14 @@ async fn measure(rounds: usize) -> Result<()> {
         let file = empty(&other).await?;
         let write = || -> Result<f64> {
             let took = rows.write(&file, group_size(statistics), false)?;
-            Ok(amount(ALL) / took.as_secs_f64())
+            Ok(amount(all()) / took.as_secs_f64())
         };
         if round % 2 == 1 {
             raw.push(write()?);
         }
         let signed_up = sign_ups(&one.file()).await?;
-        ours.push(amount(ALL) / signed_up.heard.as_secs_f64());
-        answered.push(amount(ALL) / signed_up.answered.as_secs_f64());
+        ours.push(amount(all()) / signed_up.heard.as_secs_f64());
+        answered.push(amount(all()) / signed_up.answered.as_secs_f64());
         groups.push(grouped(signed_up.statistics));
         if round % 2 == 0 {
             raw.push(write()?);
@@ -178,19 +181,14 @@ async fn measure(rounds: usize) -> Result<()> {
         statistics = signed_up.statistics;
     }
     let ratio = Spread::of(ours.iter().zip(&raw).map(|(one, other)| one / other));
-    let say = |name: &str, spread: Spread, places: usize| {
-        println!(
-            "{name:<44} {:.places$} ({:.places$} to {:.places$})",
-            spread.median, spread.min, spread.max
-        );
-    };
-    println!("{ALL} durable sign-ups, {CALLERS} callers, {rounds} rounds: median (min to max)");
-    say("purista, answered and heard, a second", Spread::of(ours.into_iter()), 0);
-    say("purista, answered, a second", Spread::of(answered.into_iter()), 0);
-    say("raw rusqlite, same rows and grouping, a second", Spread::of(raw.into_iter()), 0);
-    say("ratio (answered and heard)", ratio, 2);
-    say("commits a group", Spread::of(groups.into_iter()), 1);
-    println!("commits of progress: {} beside {ALL} of sign-ups", rows.batches() as u64 - ALL);
+    let all = all();
+    println!("{all} durable sign-ups, {CALLERS} callers, {rounds} rounds: median (min to max)");
+    show("purista, answered and heard, a second", Spread::of(ours.into_iter()), 0)?;
+    show("purista, answered, a second", Spread::of(answered.into_iter()), 0)?;
+    show("raw rusqlite, same rows and grouping, a second", Spread::of(raw.into_iter()), 0)?;
+    show("ratio (answered and heard)", ratio, 2)?;
+    show("commits a group", Spread::of(groups.into_iter()), 1)?;
+    println!("commits of progress: {} beside {all} of sign-ups", rows.batches() as u64 - all);
     Ok(())
 }
 
@@ -200,6 +198,9 @@ fn count_syncs() -> Result<()> {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-c", "-e", "trace=fsync,fdatasync", "-o"]).arg(&report);
     strace.arg(std::env::current_exe()?).arg("--once");
+    if is_smoke() {
+        strace.arg(SMOKE);
+    }
     let output = match strace.output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             bail!("this needs the program strace: `apt-get install strace`")
@@ -214,9 +215,10 @@ fn count_syncs() -> Result<()> {
         line.and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok()).unwrap_or(0)
     };
     let (fsync, fdatasync) = (calls("fsync"), calls("fdatasync"));
-    let per_sync = amount(ALL) / amount(fsync + fdatasync);
+    let per_sync = amount(all()) / amount(fsync + fdatasync);
     println!(
-        "{ALL} sign-ups under strace: {fsync} fsync and {fdatasync} fdatasync in the whole run, {per_sync:.1} sign-ups each; {}",
+        "{} sign-ups under strace: {fsync} fsync and {fdatasync} fdatasync in the whole run, {per_sync:.1} sign-ups each; {}",
+        all(),
         String::from_utf8_lossy(&output.stdout).trim()
     );
     Ok(())

@@ -12,7 +12,7 @@ use purista::host::Host;
 use purista::service::Service;
 use purista::subscription::subscription;
 use purista_benches::callers::runtime;
-use purista_benches::harness::{Contestant, compare, rounds_asked};
+use purista_benches::harness::{Contestant, compare, rounds_asked, work};
 use purista_core::address::ServiceId;
 use purista_core::error::HandlerError;
 use purista_core::event::Event;
@@ -60,12 +60,18 @@ impl UserRegistered {
 #[derive(Debug, Default)]
 struct Received {
     events: AtomicU64,
+    /// How many events each receiver gets in a round.
+    each: u64,
     all: Notify,
 }
 
 impl Received {
+    fn new() -> Self {
+        Self { each: work(EVENTS), ..Self::default() }
+    }
+
     fn one(&self) {
-        if self.events.fetch_add(1, Ordering::Relaxed) + 1 == LISTENERS * EVENTS {
+        if self.events.fetch_add(1, Ordering::Relaxed) + 1 == LISTENERS * self.each {
             self.all.notify_one();
         }
     }
@@ -94,13 +100,13 @@ fn listening_service(received: &Arc<Received>) -> Service {
 }
 
 async fn purista(name: &'static str, bridge: InProcessBridge) -> Result<Contestant<'static>> {
-    let received = Arc::new(Received::default());
+    let received = Arc::new(Received::new());
     let host = Host::builder().bridge(bridge).service(listening_service(&received)).start().await?;
-    Ok(Contestant::new(name, EVENTS, move || {
+    Ok(Contestant::new(name, work(EVENTS), move || {
         // The contestant owns the host.
         let (client, received) = (host.client(), Arc::clone(&received));
         async move {
-            for _ in 0..EVENTS {
+            for _ in 0..work(EVENTS) {
                 client.emit(UserRegistered::sample()).await?;
             }
             received.all().await;
@@ -112,7 +118,7 @@ async fn purista(name: &'static str, bridge: InProcessBridge) -> Result<Contesta
 
 /// A bounded queue and a task for each receiver; the event is written once.
 fn queues(name: &'static str, tasks: &TaskTracker, reading: fn(&[u8]) -> Result<()>) -> Contestant<'static> {
-    let received = Arc::new(Received::default());
+    let received = Arc::new(Received::new());
     let queues: Vec<_> = (0..LISTENERS)
         .map(|_| {
             let (sender, mut queue) = mpsc::channel::<Bytes>(QUEUE_MAX);
@@ -128,10 +134,10 @@ fn queues(name: &'static str, tasks: &TaskTracker, reading: fn(&[u8]) -> Result<
         })
         .collect();
     let queues = Arc::new(queues);
-    Contestant::new(name, EVENTS, move || {
+    Contestant::new(name, work(EVENTS), move || {
         let (queues, received) = (Arc::clone(&queues), Arc::clone(&received));
         async move {
-            for _ in 0..EVENTS {
+            for _ in 0..work(EVENTS) {
                 let event = UserRegistered::sample();
                 event.validate()?;
                 let json = Bytes::from(serde_json::to_vec(&event)?);
@@ -158,9 +164,10 @@ async fn encoded_at_most_once(bridge: InProcessBridge, events_encoded: u64) -> R
     let mut alone = purista("counted", bridge).await?;
     ENCODED.store(0, Ordering::Relaxed);
     alone.round().await?;
+    let events = work(EVENTS);
     let encoded = ENCODED.load(Ordering::Relaxed);
-    ensure!(encoded == events_encoded, "{EVENTS} events were encoded {encoded} times");
-    println!("{EVENTS} events for {LISTENERS} subscriptions were encoded {encoded} times");
+    ensure!(encoded == events_encoded, "{events} events were encoded {encoded} times");
+    println!("{events} events for {LISTENERS} subscriptions were encoded {encoded} times");
     Ok(())
 }
 
@@ -168,7 +175,7 @@ fn main() -> Result<()> {
     let rounds = rounds_asked(11)?;
     runtime()?.block_on(async {
         encoded_at_most_once(InProcessBridge::new(), 0).await?;
-        encoded_at_most_once(InProcessBridge::always_encoding(), EVENTS).await?;
+        encoded_at_most_once(InProcessBridge::always_encoding(), work(EVENTS)).await?;
         let tasks = TaskTracker::new();
         let contestants = vec![
             purista("purista, typed", InProcessBridge::new()).await?,

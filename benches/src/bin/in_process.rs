@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use purista::host::Host;
 use purista_benches::callers::{CALLERS, runtime, together};
 use purista_benches::echo;
-use purista_benches::harness::{Contestant, compare, rounds_asked};
+use purista_benches::harness::{Contestant, compare, rounds_asked, work};
 use purista_benches::sign_up::{SignUp, SignedUp, user_service};
 use purista_core::in_process::InProcessBridge;
 use tokio_util::task::TaskTracker;
@@ -17,12 +17,12 @@ const QUESTIONS: u64 = 3_000;
 /// asks to the future it returns would have to box that future, and the box would be measured too.
 macro_rules! asking {
     ($name:literal, $asked:ident => $answer:expr) => {
-        Contestant::new($name, CALLERS * QUESTIONS, move || {
+        Contestant::new($name, CALLERS * work(QUESTIONS), move || {
             let asked = $asked.clone();
             let caller = move || {
                 let $asked = asked.clone();
                 async move {
-                    for _ in 0..QUESTIONS {
+                    for _ in 0..work(QUESTIONS) {
                         let answer: SignedUp = $answer;
                         ensure!(answer.user_id > 0, "an answer of nobody");
                     }

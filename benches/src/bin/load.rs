@@ -5,7 +5,7 @@ use garde::Validate;
 use purista_benches::callers::runtime;
 use purista_benches::folder::Folder;
 use purista_benches::given::recorded;
-use purista_benches::harness::{Contestant, compare, rounds_asked};
+use purista_benches::harness::{Contestant, compare, rounds_asked, work};
 use purista_core::address::{AddressParts, ServiceId};
 use purista_core::event::{Event, Tags};
 use purista_events::reading::{Moment, Reader, keep};
@@ -94,27 +94,27 @@ fn main() -> Result<()> {
         }
         let again = Reader::new(&store).read(named(1), Moment::Now).await?;
         ensure!(again.events_read == 0, "a snapshot was not used");
-        let store = &store;
+        let (store, loads) = (&store, work(LOADS));
         let contestants = vec![
-            Contestant::new("purista, a view of 100 events", LOADS, move || {
+            Contestant::new("purista, a view of 100 events", loads, move || {
                 Box::pin(async move {
-                    for nth in 0..LOADS {
+                    for nth in 0..loads {
                         check(&Reader::new(store).read(balance(nth % STREAMS), Moment::Now).await?.state)?;
                     }
                     Ok(())
                 })
             }),
-            Contestant::new("the same, with a snapshot", LOADS, move || {
+            Contestant::new("the same, with a snapshot", loads, move || {
                 Box::pin(async move {
-                    for nth in 0..LOADS {
+                    for nth in 0..loads {
                         check(&Reader::new(store).read(named(nth % STREAMS), Moment::Now).await?.state)?;
                     }
                     Ok(())
                 })
             }),
             // A connection stays with its thread, so its work is done before the future.
-            Contestant::new("raw select, serde_json", LOADS, move || {
-                let read = (0..LOADS).try_for_each(|nth| check(&raw(&connection, nth % STREAMS)?));
+            Contestant::new("raw select, serde_json", loads, move || {
+                let read = (0..loads).try_for_each(|nth| check(&raw(&connection, nth % STREAMS)?));
                 Box::pin(std::future::ready(read))
             }),
         ];

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use purista_benches::callers::{CALLERS, runtime, together};
-use purista_benches::harness::{Spread, amount, rounds_asked};
+use purista_benches::harness::{self, Spread, amount, rounds_asked, work};
 use purista_benches::postgres::{Raw, Way, connect, copied};
 use purista_core::address::{Address, AddressParts, ServiceId};
 use purista_core::clock::Clock;
@@ -175,9 +175,8 @@ fn opened(clock: &Clock, nth: u64, token: &ReadToken, body: &Bytes) -> Batch {
     batch
 }
 
-fn show(name: &str, figures: &[f64], places: usize) {
-    let spread = Spread::of(figures.iter().copied());
-    println!("{name:<52} {:.places$} ({:.places$} to {:.places$})", spread.median, spread.min, spread.max);
+fn show(name: &str, figures: &[f64], places: usize) -> Result<()> {
+    harness::show(name, Spread::of(figures.iter().copied()), places)
 }
 
 fn ratios(ours: &[f64], others: &[f64]) -> Vec<f64> {
@@ -190,8 +189,8 @@ fn main() -> Result<()> {
     let url = arguments.next().unwrap_or_else(|| URL.to_owned());
     runtime()?.block_on(async {
         let bench = Bench::new(&url).await?;
-        commits(&bench, rounds, MANY, CALLERS, WRITERS).await?;
-        commits(&bench, rounds, FEW, 1, 1).await?;
+        commits(&bench, rounds, work(MANY), CALLERS, WRITERS).await?;
+        commits(&bench, rounds, work(FEW), 1, 1).await?;
         followers(&bench, rounds).await?;
         replays(&bench, rounds).await?;
         bench.store.close().await?;
@@ -221,12 +220,12 @@ async fn commits(bench: &Bench, rounds: usize, commits: u64, callers: u64, conne
         }
     }
     println!("{commits} commits on a condition, {callers} callers, {rounds} rounds: median (min to max)");
-    show("purista, a second", &ours, 0);
-    show("batches a transaction", &groups, 1);
-    show("by hand, same rows, check and grouping", &checked, 0);
-    show("ratio", &ratios(&ours, &checked), 2);
-    show("by hand, unnest without the check", &unchecked, 0);
-    show("ratio", &ratios(&ours, &unchecked), 2);
+    show("purista, a second", &ours, 0)?;
+    show("batches a transaction", &groups, 1)?;
+    show("by hand, same rows, check and grouping", &checked, 0)?;
+    show("ratio", &ratios(&ours, &checked), 2)?;
+    show("by hand, unnest without the check", &unchecked, 0)?;
+    show("ratio", &ratios(&ours, &unchecked), 2)?;
     Ok(())
 }
 
@@ -238,7 +237,7 @@ async fn followers(bench: &Bench, rounds: usize) -> Result<()> {
         if is_followed {
             (0..FOLLOWERS).for_each(|_| bench.follow(&stop));
         }
-        let (rate, _) = bench.ours(MANY, CALLERS).await?;
+        let (rate, _) = bench.ours(work(MANY), CALLERS).await?;
         if is_followed {
             followed.push(rate);
         } else {
@@ -247,7 +246,7 @@ async fn followers(bench: &Bench, rounds: usize) -> Result<()> {
         stop.cancel();
     }
     println!("the same with {FOLLOWERS} who follow, {rounds} rounds: median (min to max)");
-    show("ratio to nobody following", &ratios(&followed, &alone), 2);
+    show("ratio to nobody following", &ratios(&followed, &alone), 2)?;
     Ok(())
 }
 
@@ -267,8 +266,8 @@ async fn replays(bench: &Bench, rounds: usize) -> Result<()> {
         }
     }
     println!("{events} events replayed, undecoded, {rounds} rounds: median (min to max)");
-    show("purista, a second", &ours, 0);
-    show("binary COPY, a second", &by_copy, 0);
-    show("ratio", &ratios(&ours, &by_copy), 2);
+    show("purista, a second", &ours, 0)?;
+    show("binary COPY, a second", &by_copy, 0)?;
+    show("ratio", &ratios(&ours, &by_copy), 2)?;
     Ok(())
 }

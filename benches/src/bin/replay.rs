@@ -10,7 +10,7 @@ use garde::Validate;
 use purista_benches::callers::runtime;
 use purista_benches::folder::Folder;
 use purista_benches::given::recorded;
-use purista_benches::harness::{Spread, amount, rounds_asked};
+use purista_benches::harness::{Spread, amount, rounds_asked, show, work};
 use purista_core::address::{AddressParts, ServiceId};
 use purista_core::clock::Clock;
 use purista_core::event::{Event, Tags};
@@ -72,7 +72,7 @@ fn measured(nth: u64) -> Result<Measured> {
 }
 
 async fn fill(store: &SqliteStore) -> Result<()> {
-    for first in (0..EVENTS).step_by(EVENTS_MAX) {
+    for first in (0..work(EVENTS)).step_by(EVENTS_MAX) {
         recorded(store, &SENDER, (first..first + EVENTS_MAX as u64).map(measured)).await?;
     }
     Ok(())
@@ -123,21 +123,21 @@ fn main() -> Result<()> {
         store.close().await?;
         // Opened anew, so that the log is read from the file.
         let store = SqliteStore::open(folder.file())?;
-        let before = memory()?;
+        let (before, events) = (memory()?, work(EVENTS));
         let (expected, _) = replay(&store, 1, &tasks).await?;
         let after = memory()?;
         println!(
-            "memory: {:.0} MiB before a replay of {EVENTS} events, {:.0} MiB after it, at most {:.0} MiB",
+            "memory: {:.0} MiB before a replay of {events} events, {:.0} MiB after it, at most {:.0} MiB",
             before.0, after.0, after.1
         );
-        let bodies = (0..EVENTS).map(|nth| Ok(serde_json::to_vec(&measured(nth)?)?.into()));
+        let bodies = (0..work(EVENTS)).map(|nth| Ok(serde_json::to_vec(&measured(nth)?)?.into()));
         let bodies: Arc<Vec<Bytes>> = Arc::new(bodies.collect::<Result<_>>()?);
         let (mut ours, mut bare) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             let mut decoded = || -> Result<()> {
                 let (sum, took) = decode(&bodies)?;
                 ensure!(sum == expected, "the replay folded something else");
-                bare.push(amount(EVENTS) / took.as_secs_f64());
+                bare.push(amount(events) / took.as_secs_f64());
                 Ok(())
             };
             if round % 2 == 1 {
@@ -145,22 +145,19 @@ fn main() -> Result<()> {
             }
             let (sum, took) = replay(&store, u32::try_from(round)? + 2, &tasks).await?;
             ensure!(sum == expected, "a replay that came to something else");
-            ours.push(amount(EVENTS) / took.as_secs_f64());
+            ours.push(amount(events) / took.as_secs_f64());
             if round % 2 == 0 {
                 decoded()?;
             }
         }
         let ratio = Spread::of(ours.iter().zip(&bare).map(|(one, other)| one / other));
-        println!("{EVENTS} events of {BODY_BYTES} bytes, {rounds} rounds: median (min to max)");
+        println!("{events} events of {BODY_BYTES} bytes, {rounds} rounds: median (min to max)");
         for (name, spread, places) in [
             ("purista, replayed and folded, a second", Spread::of(ours.into_iter()), 0),
             ("serde_json, decoded, a second", Spread::of(bare.into_iter()), 0),
             ("ratio", ratio, 2),
         ] {
-            println!(
-                "{name:<44} {:.places$} ({:.places$} to {:.places$})",
-                spread.median, spread.min, spread.max
-            );
+            show(name, spread, places)?;
         }
         store.close().await?;
         Ok(())
