@@ -1,4 +1,5 @@
-//! Tests of services on the real dispatch path: real bridge, real log in memory, time that is the test's.
+//! Tests of services on the real dispatch path: the in-process bridge, a store in memory or any other, and time that the test
+//! controls or real time.
 //!
 //! ```
 //! # use purista::{command, Command, Context, HandlerError, Service, ServiceId};
@@ -27,7 +28,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
 use jiff::Timestamp;
 use purista_core::clock::Clock;
 use purista_core::contract::Command;
@@ -35,6 +35,7 @@ use purista_core::event::Event;
 use purista_core::in_process::InProcessBridge;
 use purista_core::invoke_error::InvokeError;
 use purista_events::memory::MemoryStore;
+use purista_events::projector::Condition;
 use purista_events::store::EventStore;
 use serde::de::DeserializeOwned;
 
@@ -42,23 +43,33 @@ use crate::host::{DrainReport, Host, HostBuilder, RunningHost};
 use crate::observation::{Ending, Observation, Observer};
 use crate::service::Service;
 
+mod call;
 mod given;
 mod settling;
+mod time;
 
+pub use call::{TestCall, TestEmit};
 pub use given::{Given, Then, given};
 use settling::SettlingBridge;
 
-/// The time of day at which every test begins.
+/// The longest time that [`TestHost::settled`] waits for one projection: a year, which paused time passes at once.
+const PROJECTION_TIME_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The time of day at which every test begins, unless it runs in real time.
 pub const TEST_BEGINS: Timestamp = Timestamp::constant(1_767_225_600, 0); // 2026-01-01T00:00:00Z
 
-/// A host under test: the memory store, the in-process bridge, and paused time.
+/// A host under test: by default with the memory store, the in-process bridge and paused time.
 ///
-/// `invoke` and `emit` return when everything that they caused has settled: every subscription that heard of it, and all
-/// that followed. Time is paused and moves by itself when nothing else is to be done, so a retry in ten minutes passes at
-/// once. It needs tokio's current-thread runtime, which `#[tokio::test]` gives.
-pub struct TestHost {
+/// `invoke` and `emit` return when everything that they caused has settled: each subscription that handles it, everything that
+/// these cause in turn, and each running projection. Time is paused and advances by itself when no task has work, so a retry in
+/// ten minutes takes no real time. Paused time needs tokio's current-thread runtime, which `#[tokio::test]` gives.
+///
+/// Paused time advances past every time limit while a handler waits for something outside of tokio's timers, such as a socket or
+/// another thread. A test of such a handler asks for [`TestHostBuilder::real_time`]; a test with another store, as of a
+/// projection into SQL tables, gives it to [`TestHostBuilder::on_store`], which implies real time.
+pub struct TestHost<S = MemoryStore> {
     host: RunningHost,
-    store: MemoryStore,
+    store: S,
     bridge: Arc<SettlingBridge>,
     log: Arc<Log>,
 }
@@ -77,12 +88,15 @@ impl TestHost {
     pub fn builder() -> TestHostBuilder {
         TestHostBuilder {
             services: Vec::new(),
-            store: None,
+            open: Box::new(|clock| MemoryStore::new(clock.clone())),
+            is_real_time: false,
             always_encodes: false,
             configure: Box::new(|host| host),
         }
     }
+}
 
+impl<S: EventStore + Clone> TestHost<S> {
     /// Asks, and waits until everything that it caused has settled.
     pub async fn invoke<C: Command>(&self, command: C) -> Result<C::Output, InvokeError> {
         let result = self.host.client().invoke(command).await;
@@ -92,23 +106,28 @@ impl TestHost {
 
     /// Asks under an idempotency key, and waits until everything that it caused has settled.
     pub async fn invoke_with_key<C: Command>(&self, command: C, key: &str) -> Result<C::Output, InvokeError> {
-        let result = self.host.client().call(command).idempotency_key(key).send().await;
-        self.settled().await;
-        result
+        self.call(command).idempotency_key(key).send().await
+    }
+
+    /// A call with a principal, a tenant, an idempotency key or a timeout.
+    pub fn call<C: Command>(&self, command: C) -> TestCall<'_, S, C> {
+        TestCall::new(self, command)
     }
 
     /// Emits from outside like [`purista_core::client::Client::emit`], and waits until everything that it caused has settled.
     /// A tenant and a principal can be given before it is awaited.
-    pub fn emit<E: Event>(&self, event: E) -> TestEmit<'_, E> {
-        TestEmit { host: self, event, tenant_id: None, principal_id: None }
+    pub fn emit<E: Event>(&self, event: E) -> TestEmit<'_, S, E> {
+        TestEmit::new(self, event)
     }
 
-    /// Lets this much of the test's time pass, and runs whatever becomes due in it. It takes no real time.
+    /// Lets this much of the test's time pass, and runs what becomes due in it. Takes no real time, unless the host runs in
+    /// real time.
     pub async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
 
-    /// Waits until nothing is under way or parked, retries in the future included; a paused subscription counts as settled.
+    /// Waits until no message is in flight or deferred, retries in the future included, and until each running projection
+    /// includes the last event. A paused subscription or projection counts as settled.
     pub async fn settled(&self) {
         loop {
             let head = *self.store.head().borrow();
@@ -122,6 +141,14 @@ impl TestHost {
                     .await;
             }
             self.bridge.settled().await;
+            for projection in self.host.projections() {
+                let mut states = projection.states();
+                tokio::select! {
+                    // The time limit is one that no test reaches: a projection that stops is seen below.
+                    _ = projection.reached(head, PROJECTION_TIME_MAX) => {}
+                    _ = states.wait_for(|state| state.condition != Condition::Running) => {}
+                }
+            }
             let is_quiet = self.host.durables().iter().all(|durable| durable.is_settled_at(head));
             if is_quiet && *self.store.head().borrow() == head && self.bridge.is_settled() {
                 return;
@@ -175,7 +202,7 @@ impl TestHost {
     }
 
     /// The store, to look into or to make fail.
-    pub fn store(&self) -> &MemoryStore {
+    pub fn store(&self) -> &S {
         &self.store
     }
 
@@ -190,58 +217,13 @@ impl TestHost {
     }
 
     /// Stops in order; the store keeps what it has, for a next host.
-    pub async fn stop(self) -> (DrainReport, MemoryStore) {
+    pub async fn stop(self) -> (DrainReport, S) {
         let report = self.host.stop().await;
         (report, self.store)
     }
 }
 
-/// One event from outside; made by [`TestHost::emit`].
-#[derive(Debug)]
-#[must_use = "an event is not emitted until it is awaited"]
-pub struct TestEmit<'h, E: Event> {
-    host: &'h TestHost,
-    event: E,
-    tenant_id: Option<Arc<str>>,
-    principal_id: Option<Arc<str>>,
-}
-
-impl<E: Event> TestEmit<'_, E> {
-    /// The tenant.
-    pub fn tenant(mut self, id: impl Into<Arc<str>>) -> Self {
-        self.tenant_id = Some(id.into());
-        self
-    }
-
-    /// The authenticated principal.
-    pub fn principal(mut self, id: impl Into<Arc<str>>) -> Self {
-        self.principal_id = Some(id.into());
-        self
-    }
-}
-
-impl<'h, E: Event> IntoFuture for TestEmit<'h, E> {
-    type Output = Result<(), InvokeError>;
-    type IntoFuture = LocalBoxFuture<'h, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let client = self.host.host.client();
-            let mut emit = client.emit(self.event);
-            if let Some(tenant) = self.tenant_id {
-                emit = emit.tenant(tenant);
-            }
-            if let Some(principal) = self.principal_id {
-                emit = emit.principal(principal);
-            }
-            let result = emit.send().await;
-            self.host.settled().await;
-            result
-        })
-    }
-}
-
-impl fmt::Debug for TestHost {
+impl<S> fmt::Debug for TestHost<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestHost").field("host", &self.host).finish_non_exhaustive()
     }
@@ -249,24 +231,48 @@ impl fmt::Debug for TestHost {
 
 /// Builds a [`TestHost`].
 #[must_use = "a host does nothing until it is started"]
-pub struct TestHostBuilder {
+pub struct TestHostBuilder<S = MemoryStore> {
     services: Vec<Service>,
-    store: Option<MemoryStore>,
+    open: Box<dyn FnOnce(&Clock) -> S>,
+    is_real_time: bool,
     always_encodes: bool,
     configure: Box<dyn FnOnce(HostBuilder) -> HostBuilder>,
 }
 
 impl TestHostBuilder {
+    /// Continues with what an earlier host stored: a restart.
+    pub fn store(mut self, store: MemoryStore) -> Self {
+        self.open = Box::new(move |_| store.reopen());
+        self
+    }
+}
+
+impl<S: EventStore + Clone> TestHostBuilder<S> {
     /// Runs these services.
     pub fn services(mut self, services: impl IntoIterator<Item = Service>) -> Self {
         self.services.extend(services);
         self
     }
 
-    /// Goes on with what an earlier host left: a restart.
-    pub fn store(mut self, store: MemoryStore) -> Self {
-        self.store = Some(store);
+    /// Runs in real time, on the machine's clock: for handlers that use sockets, files or threads.
+    ///
+    /// Retries then take as long as they say; shorten them in the test. Time that the test paused is resumed.
+    pub fn real_time(mut self) -> Self {
+        self.is_real_time = true;
         self
+    }
+
+    /// Runs on this store, such as a `SqliteStore` whose tables a projection fills, in real time: a store works on threads or
+    /// over a connection, which paused time does not wait for.
+    pub fn on_store<T: EventStore + Clone>(self, store: T) -> TestHostBuilder<T> {
+        let Self { services, open: _, is_real_time: _, always_encodes, configure } = self;
+        TestHostBuilder {
+            services,
+            open: Box::new(move |_| store),
+            is_real_time: true,
+            always_encodes,
+            configure,
+        }
     }
 
     /// Encodes every payload, as a broker does.
@@ -281,27 +287,36 @@ impl TestHostBuilder {
         self
     }
 
-    /// Pauses time and starts.
+    /// Pauses time, unless real time was asked for, and starts.
     ///
     /// # Panics
     ///
-    /// When the host refuses to start, with its reasons; and outside of a current-thread runtime.
-    pub async fn start(self) -> TestHost {
+    /// When the host refuses to start, with its reasons; and under paused time outside of a current-thread runtime.
+    pub async fn start(self) -> TestHost<S> {
         match self.try_start().await {
             Ok(host) => host,
             Err(error) => panic!("{error}"),
         }
     }
 
-    /// Pauses time and starts; a refusal is returned.
+    /// Pauses time, unless real time was asked for, and starts; an error of the start is returned.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the host does not start.
     ///
     /// # Panics
     ///
-    /// Outside of a current-thread runtime.
-    pub async fn try_start(self) -> Result<TestHost, crate::host::StartError> {
-        pause_time();
-        let clock = Clock::follows_tokio(TEST_BEGINS, 1);
-        let store = self.store.map_or_else(|| MemoryStore::new(clock.clone()), |store| store.reopen());
+    /// Under paused time, outside of a current-thread runtime.
+    pub async fn try_start(self) -> Result<TestHost<S>, crate::host::StartError> {
+        let clock = if self.is_real_time {
+            time::resume();
+            Clock::system()
+        } else {
+            time::pause();
+            Clock::follows_tokio(TEST_BEGINS, 1)
+        };
+        let store = (self.open)(&clock);
         let bridge =
             if self.always_encodes { InProcessBridge::always_encoding() } else { InProcessBridge::new() };
         let bridge = Arc::new(SettlingBridge::new(bridge));
@@ -315,21 +330,9 @@ impl TestHostBuilder {
     }
 }
 
-impl fmt::Debug for TestHostBuilder {
+impl<S> fmt::Debug for TestHostBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestHostBuilder").field("services", &self.services).finish_non_exhaustive()
-    }
-}
-
-/// Time may be paused already, by the test itself or by a host before this one.
-fn pause_time() {
-    thread_local! {
-        static PAUSED: std::cell::Cell<Option<tokio::runtime::Id>> = const { std::cell::Cell::new(None) };
-    }
-    let runtime = tokio::runtime::Handle::current().id();
-    if PAUSED.replace(Some(runtime)) != Some(runtime) {
-        // It panics when the test paused time before; then there is nothing left to do.
-        let _ = std::panic::catch_unwind(tokio::time::pause);
     }
 }
 

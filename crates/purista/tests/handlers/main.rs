@@ -16,6 +16,7 @@ mod spans;
 mod starting;
 mod store_peers;
 mod taking_over;
+mod test_host;
 mod trying_again;
 mod waiting;
 
