@@ -5,6 +5,8 @@ use purista::{Command, Event, Route, ServiceId, Tags};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::address::{can_be_delivered, canonical};
+
 pub(crate) const USER: ServiceId = ServiceId::new("User", "1");
 pub(crate) const EMAIL: ServiceId = ServiceId::new("Email", "1");
 
@@ -12,7 +14,7 @@ pub(crate) const EMAIL: ServiceId = ServiceId::new("Email", "1");
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SignUp {
-    #[garde(email, length(chars, max = 254), custom(dots_stand_apart))]
+    #[garde(email, length(chars, max = 254), custom(can_be_delivered))]
     pub(crate) email: String,
     #[garde(length(chars, min = 1, max = 80))]
     pub(crate) name: String,
@@ -38,19 +40,6 @@ pub(crate) struct NewUserRegistered {
 impl Event for NewUserRegistered {
     const NAME: &'static str = "newUserRegistered";
     fn tags(&self) -> Tags {
-        Tags::new().with("user", &self.user_id).with("email", self.email.to_lowercase())
+        Tags::new().with("user", &self.user_id).with("email", canonical(&self.email))
     }
-}
-
-/// A rule of one's own: no mail server takes an address whose name begins or ends with a dot, or has two in a row.
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "garde calls its rules so, with a context that may be large"
-)]
-fn dots_stand_apart(email: &str, (): &()) -> garde::Result {
-    let name = email.split('@').next().unwrap_or_default();
-    if name.starts_with('.') || name.ends_with('.') || name.contains("..") {
-        return Err(garde::Error::new("not a valid email: a dot stands between two other characters"));
-    }
-    Ok(())
 }

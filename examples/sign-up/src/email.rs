@@ -7,6 +7,7 @@ use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, MessageBuilder};
 use purista::{Context, HandlerError, Retry, Service, subscription};
 
+use crate::address::deliverable;
 use crate::contracts::{EMAIL, NewUserRegistered};
 use crate::mailer::Mailer;
 
@@ -47,7 +48,9 @@ fn welcome(mail: MessageBuilder, event: &NewUserRegistered) -> Result<Message, H
         event.name.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let name = words.collect::<Vec<_>>().join(" ");
     let text = format!("Welcome, {name}!\n\nYour account is ready. Your user id is {}.\n", event.user_id);
-    let to = Mailbox::new((!name.is_empty()).then_some(name), event.email.parse()?);
+    // An internationalized domain in its ASCII form: every mail server takes that.
+    let email = deliverable(&event.email).unwrap_or_else(|| event.email.clone());
+    let to = Mailbox::new((!name.is_empty()).then_some(name), email.parse()?);
     Ok(mail.to(to).subject("Welcome").header(ContentType::TEXT_PLAIN).body(text)?)
 }
 
@@ -76,17 +79,39 @@ mod tests {
     }
 
     #[test]
-    fn whoever_may_sign_up_may_be_written_to() {
+    fn every_address_that_may_sign_up_can_be_written_to() {
         use garde::Validate as _;
-        for email in ["ada@example.com", "a@b", "a.b.c@d.e", "!#$%&'*+/=?^_`{|}~-@x.example", "a@[127.0.0.1]"]
-        {
+        let long = format!("a@{}.example", "ü".repeat(40));
+        for email in [
+            "ada@example.com",
+            "a.b.c@d.e",
+            "!#$%&'*+/=?^_`{|}~-@x.example",
+            "ada@bücher.example",
+            "ada@xn--bcher-kva.example",
+            "ada@例え.テスト",
+            long.as_str(),
+        ] {
             let sign_up = crate::contracts::SignUp { email: email.into(), name: "Ada".into() };
             assert!(sign_up.validate().is_ok(), "{email}");
-            assert!(email.parse::<lettre::Address>().is_ok(), "{email}");
+            let event = NewUserRegistered { user_id: "7".into(), email: email.into(), name: "Ada".into() };
+            let mail = welcome(Message::builder().from("x@y.example".parse().unwrap()), &event).unwrap();
+            let to: &str = mail.envelope().to()[0].as_ref();
+            assert!(to.is_ascii(), "{to}");
+            assert!(mail.formatted().is_ascii(), "{email}");
         }
-        for email in
-            ["a..b@example.com", ".a@example.com", "a.@example.com", "a b@example.com", "a@b\n.example"]
-        {
+        let too_long = format!("a@{}.example", "ü".repeat(70));
+        for email in [
+            "a..b@example.com",
+            ".a@example.com",
+            "a.@example.com",
+            "a b@example.com",
+            "a@b\n.example",
+            "a@b",
+            "a@[127.0.0.1]",
+            "a@bü cher.example",
+            "a@xn--a.example",
+            too_long.as_str(),
+        ] {
             let sign_up = crate::contracts::SignUp { email: email.into(), name: "Ada".into() };
             assert!(sign_up.validate().is_err(), "{email}");
         }

@@ -4,15 +4,13 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use lettre::Message;
 use lettre::message::Mailbox;
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use purista::HandlerError;
 
-/// How long the way to a mail server may take; all the rest is bounded by the time of an attempt.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::smtp::SmtpServer;
 
 /// Sends mails from one address.
 pub(crate) struct Mailer {
@@ -22,7 +20,7 @@ pub(crate) struct Mailer {
 
 enum Way {
     Folder(PathBuf),
-    Smtp(AsyncSmtpTransport<Tokio1Executor>),
+    Smtp(SmtpServer),
 }
 
 impl Mailer {
@@ -39,9 +37,9 @@ impl Mailer {
         if url.starts_with("smtp://") && host.contains('@') && !url.contains("tls=required") {
             bail!("--smtp would send its password unencrypted: write smtps://.., or add ?tls=required");
         }
-        let smtp = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)
+        let smtp = SmtpServer::from_url(url)
             .with_context(|| format!("--smtp is no URL of a mail server: {FORM}"))?;
-        Ok(Self { from, way: Way::Smtp(smtp.timeout(Some(CONNECT_TIMEOUT)).build()) })
+        Ok(Self { from, way: Way::Smtp(smtp) })
     }
 
     /// From whom mails are.
@@ -62,12 +60,7 @@ impl Mailer {
                 tokio::task::spawn_blocking(move || write(&folder, &id, &mail.formatted())).await??;
                 Ok(())
             }
-            Way::Smtp(smtp) => match smtp.send(mail).await {
-                Ok(_) => Ok(()),
-                // It would be refused again and again, as a mailbox that does not exist.
-                Err(error) if error.is_permanent() => Err(HandlerError::dead_letter(error.to_string())),
-                Err(error) => Err(error.into()),
-            },
+            Way::Smtp(smtp) => smtp.send(&mail).await,
         }
     }
 }

@@ -15,6 +15,7 @@ use purista_postgres::store::PostgresStore;
 use purista_sqlite::store::SqliteStore;
 use purista_telemetry::telemetry::{self, Telemetry};
 
+mod address;
 mod broker;
 mod contracts;
 mod email;
@@ -22,6 +23,7 @@ mod mailer;
 mod options;
 mod page;
 mod parts;
+mod smtp;
 mod user;
 
 use contracts::{NewUserRegistered, SignUp};

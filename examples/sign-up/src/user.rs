@@ -2,6 +2,7 @@
 
 use purista::{Context, Facts, HandlerError, Service, View, command, decide_with, view};
 
+use crate::address::canonical;
 use crate::contracts::{NewUserRegistered, SignUp, USER};
 
 /// The service, ready for a host.
@@ -22,7 +23,7 @@ async fn user_sign_up_unrecorded(
     ctx: Context<()>,
     command: SignUp,
 ) -> Result<NewUserRegistered, HandlerError> {
-    let address = command.email.to_lowercase();
+    let address = canonical(&command.email);
     if ctx.state().get::<bool>(&address).await?.is_some() {
         return Err(taken());
     }
@@ -41,7 +42,7 @@ fn taken() -> HandlerError {
 /// decided again and sees the other; no table and no index of addresses is kept.
 fn has_account(command: &SignUp) -> View<bool> {
     view(false)
-        .tagged("email", command.email.to_lowercase())
+        .tagged("email", canonical(&command.email))
         .on(|has_account, _: NewUserRegistered| *has_account = true)
 }
 
@@ -81,9 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_taken_in_any_case() {
-        for email in ["ada@example.com", "ADA@example.COM"] {
-            let asked = given().event(registered("1", "Ada@Example.com"));
+    fn an_address_is_taken_in_any_spelling() {
+        for (given_as, email) in [
+            ("Ada@Example.com", "ada@example.com"),
+            ("Ada@Example.com", "ADA@example.COM"),
+            ("ada@bücher.example", "Ada@XN--bcher-kva.example"),
+        ] {
+            let asked = given().event(registered("1", given_as));
             asked.when_with(to_sign_up(email), has_account, user_sign_up).refused(409);
         }
     }

@@ -73,6 +73,22 @@ async fn somebody_signs_up_in_the_browser() {
 
 #[tokio::test]
 #[ignore = "needs chromium: cargo xtask test"]
+async fn an_internationalized_address_signs_up_in_the_browser() {
+    let _cores = beside_others().await;
+    let folder = Folder::new();
+    let server = Server::start(&folder).await;
+    let mut browser = Browser::start(&folder.path().join("profile")).await;
+    browser.open(&format!("http://{}/", server.place)).await;
+    fill(&mut browser, "ada@bücher.example", "Ada").await;
+    browser.click("#submit").await;
+    browser.until("!document.querySelector('#done').hidden").await;
+    soon("the mail", mails::until_written(&folder, &["ada@xn--bcher-kva.example"])).await;
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    server.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs chromium: cargo xtask test"]
 async fn a_form_that_got_no_answer_is_sent_again_under_its_key() {
     let _cores = beside_others().await;
     let (folder, pictures) = (Folder::new(), pictures());

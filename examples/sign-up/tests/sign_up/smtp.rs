@@ -81,6 +81,35 @@ async fn a_mailbox_that_does_not_exist_is_not_tried_again() {
 }
 
 #[tokio::test]
+#[ignore = "needs python3 with aiosmtpd: cargo xtask test"]
+async fn an_internationalized_address_gets_its_mail() {
+    let _cores = beside_others().await;
+    let (folder, port) = (Folder::new(), free_port());
+    let mut mails = SmtpServer::start(port).await;
+    let url = format!("smtp://127.0.0.1:{port}");
+    let server = Server::start_with(&folder, &["--smtp", &url]).await;
+    server.sign_up("Ada@Bücher.example", "Ada Lovelace").await.user_id();
+    let received = mails.next().await;
+    assert_eq!(received.to, ["Ada@xn--bcher-kva.example"], "the domain in the form that every server takes");
+    assert_eq!(received.mail().header("to"), "\"Ada Lovelace\" <Ada@xn--bcher-kva.example>");
+    let taken = server.sign_up("ada@xn--bcher-kva.example", "Ada").await;
+    assert_eq!(taken.status, 409, "the same address in its other spelling: {taken:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_can_never_work_is_rejected_at_the_sign_up() {
+    let _cores = beside_others().await;
+    let folder = Folder::new();
+    let server = Server::start(&folder).await;
+    for email in ["ada@localhost", "ada@example", "ada@mail.invalid", "ada@[127.0.0.1]", "ada@127.0.0.1"] {
+        let answer = server.sign_up(email, "Ada").await;
+        assert_eq!(answer.status, 400, "{email}: {answer:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_mail_server_that_hangs_does_not_hang_the_end() {
     let _cores = beside_others().await;
     let (folder, mute) = (Folder::new(), tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
