@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use purista_core::address::Address;
+use purista_core::id::Id;
 use purista_core::message::Message;
 use purista_core::subscription::{Filter, Sharing, Subscription};
 use purista_core::tokens::{Dialect, snake_case};
@@ -73,6 +74,15 @@ pub(crate) fn replies_filter(prefix: &str, instance: &str) -> String {
     TOPICS.topics_of(prefix, &filter).into_iter().next().unwrap_or_default()
 }
 
+/// The instance that sent a message, as its topic names it in snake case: the way back to a sender that its body leaves out.
+pub(crate) fn sender_instance_of(prefix: &str, topic: &[u8]) -> Option<Id> {
+    // The parts after the prefix: message type, principal, tenant, instance of the sender.
+    const AT: usize = 3;
+    let parts = std::str::from_utf8(topic).ok()?.strip_prefix(prefix)?.strip_prefix('/')?;
+    let instance = parts.split('/').nth(AT).filter(|instance| *instance != ABSENT)?;
+    Id::parse(instance).ok()
+}
+
 /// The topic of a command that nobody serves: what the broker says of it shows whether it says so of others.
 pub(crate) fn unserved_topic(prefix: &str, instance: &str) -> String {
     let instance = snake_case(instance);
@@ -90,8 +100,8 @@ fn share_name(subscription: &Subscription, share_names: ShareNames) -> Option<St
 }
 
 /// The client id under which the broker keeps what waits for a durable subscription.
-pub(crate) fn session_of(client_id: &str, subscription: &Subscription) -> String {
-    format!("{client_id}.{}", plain(&subscription.address))
+pub(crate) fn session_of(client_id: &str, subscription: &Address) -> String {
+    format!("{client_id}.{}", plain(subscription))
 }
 
 /// An address in its own case, with what a topic would read replaced by its code, so that different ones stay different.
@@ -118,7 +128,6 @@ pub(crate) fn prefix_is_valid(prefix: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use purista_core::id::Id;
     use purista_core::message::{MessageType, Party, Record};
     use purista_core::subscription::IN_FLIGHT_DEFAULT;
 
@@ -227,10 +236,31 @@ mod tests {
     }
 
     #[test]
+    fn the_topic_of_a_command_names_its_sender() {
+        let of = |topic: &str| sender_instance_of("other/app", topic.as_bytes());
+        assert_eq!(
+            of("other/app/command/none/none/caller_instance1/caller/1/main/none/none/user/1/a"),
+            Id::parse("caller_instance1").ok()
+        );
+        for topic in [
+            "other/app/command/none/none/none/caller/1/main/none/none/user/1/a",
+            "purista/command/a/b/c",
+            "other/app/command",
+            "",
+        ] {
+            assert_eq!(of(topic), None, "{topic}");
+        }
+        assert_eq!(sender_instance_of("p", b"p/command/none/none/\xff"), None);
+    }
+
+    #[test]
     fn names_that_differ_give_share_names_and_sessions_that_differ() {
         let name = |target: &str| {
             let subscription = listening(target, Filter::default(), Sharing::Shared);
-            (share_name(&subscription, ShareNames::OneEach).unwrap(), session_of("email-1", &subscription))
+            (
+                share_name(&subscription, ShareNames::OneEach).unwrap(),
+                session_of("email-1", &subscription.address),
+            )
         };
         assert_eq!(name("a-b").1, "email-1.Email.1.a-b");
         let names = ["a-b", "aB", "a_b", "a/b", "a%2fb", "a+b", "a#b"].map(name);

@@ -1,6 +1,7 @@
 //! The bridge over MQTT 5.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{BoxFuture, join_all};
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::address::{all_filters_of, filters_of, replies_filter, session_of, unserved_topic};
+use crate::address::{ShareNames, all_filters_of, filters_of, replies_filter, session_of, unserved_topic};
 use crate::dial::{CONNECT_TIMEOUT, Dial, Keeping, PACKET_HEAD_USUAL, Place};
 use crate::durable::{Keeper, waiting_max};
 use crate::feed::{Handle, MqttFeed, Origin};
@@ -39,12 +40,17 @@ use crate::wire;
 /// own. A message is acknowledged when it is done; what is not comes again, to the same process when it comes back. When
 /// such a subscription is stopped its session stays; it ends when it has been away for as long as the builder says.
 ///
-/// **What the broker makes of that** is its own affair. mosquitto keeps 1000 messages a session and drops more without a word
-/// unless `max_queued_messages` says otherwise; it survives its own end with `persistence true`, `autosave_interval 1` and
-/// `autosave_on_changes true`, and even then it confirms a message before it writes it, so that the one that it confirmed in
-/// its last instant is gone; it forgets shared subscriptions, see
+/// **What the broker stores depends on its settings.** mosquitto 2.0 stores `max_queued_messages` (1,000 by default) for a
+/// session whose process is away and drops more without reporting it, although it confirmed them to their sender. It keeps
+/// sessions over its own crash with `persistence true`, `autosave_on_changes true` and `autosave_interval 1`; with the default
+/// interval of 1,800 it writes only after so many changes. Even then it confirms a message before it writes it, so that the one
+/// that it confirmed in its last instant is gone. It forgets shared subscriptions when it restarts, see
 /// [`durable_in_one_process`](crate::connect::Builder::durable_in_one_process). Without `set_tcp_nodelay true` each call
-/// through it takes 40 ms more.
+/// through it takes 40 ms more. What a broker lost of events that a host recorded, that host sends again from its log: see
+/// `purista relay resend`.
+///
+/// **A session whose process ended for good** is stored until it expires, and takes its share of a shared subscription:
+/// [`MqttBridge::retire_session`] ends it.
 ///
 /// **What is lost, and how one knows.** A message that comes faster than a subscription that is not durable is consumed waits
 /// in a bounded queue; past that it is lost, logged as an error, and counted in [`MqttBridge::messages_dropped`]. So is what
@@ -77,6 +83,8 @@ struct Inner {
     hub: Arc<Hub>,
     session: Arc<Session>,
     unroutable_at_once: bool,
+    /// Whether it was logged which settings of the broker durable subscriptions need.
+    has_told_of_settings: AtomicBool,
     feeds: Mutex<Vec<Arc<MqttFeed>>>,
     /// The pumps of the feeds, their ends, and the sessions.
     tasks: TaskTracker,
@@ -104,6 +112,7 @@ impl MqttBridge {
             hub,
             session,
             unroutable_at_once: false,
+            has_told_of_settings: AtomicBool::new(false),
             feeds: Mutex::default(),
             tasks,
             calls: TaskTracker::new(),
@@ -119,6 +128,11 @@ impl MqttBridge {
     /// handle them.
     pub fn messages_dropped(&self) -> u64 {
         self.0.link.dropped()
+    }
+
+    /// The address of the broker, and what identifies this process to it.
+    pub(crate) fn place(&self) -> Place {
+        self.0.place.clone()
     }
 
     /// How many replies came for which nobody waited any more: after the deadline of their call, twice, or forged. They were
@@ -282,9 +296,10 @@ impl Inner {
         if subscription.answers {
             return Err(rejected(format!("the command {subscription} cannot be durable on MQTT")));
         }
+        self.warn_of_settings(subscription);
         let in_flight = u16::try_from(subscription.in_flight.max(1)).unwrap_or(u16::MAX);
         let keeping = Keeping::Durable { expiry_s: self.sessions.expiry_s, in_flight };
-        let dial = Dial::new(self.place.clone(), session_of(client_id, subscription), keeping);
+        let dial = Dial::new(self.place.clone(), session_of(client_id, &subscription.address), keeping);
         let queue = Queue::new(waiting_max(self.subscription_capacity, in_flight.into()));
         let mut at_broker = subscription.clone();
         if self.sessions.are_alone {
@@ -299,7 +314,13 @@ impl Inner {
         let filters = filters_of(&self.link.prefix, &at_broker, self.link.share_names);
         let mut former = all_filters_of(&self.link.prefix, subscription);
         former.retain(|filter| !filters.contains(filter));
-        let keeper = Keeper::new(subscription.clone(), filters, former, Arc::clone(&queue));
+        let keeper = Keeper::new(
+            subscription.clone(),
+            filters,
+            former,
+            Arc::clone(&queue),
+            self.link.message_bytes_max,
+        );
         let session = Session::start(Arc::clone(&self.link), dial, keeper, false, &self.tasks).await?;
         let undo = Undo::new({
             let session = Arc::clone(&session);
@@ -308,6 +329,26 @@ impl Inner {
         session.line(deadline).await?;
         undo.keep();
         Ok((Origin::Own(session, InHand::new(in_flight.into())), queue))
+    }
+
+    /// Logs what of a durable subscription depends on settings that the bridge cannot read.
+    fn warn_of_settings(&self, subscription: &Subscription) {
+        if !self.has_told_of_settings.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                "durable subscriptions on MQTT miss what the broker does not store: mosquitto drops messages beyond \
+                 `max_queued_messages` (1000 by default) for a process that is away, and needs `persistence true`, \
+                 `autosave_on_changes true` and `autosave_interval 1` to store them over its own crash"
+            );
+        }
+        let is_shared = subscription.sharing == Sharing::Shared && !self.sessions.are_alone;
+        if is_shared && self.link.share_names == ShareNames::AsPurista {
+            tracing::warn!(
+                %subscription,
+                "a durable subscription under PURISTA's one share name takes events from every other subscription to them, of \
+                 other services too, and its session takes them while its process is away; use `ShareNames::OneEach`, or \
+                 retire the session of a process that does not come back"
+            );
+        }
     }
 
     fn message_bytes_max(&self) -> usize {

@@ -128,8 +128,9 @@ impl Builder {
         self
     }
 
-    /// The largest message in bytes that is sent or taken, [`MESSAGE_BYTES_MAX_DEFAULT`] otherwise. The broker is told, and
-    /// keeps larger ones to itself.
+    /// The largest message in bytes that is sent or accepted; defaults to [`MESSAGE_BYTES_MAX_DEFAULT`]. A command that is
+    /// larger gets a reply of 413, another message is dropped, logged and counted. From 16 MiB on the broker discards the
+    /// message: it is told that limit when the bridge connects, and reports nothing to the sender.
     pub fn message_bytes_max(mut self, bytes: usize) -> Self {
         self.message_bytes_max = bytes.max(1);
         self

@@ -30,6 +30,9 @@ pub(crate) const PACKET_HEAD_MAX: usize = 64 << 10;
 /// How much of it there usually is, at most. A broker's limit is one of the packet; a message whose head is larger than this
 /// may be refused though its body is within [`purista_core::bridge::Capabilities::message_bytes_max`].
 pub(crate) const PACKET_HEAD_USUAL: usize = 4 << 10;
+/// The largest message that is received although it is too large, so that a command gets a reply of 413 and an event is logged.
+/// The broker is told this limit, and discards larger ones without a word to anyone.
+pub(crate) const OVERSIZE_BYTES_MAX: usize = 16 << 20;
 /// How many messages of subscriptions that are not durable the broker may send ahead.
 const AHEAD_MAX: u16 = 1024;
 
@@ -48,6 +51,8 @@ pub(crate) struct Place {
 pub(crate) enum Keeping {
     /// It ends with its connection, and what arrives is acknowledged at once.
     Nothing,
+    /// It takes the place of a session that was stored, and ends with its connection.
+    Retired,
     /// It is kept for this many seconds, and what arrives is acknowledged when it is done; so many at a time.
     Durable { expiry_s: u32, in_flight: u16 },
 }
@@ -67,6 +72,18 @@ pub(crate) struct Dialled {
     pub(crate) greeting: ConnAck,
 }
 
+impl Dialled {
+    /// Ends the connection on purpose, and waits until it has ended.
+    pub(crate) async fn disconnect(mut self) {
+        let ended = async {
+            // A connection that is lost meanwhile has ended as well.
+            let _ = self.client.disconnect().await;
+            while self.events.poll().await.is_ok() {}
+        };
+        let _ = tokio::time::timeout(CONNECT_TIMEOUT, ended).await;
+    }
+}
+
 impl Dial {
     pub(crate) fn new(place: Place, client_id: String, keeping: Keeping) -> Self {
         Self { place, client_id, keeping }
@@ -77,9 +94,14 @@ impl Dial {
         &self.client_id
     }
 
-    /// The largest packet that we send or take.
+    /// The largest packet that is sent.
     pub(crate) fn packet_bytes_max(&self) -> usize {
         self.place.message_bytes_max.saturating_add(PACKET_HEAD_MAX)
+    }
+
+    /// The largest packet that is received.
+    fn received_bytes_max(&self) -> usize {
+        self.place.message_bytes_max.max(OVERSIZE_BYTES_MAX).saturating_add(PACKET_HEAD_MAX)
     }
 
     /// Makes one connection. Cancel safe.
@@ -119,10 +141,16 @@ impl Dial {
             .set_connect_timeout(CONNECT_TIMEOUT)
             .set_max_request_batch(BATCH_MAX)
             .set_outgoing_inflight_upper_limit(UNCONFIRMED_MAX)
-            .set_max_packet_size(Some(u32::try_from(self.packet_bytes_max()).unwrap_or(u32::MAX)));
+            .set_max_packet_size(Some(u32::try_from(self.received_bytes_max()).unwrap_or(u32::MAX)));
         match self.keeping {
             Keeping::Nothing => {
                 options.set_receive_maximum(Some(AHEAD_MAX));
+            }
+            Keeping::Retired => {
+                options
+                    .set_clean_start(true)
+                    .set_session_expiry_interval(Some(0))
+                    .set_receive_maximum(Some(1));
             }
             Keeping::Durable { expiry_s, in_flight } => {
                 options

@@ -36,6 +36,7 @@ pub(crate) struct Keeper {
     /// The same in the forms that the subscription has with other settings: a session remembers what was asked before.
     former: BTreeSet<String>,
     queue: Arc<Queue>,
+    message_bytes_max: usize,
     was_greeted: AtomicBool,
     /// Whether it was said that there is no more place.
     is_full: AtomicBool,
@@ -47,9 +48,10 @@ impl Keeper {
         filters: BTreeSet<String>,
         former: BTreeSet<String>,
         queue: Arc<Queue>,
+        message_bytes_max: usize,
     ) -> Arc<Self> {
         let (was_greeted, is_full) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { subscription, filters, former, queue, was_greeted, is_full })
+        Arc::new(Self { subscription, filters, former, queue, message_bytes_max, was_greeted, is_full })
     }
 }
 
@@ -82,7 +84,7 @@ impl Role for Keeper {
     }
 
     fn take(&self, line: &Arc<Line>, raw: Publish) {
-        let arrival = Arrival { raw: Arc::new(raw), line: Arc::clone(line) };
+        let arrival = Arrival::new(raw, line, self.message_bytes_max);
         if !self.queue.offer_in_order(arrival) && !self.is_full.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 subscription = %self.subscription,

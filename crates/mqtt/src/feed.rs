@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{Stream, unfold};
+use purista_core::address::{Address, AddressParts};
 use purista_core::bridge::{BridgeError, BridgeErrorKind, Consumer, Delivery, Feed, Outcome, Registration};
-use purista_core::message::{AsRead, Message};
+use purista_core::message::{AsRead, DecodeError, Message, Party};
 use purista_core::pump::{Pulled, Settle, pump};
 use purista_core::refusal;
+use purista_core::status::Status;
 use purista_core::subscription::Subscription;
+use rumqttc::Publish;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::address::sender_instance_of;
 use crate::hub::{Hub, Inlet};
 use crate::in_hand::{InHand, Key, Known};
 use crate::link::Link;
@@ -200,7 +204,11 @@ impl Source {
 impl Shared {
     /// Reads what arrived; `None` when it is not for this subscription, or no message at all.
     async fn read(&self, arrival: &Arrival) -> Option<(Message, Option<Key>)> {
-        match wire::decode(&arrival.raw, &self.link.clock) {
+        if let Some(bytes) = arrival.oversize {
+            self.reject_oversize(arrival, bytes).await;
+            return None;
+        }
+        match self.decode(&arrival.raw) {
             Ok(message) if self.is_wanted(&message) => self.taken(message, arrival).await,
             Ok(message) => {
                 tracing::debug!(subscription = %self.subscription, message_id = %message.id, "only its topic matched");
@@ -218,15 +226,59 @@ impl Shared {
                     let server = self.link.party(&self.subscription.address);
                     let refused =
                         refusal::unreadable(&arrival.raw.payload, &server, &error, &self.link.clock);
-                    // Without a sender there is nobody to tell.
-                    if refused.receiver.as_ref().is_some_and(|caller| caller.instance.is_some()) {
-                        self.answer_logged(&refused, reply_until()).await;
-                    }
+                    self.reply_to_sender(refused, &arrival.raw).await;
                 }
                 self.acknowledge(arrival).await;
                 None
             }
         }
+    }
+
+    /// Reads a message. The sender of a command is where its reply goes; what the body leaves out of it is in the topic.
+    fn decode(&self, raw: &Publish) -> Result<Message, DecodeError> {
+        let mut message = wire::decode(raw, &self.link.clock)?;
+        if self.subscription.answers {
+            if message.sender.instance.is_none() {
+                message.sender.instance = sender_instance_of(&self.link.prefix, &raw.topic);
+            }
+            if message.correlation_id.is_none() {
+                message.correlation_id = wire::correlation_id(raw);
+            }
+        }
+        Ok(message)
+    }
+
+    /// Drops a message that is larger than the bridge accepts: a command gets a reply of 413.
+    async fn reject_oversize(&self, arrival: &Arrival, bytes: usize) {
+        let (most, dropped) = (self.link.message_bytes_max, self.link.count_dropped());
+        tracing::error!(
+            subscription = %self.subscription, topic = %String::from_utf8_lossy(&arrival.raw.topic), bytes, most, dropped,
+            "a message from MQTT is lost: it is larger than the bridge accepts"
+        );
+        if self.subscription.answers {
+            let server = self.link.party(&self.subscription.address);
+            let told = format!("the command has {bytes} bytes, more than the {most} that are accepted");
+            let refused = refusal::refused(&[], &server, Status::PAYLOAD_TOO_LARGE, &told, &self.link.clock);
+            self.reply_to_sender(refused, &arrival.raw).await;
+        }
+        self.acknowledge(arrival).await;
+    }
+
+    /// Sends an error reply for a command that was not decoded. Its topic names the sender where its body does not.
+    async fn reply_to_sender(&self, mut reply: Message, raw: &Publish) {
+        let unnamed = || AddressParts { service: "".into(), version: "".into(), target: "".into() };
+        let caller = reply.receiver.get_or_insert_with(|| Party::anywhere(Address::from(unnamed())));
+        if caller.instance.is_none() {
+            caller.instance = sender_instance_of(&self.link.prefix, &raw.topic);
+        }
+        // Without a sender there is no caller to reply to.
+        if caller.instance.is_none() {
+            return;
+        }
+        if let Some(call) = wire::correlation_id(raw).filter(|_| reply.correlation_id.is_none()) {
+            reply.correlation_id = Some(call);
+        }
+        self.answer_logged(&reply, reply_until()).await;
     }
 
     /// The filter is asked again: a topic is lossy. An event's name is one only where the message is routed by it.
@@ -250,7 +302,7 @@ impl Shared {
 
     /// What arrived, once more.
     fn message(&self, arrived: &Arrived) -> Option<Message> {
-        let message = wire::decode(&arrived.arrival.raw, &self.link.clock).ok()?;
+        let message = self.decode(&arrived.arrival.raw).ok()?;
         Some(arrived.as_read.once_more(message))
     }
 

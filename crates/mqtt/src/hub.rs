@@ -162,8 +162,17 @@ impl Hub {
     }
 
     /// Hands a reply to its call, or says why it is none. What is no reply is not for us: an event may name a receiver.
-    fn reply(&self, raw: &Publish) {
+    fn reply(&self, Arrival { raw, oversize, .. }: &Arrival) {
         let call = wire::correlation_id(raw);
+        if let Some(bytes) = oversize {
+            let most = self.link.message_bytes_max;
+            let what =
+                format!("the reply has {bytes} bytes, more than the {most} that the MQTT bridge accepts");
+            let too_large = BridgeError::new(BridgeErrorKind::Unknown, what);
+            let is_told = call.is_some_and(|call| self.link.replies.refuse(&call, too_large));
+            tracing::warn!(is_told, bytes, most, "a reply is too large");
+            return;
+        }
         match wire::decode(raw, &self.link.clock) {
             Ok(reply) if !reply.kind.is_response() => {}
             Ok(reply) => {
@@ -197,8 +206,8 @@ impl Role for Hub {
     }
 
     fn take(&self, line: &Arc<Line>, raw: Publish) {
-        let raw = Arc::new(raw);
-        let ids = raw.properties.as_ref().map_or(&[][..], |found| &found.subscription_identifiers);
+        let arrival = Arrival::new(raw, line, self.link.message_bytes_max);
+        let ids = arrival.raw.properties.as_ref().map_or(&[][..], |found| &found.subscription_identifiers);
         let mut is_reply = false;
         {
             let mut routes = self.lock();
@@ -209,12 +218,11 @@ impl Role for Hub {
                 };
                 is_reply |= route.is_for_replies;
                 route.turn = route.turn.wrapping_add(1);
-                let arrival = Arrival { raw: Arc::clone(&raw), line: Arc::clone(line) };
                 fan_out(&route.inlets, route.turn, &arrival, |inlet| self.lost_for(inlet));
             }
         }
         if is_reply {
-            self.reply(&raw);
+            self.reply(&arrival);
         }
     }
 

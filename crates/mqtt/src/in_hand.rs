@@ -114,7 +114,7 @@ mod tests {
     fn arrival(line: &Arc<Line>, pkid: u16) -> Arrival {
         let mut raw = Publish::new("t", QoS::AtLeastOnce, "x", None);
         raw.pkid = pkid;
-        Arrival { raw: Arc::new(raw), line: Arc::clone(line) }
+        Arrival::new(raw, line, usize::MAX)
     }
 
     #[test]

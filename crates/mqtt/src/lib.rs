@@ -1,7 +1,7 @@
 //! Carries messages between the processes of a system over MQTT 5, in the form that PURISTA 2.x speaks.
 //!
-//! **What it is.** [`bridge::MqttBridge`], an [`EventBridge`](purista_core::bridge::EventBridge) on any broker of MQTT 5:
-//! commands are shared among their servers, events reach each subscription, and what a durable subscription misses the
+//! **What it is.** [`bridge::MqttBridge`], an [`EventBridge`](purista_core::bridge::EventBridge) on a broker of MQTT 5
+//! (tested with mosquitto 2.0): commands are shared among their servers, events reach each subscription, and what a durable subscription misses the
 //! broker keeps in a session.
 //!
 //! **What it is not.** A store. The broker keeps what waits for sessions as well as it is told to, has no dead letters, and
@@ -17,6 +17,7 @@
 //! # }
 //! ```
 //!
+//! A session that no process uses any more is ended by [`MqttBridge::retire_session`](bridge::MqttBridge::retire_session).
 //! Look first at [`bridge`]; topics are in [`address`], what differs from PURISTA in `docs/wire-deviations.md`.
 
 pub mod address;
@@ -32,6 +33,7 @@ mod line;
 mod link;
 mod queue;
 mod refused;
+mod retire;
 mod session;
 mod tls;
 mod url;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use rumqttc::Publish;
 use tokio::sync::Notify;
 
@@ -16,6 +17,20 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct Arrival {
     pub(crate) raw: Arc<Publish>,
     pub(crate) line: Arc<Line>,
+    /// The bytes of a message that is larger than the bridge accepts; `raw` is without them.
+    pub(crate) oversize: Option<usize>,
+}
+
+impl Arrival {
+    /// What the broker sent over a connection. The body of a message with more than `bytes_max` bytes is dropped here, before
+    /// it waits in a queue: its sender is told of its size, and needs no more.
+    pub(crate) fn new(mut raw: Publish, line: &Arc<Line>, bytes_max: usize) -> Self {
+        let oversize = Some(raw.payload.len()).filter(|bytes| *bytes > bytes_max);
+        if oversize.is_some() {
+            raw.payload = Bytes::new();
+        }
+        Self { raw: Arc::new(raw), line: Arc::clone(line), oversize }
+    }
 }
 
 /// A bounded queue in the order of arrival, with one reader.
@@ -154,7 +169,7 @@ mod tests {
         });
         (0_u8..).map(move |n| {
             let raw = Publish::new("t", QoS::AtLeastOnce, vec![n], None);
-            Arrival { raw: Arc::new(raw), line: Arc::clone(&line) }
+            Arrival::new(raw, &line, 1)
         })
     }
 

@@ -353,3 +353,30 @@ async fn a_subscription_that_ceases_to_be_shared_hears_nothing_twice() {
     alone.close().await.unwrap();
     recorder.expect_nothing_more().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs mosquitto: cargo xtask test"]
+async fn a_retired_session_takes_no_share_of_the_events() {
+    let server = Server::start().await;
+    let source = server.bridge("source").await;
+    let recorder = Recorder::default();
+    let ended = server.durable("email-1").await;
+    ended.subscribe(durable("mail"), recorder.consumer()).await.unwrap();
+    ended.close().await.unwrap();
+    let stays = server.durable("email-2").await;
+    stays.subscribe(durable("mail"), recorder.consumer()).await.unwrap();
+    publish(&source, 0..20).await;
+    tokio::time::sleep(Duration::from_secs(1)).await; // real time: what does not come cannot be waited for
+    let heard = recorder.rest().await.len();
+    assert!(heard < 20, "the session of the process that ended takes its share: {heard}");
+
+    let operator = MqttBridge::builder(server.url()).instance("operator").connect().await.unwrap();
+    operator.retire_session("email-1", &durable("mail").address).await.unwrap();
+    publish(&source, 20..40).await;
+    expect(&recorder, 20..40).await;
+    // Once more for a session that is not there.
+    operator.retire_session("email-1", &durable("mail").address).await.unwrap();
+    let again = server.durable("email-1").await;
+    again.subscribe(durable("mail"), recorder.consumer()).await.unwrap();
+    recorder.expect_nothing_more().await;
+}

@@ -29,7 +29,7 @@ async fn serving(server: &Server) -> Arc<dyn EventBridge> {
 
 #[tokio::test]
 #[ignore = "needs mosquitto: cargo xtask test"]
-async fn a_command_that_cannot_be_read_is_refused_where_its_sender_can_be_told_and_counted() {
+async fn a_command_that_cannot_be_read_is_rejected_to_the_sender_of_its_body_or_of_its_topic_and_counted() {
     let server = Server::start().await;
     let user = MqttBridge::builder(server.url()).instance("userInstance1").connect().await.unwrap();
     user.subscribe(Subscription::command(address("User", "signUp"), 64), echo()).await.unwrap();
@@ -50,27 +50,75 @@ async fn a_command_that_cannot_be_read_is_refused_where_its_sender_can_be_told_a
         assert_eq!(reply["sender"]["instanceId"], "userInstance1");
     }
     let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
-    let silent = ["", "{", "no json", "[]", "{}", "null", "\u{0}", r#"{"messageType":"command"}"#, &deep];
-    for broken in silent {
+    let without_sender =
+        ["", "{", "no json", "[]", "{}", "null", "\u{0}", r#"{"messageType":"command"}"#, &deep];
+    for broken in without_sender {
         peer.publish(SIGN_UP, broken).await;
+        let reply: Value = serde_json::from_slice(&peer.next().await.payload).unwrap();
+        assert_eq!(reply["payload"]["status"], 400, "{broken:.40}: the topic names the sender: {reply}");
     }
-    peer.publish(SIGN_UP, vec![0xff, 0xfe, 0x00]).await;
+    let nameless = SIGN_UP.replace("/p1/", "/none/");
+    peer.publish(&nameless, "{").await;
+    peer.publish(&nameless, vec![0xff, 0xfe, 0x00]).await;
     let answer = user.request(Box::new(command("signUp", PATIENCE))).await.unwrap();
     assert_eq!(answer.kind, MessageType::CommandSuccessResponse);
-    assert_eq!(user.messages_dropped(), (told.len() + silent.len() + 1) as u64);
+    assert_eq!(user.messages_dropped(), (told.len() + without_sender.len() + 2) as u64);
 }
 
 #[tokio::test]
 #[ignore = "needs mosquitto: cargo xtask test"]
-async fn a_message_larger_than_we_take_stays_with_the_broker_and_the_next_one_comes() {
+async fn a_command_without_a_sender_is_answered_on_the_way_back_in_its_topic() {
+    let server = Server::start().await;
+    let _user = serving(&server).await;
+    let mut peer = server.client("purista/+/+/+/+/+/+/+/+/p1/+/+/+").await;
+    for sender in ["", r#""sender":{"serviceName":"Peer"},"#] {
+        let body = format!(
+            r#"{{"messageType":"command",{sender}"correlationId":"c1","receiver":{{"serviceName":"User","serviceVersion":"1","serviceTarget":"signUp"}},"payload":{{"payload":{{}},"parameter":{{}}}}}}"#
+        );
+        peer.publish(SIGN_UP, body).await;
+        let reply: Value = serde_json::from_slice(&peer.next().await.payload).unwrap();
+        assert_eq!(reply["messageType"], "commandSuccessResponse", "{reply}");
+        assert_eq!(reply["correlationId"], "c1");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs mosquitto: cargo xtask test"]
+async fn a_command_larger_than_accepted_gets_413_and_an_event_so_large_is_counted() {
+    let server = Server::start().await;
+    let user = MqttBridge::builder(server.url()).instance("userInstance1").connect().await.unwrap();
+    user.subscribe(Subscription::command(address("User", "signUp"), 64), echo()).await.unwrap();
+    let recorder = Recorder::default();
+    user.subscribe(listening("mail"), recorder.consumer()).await.unwrap();
+    let mut peer = server.client("purista/+/+/+/+/+/+/+/+/p1/+/+/+").await;
+    let topic = "purista/custom_message/none/none/i1/caller/1/main/user_registered/none/none/none/none";
+    peer.publish(topic, vec![b'x'; 8 << 20]).await;
+    peer.publish(SIGN_UP, vec![b'x'; 8 << 20]).await;
+    let reply: Value = serde_json::from_slice(&peer.next().await.payload).unwrap();
+    assert_eq!(
+        (reply["payload"]["status"].as_u64(), reply["isHandledError"].as_bool()),
+        (Some(413), Some(true))
+    );
+    // Both came over one connection, the event first.
+    let event = event(1);
+    user.publish(event.clone()).await.unwrap();
+    assert_eq!(recorder.message().await.id, event.id);
+    assert_eq!(user.messages_dropped(), 2);
+    user.close().await.unwrap();
+    recorder.expect_nothing_more().await;
+}
+
+#[tokio::test]
+#[ignore = "needs mosquitto: cargo xtask test"]
+async fn a_message_beyond_every_limit_stays_with_the_broker_and_the_next_one_comes() {
     let server = Server::start().await;
     let user = serving(&server).await;
     let recorder = Recorder::default();
     user.subscribe(listening("mail"), recorder.consumer()).await.unwrap();
     let client = server.client("nothing").await;
     let topic = "purista/custom_message/none/none/i1/caller/1/main/user_registered/none/none/none/none";
-    client.publish(topic, vec![b'x'; 8 << 20]).await;
-    client.publish(SIGN_UP, vec![b'x'; 8 << 20]).await;
+    client.publish(topic, vec![b'x'; 20 << 20]).await;
+    client.publish(SIGN_UP, vec![b'x'; 20 << 20]).await;
     let event = event(1);
     user.publish(event.clone()).await.unwrap();
     assert_eq!(recorder.message().await.id, event.id);
