@@ -39,6 +39,12 @@ impl Mosquitto {
         Self::start_keeping(IN_MEMORY, "allow_anonymous true\n", |_| ()).await
     }
 
+    /// Starts one that lets everybody in and stores at most so many messages for a client that is away.
+    pub async fn start_storing(queued_max: usize) -> Self {
+        let keeping = format!("set_tcp_nodelay true\nmax_queued_messages {queued_max}\n");
+        Self::start_keeping(&keeping, "allow_anonymous true\n", |_| ()).await
+    }
+
     /// Starts one with these lines in its configuration, behind that of its listener, which call the broker's folder `FOLDER`.
     /// The folder may be prepared.
     pub async fn start_with(configuration: &str, prepare: impl FnOnce(&Path)) -> Self {

@@ -7,6 +7,7 @@ use crate::dead_letters::DeadLetters;
 use crate::events::Events;
 use crate::everywhere::Shared;
 use crate::projections::Projections;
+use crate::relay::Relay;
 use crate::store::Store;
 use crate::subscriptions::Subscriptions;
 
@@ -60,6 +61,11 @@ pub(crate) enum Command {
     DeadLetters {
         #[command(subcommand)]
         what: DeadLetters,
+    },
+    /// The relay: sending recorded events to the bridge again.
+    Relay {
+        #[command(subcommand)]
+        what: Relay,
     },
     /// The store itself: what it holds, whether it is sound, copies of it, its tables.
     Store {

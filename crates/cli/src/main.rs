@@ -24,6 +24,7 @@ mod opening;
 mod progress;
 mod projections;
 mod refusal;
+mod relay;
 mod screen;
 mod selection;
 mod shown;
@@ -76,6 +77,7 @@ async fn run(arguments: Arguments, screen: &mut Screen) -> anyhow::Result<u8> {
         Command::Projections { what } => projections::run(&location, what, screen).await?,
         Command::Subscriptions { what } => subscriptions::run(&location, what, screen).await?,
         Command::DeadLetters { what } => dead_letters::run(&location, what, screen).await?,
+        Command::Relay { what } => relay::run(&location, what, screen).await?,
         Command::Store { what } => return store::run(&arguments.shared, what, screen).await,
     }
     Ok(DONE)

@@ -29,6 +29,7 @@ pub mod read_models;
 pub mod readers;
 pub mod reading;
 pub mod recorded;
+pub mod resend;
 pub mod snapshot;
 pub mod store;
 pub mod subscriptions;

@@ -20,6 +20,7 @@ use purista_events::lease::{self, Lease};
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::recorded::Recorded;
+use purista_events::resend;
 use purista_events::store::{EventStore, StoreError};
 use purista_events::subscriptions::{
     DeadLetter, DeadLetterSource, Failure, HISTORY_MAX, Parked, ParkedChange, ProgressChange, RELAY,
@@ -206,7 +207,10 @@ impl Relay {
                 if look {
                     self.carry_again().await?;
                 }
-                if has_more { self.carry(place).await } else { Ok(()) }
+                if has_more {
+                    self.carry(place).await?;
+                }
+                if look { self.resend_page().await } else { Ok(false) }
             };
             let carried = tokio::select! {
                 biased;
@@ -215,7 +219,9 @@ impl Relay {
             };
             match carried {
                 // A relay that always has something to publish looks between its pages, too.
-                Ok(()) => look = matches!(looks, Looks::Often) && has_more && !look,
+                Ok(has_more_again) => {
+                    look = has_more_again || matches!(looks, Looks::Often) && has_more && !look;
+                }
                 Err(error) => {
                     self.waits_for_store(&error);
                     tokio::select! {
@@ -261,6 +267,24 @@ impl Relay {
             self.control.moved();
         }
         Ok(())
+    }
+
+    /// Sends the next events again that a [`resend`] request asks for; whether there are more.
+    async fn resend_page(&self) -> Result<bool, StoreError> {
+        let Some(request) = resend::requested(&*self.store).await? else { return Ok(false) };
+        let (after, up_to) = (request.after(), request.up_to());
+        let page = self.store.follow(&Query::all(), after, PAGE).await?;
+        for event in page.events.iter().take_while(|event| event.position <= up_to) {
+            if let Published::Never { reason, .. } = self.publish(event).await {
+                tracing::error!(position = %event.position, reason, "an event cannot be sent again");
+            }
+            self.control.moved();
+        }
+        // A page that ends before the last position, and holds nothing more, is the end of the log.
+        let to = if page.is_caught_up { up_to } else { page.looked_up_to.min(up_to) };
+        resend::advance(&*self.store, &self.runtime.clock, request, to).await?;
+        tracing::info!(%after, %to, %up_to, "events were sent again, as it was requested");
+        Ok(to < up_to)
     }
 
     async fn forget(&self, parked: &Parked) -> Result<(), StoreError> {

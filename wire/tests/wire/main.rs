@@ -20,6 +20,7 @@ mod mqtt;
 mod nats;
 mod peer;
 mod plain;
+mod resent;
 mod running;
 mod services;
 mod shared;

@@ -269,6 +269,27 @@ async fn a_rebuild_is_asked_for_and_the_program_does_it_when_it_starts() {
     assert!(rows[0]["rebuildAskedAt"].is_null());
 }
 
+#[tokio::test]
+async fn events_are_requested_to_be_sent_again() {
+    let folder = Folder::with_file().await;
+    let file = folder.file();
+    let requested = run(&file, &["relay", "resend", "--after", "2"]);
+    let said = "requested: the program sends the events after 2 up to 5 again when it starts next\n";
+    assert_eq!((requested.out.as_str(), requested.code), (said, 0), "{}", requested.err);
+    assert!(requested.err.contains("older than 7 days"), "{}", requested.err);
+    let store = SqliteStore::open(&file).unwrap();
+    let pending = purista_events::resend::requested(&store).await.unwrap().unwrap();
+    assert_eq!((pending.after(), pending.up_to()), (Position::new(2), Position::new(5)));
+    store.close().await.unwrap();
+    shows(&file, &["relay", "resend", "--withdraw"], "the request is withdrawn\n");
+    let store = SqliteStore::open(&file).unwrap();
+    assert_eq!(purista_events::resend::requested(&store).await.unwrap(), None);
+    store.close().await.unwrap();
+    let late = run(&file, &["relay", "resend", "--after", "5"]);
+    assert_eq!(late.code, 1, "{}", late.err);
+    assert!(late.err.contains("no event after 5 was relayed yet, the last one is at 5"), "{}", late.err);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuild_can_be_waited_for() {
     let folder = Folder::with_file().await;

@@ -1,11 +1,13 @@
-//! Dead letters that somebody tries again, and the projections of a host that runs.
+//! Dead letters that are redriven, events that are sent again, and the projections of a host that runs.
 
 use std::sync::Arc;
 
 use purista_core::bridge::{Consumer, Delivery, Outcome};
 use purista_core::message::Message;
 use purista_events::batch::Batch;
+use purista_events::position::Position;
 use purista_events::projector::ProjectionHandle;
+use purista_events::resend::{self, Resend};
 use purista_events::store::{EventStore, StoreError, StoreErrorKind};
 use purista_events::subscriptions::{DeadLetter, DeadLetterSource, RELAY};
 use tokio::time::Instant;
@@ -54,6 +56,28 @@ impl RunningHost {
                 })
             }
         }
+    }
+
+    /// Requests that the relay sends the recorded events after this position to the bridge again, under the ids that they had.
+    ///
+    /// For what a broker lost although it had confirmed it, as MQTT brokers do beyond their limit for a subscriber that is
+    /// away. A subscription with a store handles an event that it knows once; one without handles it again. The request is
+    /// stored: the relay begins within a second, continues after a restart, and relays new events meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`StoreErrorKind::Invalid`] if the host has no store, if nothing was relayed after the position, or if the bridge
+    /// is within the process, whose durable subscriptions read the log; and the errors of a commit.
+    pub async fn resend(&self, after: Position) -> Result<Resend, StoreError> {
+        let runtime = self.runtime();
+        let invalid = |what: &str| StoreError::new(StoreErrorKind::Invalid, what);
+        let store = runtime.store.as_ref().ok_or_else(|| invalid("the host has no store with events"))?;
+        if runtime.bridge.capabilities().is_local {
+            return Err(invalid("the bridge is within the process: its durable subscriptions read the log"));
+        }
+        let pending = resend::request(&**store, &runtime.clock, after).await?;
+        self.parts.relay.look_again();
+        Ok(pending)
     }
 
     /// The projection of this name that readers of its newest version here see.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use purista::testing::TEST_BEGINS;
+use purista::testing::{TEST_BEGINS, TestHost};
 use purista::{Context, Host, RunningHost, Service, command};
 use purista_core::bridge::{
     Asking, BridgeError, BridgeErrorKind, BridgeState, Capabilities, Consumer, EventBridge, Registration,
@@ -18,8 +18,11 @@ use purista_core::message::{Message, MessageType};
 use purista_core::subscription::Subscription;
 use purista_events::batch::Batch;
 use purista_events::memory::MemoryStore;
-use purista_events::store::EventStore;
 use purista_events::subscriptions::DeadLetter;
+use purista_events::position::Position;
+use purista_events::query::Query;
+use purista_events::resend;
+use purista_events::store::{Direction, EventStore, StoreErrorKind};
 use tokio::sync::watch;
 
 use crate::contracts::{Emit, Happened, TRY};
@@ -312,4 +315,40 @@ async fn a_relay_whose_task_has_ended_is_down() {
     let part = relay(&one);
     assert_eq!(part.condition, Condition::Down);
     assert!(part.detail.unwrap().contains("its task has ended"));
+#[tokio::test(start_paused = true)]
+async fn events_are_sent_again_under_their_ids_when_it_is_requested() {
+    let world = World::new();
+    let (one, _) = world.process(1).await;
+    for _ in 0..3 {
+        happens(&one).await;
+    }
+    world.carries(&[1; 3]).await;
+    let first = world.memory.read(&Query::all(), Position::START, Direction::Forwards, 1).await.unwrap();
+    let pending = one.resend(first[0].position).await.unwrap();
+    assert_eq!(pending.up_to(), *world.memory.head().borrow());
+    world.carries(&[1; 5]).await;
+    let ids: Vec<_> = world.carried.lock().unwrap().iter().map(|(_, id)| id.clone()).collect();
+    assert_eq!(ids[3..], ids[1..3], "what follows the position, in order");
+    assert_eq!(resend::requested(&world.memory).await.unwrap(), None);
+    happens(&one).await;
+    world.carries(&[1; 6]).await;
+
+    // A request outlives the process: the next one goes on with it.
+    world.is_reached.send_replace(false);
+    one.resend(Position::START).await.unwrap();
+    one.stop().await;
+    world.is_reached.send_replace(true);
+    let (_two, _) = world.process(2).await;
+    world.carries(&[1, 1, 1, 1, 1, 1, 2, 2, 2, 2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_again_within_a_process_and_nothing_that_was_never_relayed() {
+    let host = TestHost::start([]).await;
+    let refused = host.host().resend(Position::START).await.unwrap_err();
+    assert!(refused.to_string().contains("within the process"), "{refused}");
+    let world = World::new();
+    let (one, _) = world.process(1).await;
+    let refused = one.resend(Position::START).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Invalid, "{refused}");
 }
