@@ -18,11 +18,11 @@ use purista_core::message::{Message, MessageType};
 use purista_core::subscription::Subscription;
 use purista_events::batch::Batch;
 use purista_events::memory::MemoryStore;
-use purista_events::subscriptions::DeadLetter;
 use purista_events::position::Position;
 use purista_events::query::Query;
 use purista_events::resend;
 use purista_events::store::{Direction, EventStore, StoreErrorKind};
+use purista_events::subscriptions::DeadLetter;
 use tokio::sync::watch;
 
 use crate::contracts::{Emit, Happened, TRY};
@@ -315,6 +315,8 @@ async fn a_relay_whose_task_has_ended_is_down() {
     let part = relay(&one);
     assert_eq!(part.condition, Condition::Down);
     assert!(part.detail.unwrap().contains("its task has ended"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn events_are_sent_again_under_their_ids_when_it_is_requested() {
     let world = World::new();
