@@ -11,7 +11,7 @@ use purista::context::Context;
 use purista::host::Host;
 use purista::service::Service;
 use purista::subscription::subscription;
-use purista_benches::callers::runtime;
+use purista_benches::callers::{WORKERS, runtime};
 use purista_benches::harness::{Contestant, compare, rounds_asked, work};
 use purista_core::address::ServiceId;
 use purista_core::error::HandlerError;
@@ -159,14 +159,19 @@ fn read(json: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Each event was written at most once, however many heard it.
+/// Each event was written at most once, however many heard it. Where events are written, each thread also checks the first
+/// of a shape, which writes it again.
 async fn encoded_at_most_once(bridge: InProcessBridge, events_encoded: u64) -> Result<()> {
     let mut alone = purista("counted", bridge).await?;
     ENCODED.store(0, Ordering::Relaxed);
     alone.round().await?;
     let events = work(EVENTS);
     let encoded = ENCODED.load(Ordering::Relaxed);
-    ensure!(encoded == events_encoded, "{events} events were encoded {encoded} times");
+    let checked = if events_encoded > 0 { WORKERS as u64 } else { 0 };
+    ensure!(
+        (events_encoded..=events_encoded + checked).contains(&encoded),
+        "{events} events were encoded {encoded} times"
+    );
     println!("{events} events for {LISTENERS} subscriptions were encoded {encoded} times");
     Ok(())
 }

@@ -7,6 +7,7 @@ mod events;
 mod files;
 mod given;
 mod on_postgres;
+mod page;
 mod postgres;
 mod purista;
 mod steering;
