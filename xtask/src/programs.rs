@@ -24,7 +24,7 @@ pub(crate) const VALGRIND: Need =
     Need { program: "valgrind", package: "valgrind", because: "counts the instructions of a command" };
 
 /// What `cargo xtask test` needs.
-pub(crate) const OF_THE_TESTS: [Need; 11] = [
+pub(crate) const OF_THE_TESTS: [Need; 12] = [
     Need {
         program: "nats-server",
         package: "nats-server",
