@@ -8,7 +8,7 @@ use crate::purista::run;
 const PAGE: &str = include_str!("../../../../docs/command-line.md");
 
 /// Examples that a run on the file of these tests cannot repeat: other tests hold what they print.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 12] = [
     // A program has the file open.
     "subscriptions pause Email.1.sendWelcomeEmail",
     // Follows the log without an end.
@@ -17,6 +17,10 @@ const ELSEWHERE: [&str; 9] = [
     "subscriptions list",
     // A program that works meanwhile.
     "projections rebuild counted --wait",
+    // Something that was paused before, or a backup.
+    "projections resume",
+    "subscriptions resume",
+    "store restore",
     // The size of the file, which depends on the schema version.
     "store info",
     "store backup",
