@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -45,6 +46,16 @@ pub(crate) const PARKED_KEY_MAX: usize = 1_000;
 
 /// How many events a subscription holds that are fetched and not finished, those behind one of their key included.
 const WINDOW_MAX: usize = 512;
+
+/// How many finished positions above the watermark are stored one by one before the watermark is saved in their place.
+pub(crate) const FINISHED_SAVED_MAX: usize = 256;
+
+/// How many positions above the watermark may be finished before no more is fetched: those that finish while one handler takes
+/// long.
+const FINISHED_MAX: usize = 10_000;
+
+/// How often the watermark is saved where nothing else is: an operator sees from it how far a subscription is.
+const ADVANCED_EVERY: Duration = Duration::from_secs(1);
 
 /// How a durable subscription is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,6 +219,7 @@ impl Durable {
         let mut fetching: Option<BoxFuture<'_, Result<FollowPage, StoreError>>> = None;
         let mut head = self.store.head();
         let mut leaving: Option<End> = None;
+        let mut saved_at = Instant::now();
         loop {
             if turn.is_lost() {
                 leaving.get_or_insert(End::Lost);
@@ -218,7 +230,9 @@ impl Durable {
             }
             // A store that has failed is not asked again until everything was read anew.
             if saving.is_none() && !matches!(leaving, Some(End::Failed(_) | End::Overtaken)) {
-                saving = ledger.to_save().map(|next| self.save(next));
+                let is_stopping = matches!(leaving, Some(End::Stopped)) && running.is_empty();
+                let advances = is_stopping || saved_at.elapsed() >= ADVANCED_EVERY;
+                saving = ledger.to_save(advances).map(|next| self.save(next));
             }
             if running.is_empty()
                 && saving.is_none()
@@ -233,12 +247,19 @@ impl Durable {
             self.control.deferred.store(ledger.parked(), Ordering::Relaxed);
             self.control.set(if ledger.is_full() { DurableState::Full } else { DurableState::Running });
             let has_more = ledger.cursor() < seen;
-            if fetching.is_none() && has_more && leaving.is_none() && ledger.window() < WINDOW_MAX {
+            if fetching.is_none()
+                && has_more
+                && leaving.is_none()
+                && ledger.window() < WINDOW_MAX
+                && ledger.finished_ahead() < FINISHED_MAX
+            {
                 fetching = Some(self.store.follow(query, ledger.cursor(), WINDOW_MAX));
             }
             let is_settled = running.is_empty() && saving.is_none() && ledger.is_empty() && !has_more;
             self.control.settled_up_to.send_replace(is_settled.then(|| ledger.cursor()));
             let due = ledger.next_due().filter(|_| leaving.is_none() && running.len() < in_flight);
+            let advances = leaving.is_none() && saving.is_none() && ledger.can_advance();
+            let due = due.into_iter().chain(advances.then(|| saved_at + ADVANCED_EVERY)).min();
             tokio::select! {
                 biased;
                 Some(ended) = running.next(), if !running.is_empty() => {
@@ -246,7 +267,7 @@ impl Durable {
                     leaving = leaving.or(Self::after(&mut ledger, ended, &self.moment()));
                 }
                 (saved, result) = under_way(&mut saving) => {
-                    saving = None;
+                    (saving, saved_at) = (None, Instant::now());
                     match result {
                         Ok(()) => ledger.saved(&saved),
                         // By another process, that had the lease before this one or has it since.

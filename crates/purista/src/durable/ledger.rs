@@ -12,7 +12,7 @@ use purista_events::subscriptions::{Parked, SubscriptionRecord};
 use tokio::time::Instant;
 
 use super::due::Moment;
-use super::{PARKED_KEY_MAX, PARKED_MAX};
+use super::{FINISHED_SAVED_MAX, PARKED_KEY_MAX, PARKED_MAX};
 
 /// Something to do now.
 #[derive(Debug)]
@@ -343,14 +343,32 @@ impl Ledger {
         }
     }
 
-    /// Progress that the store does not know yet.
-    pub(crate) fn to_save(&self) -> Option<Saving> {
-        if self.unsaved.is_empty() {
+    /// The watermark: everything at or below it is finished.
+    fn watermark(&self) -> Position {
+        self.unfinished.first().map_or(self.cursor, |first| first.previous()).max(self.saved_up_to)
+    }
+
+    /// Whether the store's watermark is behind.
+    pub(crate) fn can_advance(&self) -> bool {
+        self.watermark() > self.saved_up_to
+    }
+
+    /// How many positions above the watermark are finished.
+    pub(crate) fn finished_ahead(&self) -> usize {
+        self.saved_done.len() + self.unsaved.len()
+    }
+
+    /// Progress that the store does not know yet, if it is to be saved now. Handlers that commit finish their positions by
+    /// themselves; the watermark, which replaces those positions, is saved when [`FINISHED_SAVED_MAX`] of them are stored, or
+    /// when `advances` says that it is time.
+    pub(crate) fn to_save(&self, advances: bool) -> Option<Saving> {
+        let is_due = advances || self.saved_done.len() >= FINISHED_SAVED_MAX;
+        if self.unsaved.is_empty() && !(is_due && self.can_advance()) {
             return None;
         }
-        let up_to = self.unfinished.first().map_or(self.cursor, |first| first.previous());
+        let up_to = self.watermark();
         let done = self.unsaved.iter().copied().filter(|position| *position > up_to).collect();
-        Some(Saving { up_to: up_to.max(self.saved_up_to), done })
+        Some(Saving { up_to, done })
     }
 
     /// The store knows this progress.

@@ -103,15 +103,15 @@ fn progress_is_the_lowest_unfinished_and_what_is_done_beyond() {
     let mut ledger = ledger(SubscriptionRecord::default());
     ledger.admit(page(vec![at(2, "a"), at(4, "b"), at(6, "c")], 9));
     assert_eq!(tried(&mut ledger, 0).len(), 3);
-    assert_eq!(ledger.to_save(), None, "nothing is finished");
+    assert_eq!(ledger.to_save(false), None, "nothing is finished");
     ledger.finished(Position::new(4), false);
-    let saving = ledger.to_save().unwrap();
+    let saving = ledger.to_save(false).unwrap();
     assert_eq!(saving, Saving { up_to: Position::new(1), done: vec![Position::new(4)] });
     ledger.saved(&saving);
-    assert_eq!(ledger.to_save(), None);
+    assert_eq!(ledger.to_save(false), None);
     ledger.finished(Position::new(2), false);
     ledger.finished(Position::new(6), true);
-    let saving = ledger.to_save().unwrap();
+    let saving = ledger.to_save(false).unwrap();
     assert_eq!(
         saving,
         Saving { up_to: Position::new(9), done: vec![] },
@@ -276,4 +276,33 @@ fn beyond_the_bound_of_the_subscription_no_more_are_held_back() {
         Some((10_001, Overflow::Subscription))
     );
     assert_eq!(tried(&mut ledger, 0), [10_002], "new events are tried all the same");
+}
+
+#[test]
+fn finished_positions_that_handlers_saved_are_replaced_by_the_watermark() {
+    let mut ledger = ledger(SubscriptionRecord::default());
+    for n in 1..=20_000 {
+        ledger.admit(page(vec![at(n, "key")], n));
+        assert!(
+            matches!(ledger.next_job(second(0)), Some(Job::First(event)) if event.position.number() == n)
+        );
+        ledger.finished(Position::new(n), true);
+        if let Some(saving) = ledger.to_save(false) {
+            assert_eq!((saving.up_to, saving.done.len()), (Position::new(n), 0));
+            ledger.saved(&saving);
+        }
+        assert!(ledger.finished_ahead() <= FINISHED_SAVED_MAX, "{}", ledger.finished_ahead());
+    }
+    let rest = ledger.to_save(true).unwrap();
+    assert_eq!(rest.up_to, Position::new(20_000));
+    ledger.saved(&rest);
+    assert_eq!((ledger.finished_ahead(), ledger.to_save(true)), (0, None));
+}
+
+#[test]
+fn the_watermark_passes_what_the_subscription_does_not_select() {
+    let mut ledger = ledger(SubscriptionRecord::default());
+    ledger.admit(page(Vec::new(), 700));
+    assert_eq!(ledger.to_save(false), None);
+    assert_eq!(ledger.to_save(true), Some(Saving { up_to: Position::new(700), done: Vec::new() }));
 }
