@@ -151,18 +151,25 @@ async fn bind(
     commands_in_flight: usize,
 ) -> Result<(), StartError> {
     watch_store_peers(parts).await?;
+    let mut bound = Vec::with_capacity(services.len());
+    // Every command is there before anything is consumed: the backlog of a subscription may call any of them.
     for service in services {
-        let entry = service.entry;
-        announcing::init(runtime, entry.id).await;
-        for part in service.commands {
-            let CommandPart { entry, bind, .. } = part;
+        let mut functions = Vec::with_capacity(service.commands.len());
+        for CommandPart { entry, bind, .. } in service.commands {
             let subscription = Subscription::command(entry.address.clone(), commands_in_flight);
             let registration =
                 runtime.bridge.subscribe(subscription, bind(runtime)).await.map_err(StartError::Bridge)?;
             parts.commands.push(registration);
-            announcing::function_added(runtime, &entry).await;
+            functions.push(entry);
         }
-        for part in service.subscriptions {
+        bound.push((service.entry, functions, service.subscriptions));
+    }
+    for (entry, functions, subscriptions) in bound {
+        announcing::init(runtime, entry.id).await;
+        for function in &functions {
+            announcing::function_added(runtime, function).await;
+        }
+        for part in subscriptions {
             self::subscribe(parts, runtime, part).await?;
         }
         let store_id = parts.store_peers.as_ref().and_then(|peers| peers.store_of(entry.id));

@@ -12,6 +12,7 @@ mod forwarding;
 mod keys;
 mod lagging;
 mod listening;
+mod order_of_start;
 mod relaying;
 mod spans;
 mod starting;
