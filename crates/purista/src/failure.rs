@@ -20,6 +20,7 @@ use crate::unit_of_work::UnitClosed;
 
 /// The end of a command without an output.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is said by itself in the error response, or not")]
 pub(crate) struct Failure {
     status: Status,
     is_handled: bool,
