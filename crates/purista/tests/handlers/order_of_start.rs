@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use purista::testing::TEST_BEGINS;
-use purista::{Context, Host, InProcessBridge, Retry, Service, ServiceId, command, subscription};
+use purista::{
+    Context, Host, HostBuilder, InProcessBridge, Retry, Service, ServiceId, command, subscription,
+};
 use purista_core::bridge::{
     Asking, BridgeError, BridgeState, Capabilities, Consumer, EventBridge, Registration,
 };
@@ -86,7 +88,7 @@ async fn a_backlog_finds_the_commands_of_services_that_are_added_later() {
     let host = |services: Vec<Service>| {
         let clock = Clock::follows_tokio(TEST_BEGINS, 1);
         let host = Host::builder().clock(clock).store(store.open_beside());
-        services.into_iter().fold(host.bridge(Slow(InProcessBridge::new())), |host, one| host.service(one))
+        services.into_iter().fold(host.bridge(Slow(InProcessBridge::new())), HostBuilder::service)
     };
     host(vec![calling(), called()]).start().await.unwrap().stop().await;
     let without = host(vec![called()]).start().await.unwrap();
