@@ -34,8 +34,8 @@ async fn hear(ctx: Context<Heard>, event: UserTouched) -> Result<(), purista::Ha
 
 async fn listening(server: &Mosquitto, store: SqliteStore, heard: &Heard) -> RunningHost {
     let bridge = MqttBridge::builder(server.url()).client_id("email-1").durable_in_one_process();
-    let hears = subscription("hear", hear).durable();
-    let service = Service::builder(EMAIL, "Hears", Arc::clone(heard)).subscription(hears).build();
+    let def = subscription("hear", hear).durable();
+    let service = Service::builder(EMAIL, "Hears", Arc::clone(heard)).subscription(def).build();
     let host = Host::builder().bridge(bridge.connect().await.unwrap()).store(store).service(service);
     host.start().await.unwrap()
 }
