@@ -72,12 +72,12 @@ async fn garden(bridge: impl EventBridge, file: &Path) -> RunningHost {
     Host::builder().bridge(bridge).store(store).service(service).start().await.unwrap()
 }
 
-/// Another process, which hears them.
+/// Another process, which sender them.
 async fn visitor(bridge: impl EventBridge) -> (RunningHost, mpsc::Receiver<String>) {
-    let (hears, heard) = mpsc::channel(100);
+    let (sender, heard) = mpsc::channel(100);
     let look = subscription("look", move |_ctx: Context<()>, event: Grown| {
-        let hears = hears.clone();
-        async move { Ok(hears.send(event.name).await?) }
+        let sender = sender.clone();
+        async move { Ok(sender.send(event.name).await?) }
     });
     let service = Service::builder(ServiceId::new("Visitor", "1"), "Looks", ()).subscription(look).build();
     (Host::builder().bridge(bridge).service(service).start().await.unwrap(), heard)
