@@ -9,10 +9,8 @@ use purista_core::catalogue::Catalogue;
 use purista_core::client::Client;
 use purista_core::door::OpenDoor;
 use purista_core::health::Health;
-use purista_events::position::Position;
 use purista_events::projector::ProjectionHandle;
 use purista_events::subscriptions::SubscriptionId;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -205,11 +203,10 @@ impl RunningHost {
     }
 
     #[cfg(feature = "testing")]
-    pub(crate) fn relayed(&self) -> watch::Receiver<Position> {
+    pub(crate) fn relayed(&self) -> tokio::sync::watch::Receiver<purista_events::position::Position> {
         self.parts.relay.relayed.subscribe()
     }
 
-    #[cfg(feature = "testing")]
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {
         &self.parts.runtime
     }
