@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::apart::{Apart, Broker, Folders, Kind};
 use crate::devtools::Browser;
 use crate::server::{Folder, Server};
 use crate::{beside_others, mails, soon};
@@ -69,6 +70,24 @@ async fn somebody_signs_up_in_the_browser() {
     assert_eq!(browser.value("document.documentElement.scrollWidth <= innerWidth").await, true);
     assert_eq!(browser.complaints(), Vec::<String>::new());
     server.stop().await;
+}
+
+#[tokio::test]
+#[ignore = "needs chromium and nats-server: cargo xtask test"]
+async fn a_sign_up_through_three_processes_without_a_store_is_an_account_and_a_mail() {
+    let _cores = beside_others().await;
+    let (broker, folders) = (Broker::start(Kind::Nats).await, Folders::new());
+    let apart = Apart::start(&broker, &folders, &["--no-store"]).await;
+    let mut browser = Browser::start(&folders.http.path().join("profile")).await;
+    browser.open(&format!("http://{}/", apart.http.place)).await;
+    fill(&mut browser, "ada@example.com", "Ada").await;
+    browser.click("#submit").await;
+    browser.until("!document.querySelector('#done').hidden").await;
+    let user_id = browser.text("#user-id").await;
+    let mails = soon("the mail", mails::until_written(&folders.email, &["ada@example.com"])).await;
+    assert!(mails[0].body.contains(&user_id), "{mails:?}");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    apart.stop().await;
 }
 
 #[tokio::test]
