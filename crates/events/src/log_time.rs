@@ -16,6 +16,15 @@ pub const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(60 * 60);
 /// How far a clock may be behind the log before it is reported.
 pub const CLOCK_BEHIND_MAX: Duration = Duration::from_secs(60);
 
+/// Nanoseconds since 1970 at 2024-01-01: a clock that shows less was never set.
+const CLOCK_EARLIEST: i64 = 1_704_067_200_000_000_000;
+
+/// How long the answer of a server may take for its time to be learned: a process that was stopped meanwhile would take it for now.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// Stands for a clock that has not been right yet: it may be set to any time.
+const UNPROVEN: i64 = i64::MIN;
+
 /// Which clock gives the time.
 #[derive(Debug)]
 enum Origin {
@@ -32,7 +41,7 @@ pub struct LogTime {
     origin: Origin,
     /// The latest time of the log.
     latest: AtomicI64,
-    /// What is added to the time that has passed: the time of day as it was last believed.
+    /// What is added to the time that has passed: the time of day as it was last believed; or [`UNPROVEN`].
     believed: AtomicI64,
     /// How far the clock is off: ahead of the time that has passed, or behind the log (negative); 0 when it is neither.
     off_by: AtomicI64,
@@ -41,36 +50,31 @@ pub struct LogTime {
 impl LogTime {
     /// The time of a log whose last event is of `latest`, by a clock of this process.
     pub fn new(clock: Clock, latest: i64) -> Self {
-        let now = nanoseconds(clock.now());
-        Self::begin(clock, Origin::Clock, now, latest)
-    }
-
-    /// The same by the clock of a server that shows `now`.
-    pub fn of_server(clock: Clock, now: i64, latest: i64) -> Self {
-        Self::begin(clock, Origin::Server, now, latest)
-    }
-
-    fn begin(clock: Clock, origin: Origin, now: i64, latest: i64) -> Self {
-        // A clock that begins behind the log is wrong, and not the log.
-        let believed = now.max(latest).saturating_sub(passed(&clock));
-        let time = Self {
-            clock,
-            origin,
-            latest: AtomicI64::new(latest),
-            believed: believed.into(),
-            off_by: 0.into(),
-        };
-        time.see(now);
+        let (latest, believed, off_by) = (latest.into(), UNPROVEN.into(), 0.into());
+        let time = Self { clock, origin: Origin::Clock, latest, believed, off_by };
+        time.now();
         time
     }
 
-    /// The latest of all times that were seen.
+    /// The time of a log by the clock of a server that shows `now`.
+    pub fn of_server(clock: Clock, now: i64) -> Self {
+        let believed = now.saturating_sub(passed(&clock));
+        let (latest, off_by) = (i64::MIN.into(), 0.into());
+        Self { clock, origin: Origin::Server, latest, believed: believed.into(), off_by }
+    }
+
+    /// The time now, which is never before one that was seen.
     pub fn now(&self) -> i64 {
-        let now = match self.origin {
-            Origin::Clock => self.see(nanoseconds(self.clock.now())),
-            Origin::Server => passed(&self.clock).saturating_add(self.believed.load(Ordering::Acquire)),
-        };
-        self.at_least(now)
+        match self.origin {
+            Origin::Clock => self.at_least(self.see(nanoseconds(self.clock.now()))),
+            Origin::Server => {
+                let latest = self.latest.load(Ordering::Acquire);
+                // While its clock is behind the log, the server records the latest time again.
+                let is_behind = self.off_by.load(Ordering::Acquire) < 0;
+                let counted = passed(&self.clock).saturating_add(self.believed.load(Ordering::Acquire));
+                if is_behind { latest } else { counted.max(latest) }
+            }
+        }
     }
 
     /// Learns that the log is as late as this, and returns how late it is.
@@ -78,11 +82,17 @@ impl LogTime {
         self.latest.fetch_max(time, Ordering::AcqRel).max(time)
     }
 
-    /// Learns what the server's clock shows, where that gives the time.
-    pub fn learn_from_server(&self, now: i64) {
-        if matches!(self.origin, Origin::Server) {
+    /// Learns what the server's clock shows, where that gives the time. It was asked at this [`Clock::uptime`].
+    pub fn learn_from_server(&self, now: i64, asked_at: Duration) {
+        let took = self.clock.uptime().saturating_sub(asked_at);
+        if matches!(self.origin, Origin::Server) && took <= ANSWER_MAX {
             self.see(now);
         }
+    }
+
+    /// How much time has passed, see [`Clock::uptime`].
+    pub fn uptime(&self) -> Duration {
+        self.clock.uptime()
     }
 
     /// The time to record instead of that of the server's clock, while that is not believed.
@@ -122,7 +132,7 @@ impl LogTime {
     fn see(&self, now: i64) -> i64 {
         let passed = passed(&self.clock);
         let (offset, believed) = (now.saturating_sub(passed), self.believed.load(Ordering::Acquire));
-        let ahead = offset.saturating_sub(believed);
+        let ahead = if believed == UNPROVEN { 0 } else { offset.saturating_sub(believed) };
         let behind = self.latest.load(Ordering::Acquire).saturating_sub(now);
         if ahead > nanos(CLOCK_AHEAD_MAX) {
             self.note(ahead);
@@ -132,7 +142,9 @@ impl LogTime {
             self.note(-behind);
             return now;
         }
-        self.believed.store(offset, Ordering::Release);
+        if now >= CLOCK_EARLIEST {
+            self.believed.store(offset, Ordering::Release);
+        }
         self.note(0);
         now
     }
@@ -209,24 +221,48 @@ mod tests {
         let time = LogTime::new(clock.clock(), latest);
         assert_eq!(time.now(), latest);
         assert!(time.fault().unwrap().contains("behind"));
+        // The log may have been idle for any time.
+        clock.jump_ahead(200 * HOUR);
+        assert_eq!((time.now(), time.fault()), (latest + nanos(176 * HOUR), None));
         clock.jump_ahead(24 * HOUR);
-        clock.advance(HOUR);
-        assert_eq!((time.now(), time.fault()), (latest + nanos(HOUR), None));
+        assert_eq!(time.now(), latest + nanos(176 * HOUR), "now it has been right");
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_may_be_set() {
+        let clock = TestClock::new();
+        clock.turn_back(40 * 365 * 24 * HOUR);
+        let time = LogTime::new(clock.clock(), 0);
+        clock.jump_ahead(40 * 365 * 24 * HOUR);
+        assert_eq!((time.now(), time.fault()), (nanoseconds(clock.time()), None));
     }
 
     #[test]
     fn the_time_of_a_server_is_counted_on_between_its_answers() {
         let clock = TestClock::new();
-        let time = LogTime::of_server(clock.clock(), nanos(24 * HOUR), 0);
+        let began = nanoseconds(clock.time()) + nanos(24 * HOUR);
+        let time = LogTime::of_server(clock.clock(), began);
         clock.jump_ahead(1_000 * HOUR);
         clock.advance(HOUR);
-        assert_eq!(
-            (time.now(), time.instead_of_the_server()),
-            (nanos(25 * HOUR), None),
-            "our clock says nothing"
-        );
-        time.learn_from_server(nanos(48 * HOUR));
-        assert_eq!(time.instead_of_the_server(), Some(nanos(25 * HOUR)));
+        let hours = |hours: u32| began + nanos(hours * HOUR);
+        assert_eq!((time.now(), time.instead_of_the_server()), (hours(1), None), "our clock says nothing");
+        let asked_at = time.uptime();
+        time.learn_from_server(hours(24), asked_at);
+        assert_eq!(time.instead_of_the_server(), Some(hours(1)));
         assert!(time.fault().unwrap().contains("the database server's clock has jumped"));
+        time.learn_from_server(hours(1), asked_at);
+        assert_eq!((time.instead_of_the_server(), time.fault()), (None, None));
+        // Something later is recorded, and the server's clock is set back.
+        time.at_least(hours(3));
+        time.learn_from_server(hours(1), asked_at);
+        assert!(time.now() == hours(3) && time.fault().unwrap().contains("behind"), "it is waited for");
+        clock.advance(2 * HOUR);
+        let asked_at = time.uptime();
+        time.learn_from_server(hours(3), asked_at);
+        assert_eq!((time.now(), time.fault()), (hours(3), None));
+        // The process is stopped after it has asked: the answer is old when it is read.
+        clock.advance(2 * HOUR);
+        time.learn_from_server(hours(3), asked_at);
+        assert_eq!((time.now(), time.fault()), (hours(5), None));
     }
 }

@@ -125,9 +125,10 @@ impl<'s> Watch<'s> {
 
     /// Looks how far the log can be followed, and whether that is all of it.
     async fn look(&self) -> Result<bool, Error> {
+        let asked_at = self.shared.time.uptime();
         let row = self.client.query_one(&self.head, &[]).await?;
         let (head, last): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        self.shared.time.learn_from_server(row.try_get(2)?);
+        self.shared.time.learn_from_server(row.try_get(2)?, asked_at);
         self.shared.reached(head);
         self.shared.blocked.look(&self.client, head, last).await?;
         Ok(head >= last)

@@ -80,15 +80,16 @@ impl Opening {
             return Err(StoreError::new(StoreErrorKind::Invalid, what));
         }
         let now = self.now(&client).await?;
+        let of_server = LogTime::of_server(self.clock.clone(), now);
         let name = self.clock.id().to_string();
         let opened = migrations::enter(&mut client, &name, now, &server.schema).await?;
         let head = client.query_one(&horizon::head(), &[]).await.map_err(read_failed("read of the head"))?;
         let head = head.try_get(0).map_err(read_failed("read of the head"))?;
-        let (clock, latest) = (self.clock.clone(), opened.latest);
         let time = if self.records_own_time {
-            LogTime::new(clock, latest)
+            LogTime::new(self.clock.clone(), opened.latest)
         } else {
-            LogTime::of_server(clock, now, latest)
+            of_server.at_least(opened.latest);
+            of_server
         };
         Ok(OpenSchema { server, time, opened, head })
     }

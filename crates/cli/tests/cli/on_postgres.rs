@@ -202,7 +202,10 @@ async fn tables_are_made_on_demand_and_a_database_without_them_is_named() {
     assert_eq!(status["migrations"][0], json!({ "number": 1, "name": "log", "madeAt": null }));
     let shown = run_on(&url, &["store", "status"]);
     assert!(shown.out.contains("not yet: `purista store migrate` makes it"), "{shown:?}");
-    assert_eq!(run_on(&url, &["store", "migrate"]).out, "made: 1 log, 2 copy, 3 begin, 4 trace, 5 rows\n");
+    assert_eq!(
+        run_on(&url, &["store", "migrate"]).out,
+        "made: 1 log, 2 copy, 3 begin, 4 trace, 5 rows, 6 clock\n"
+    );
     assert_eq!(run_on(&url, &["store", "migrate"]).out, "all tables are there, nothing was changed\n");
     assert_eq!(json_of(&url, &["store", "migrate"])[0], json!({ "made": [] }));
     assert!(json_of(&url, &["store", "status"])[0]["migrations"][1]["madeAt"].is_string());
