@@ -172,7 +172,7 @@ pub(crate) struct Entry {
     pub(crate) what: Value,
 }
 
-/// On whose behalf; `null` is nobody in particular, as on routes that are public.
+/// On whose behalf; absent on routes that are public.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(rename_all = "camelCase")]
 #[garde(allow_unvalidated)]
