@@ -1,5 +1,6 @@
 //! What an engine does for projections: their tables and their checkpoints, changed together.
 
+use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -65,7 +66,14 @@ pub type Stepped = Result<Position, HandlerError>;
 
 /// Runs code of a user on an engine's thread: its panic is its own failure, and not the engine's.
 pub fn caught<T>(code: impl FnOnce() -> Result<T, HandlerError>) -> Result<T, HandlerError> {
-    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|_| Err(HandlerError::failed("the handler panicked")))
+    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
+
+/// The failure of a user's code that panicked, with the text of the panic.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> HandlerError {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    HandlerError::failed(format!("the handler panicked: {}", text.unwrap_or("it said nothing")))
 }
 
 /// An engine that keeps read models beside its log.

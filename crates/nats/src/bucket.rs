@@ -222,6 +222,8 @@ fn escape(text: &str, into: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use purista_core::store::STORED_KEY_BYTES_MAX;
+
     use super::*;
 
     fn key(tenant: Option<&str>, key: &str) -> String {
@@ -263,7 +265,7 @@ mod tests {
     fn a_key_has_its_bounds() {
         assert_eq!(key_of(None, "").map_err(|error| error.kind()), Err(KeyValueErrorKind::InvalidKey));
         assert_eq!(
-            key_of(None, &"k".repeat(513)).map_err(|error| error.kind()),
+            key_of(None, &"k".repeat(STORED_KEY_BYTES_MAX + 1)).map_err(|error| error.kind()),
             Err(KeyValueErrorKind::InvalidKey)
         );
     }

@@ -42,6 +42,7 @@ mod running;
 mod signals;
 mod start;
 mod store_peers;
+pub(crate) mod supervisor;
 mod trying_again;
 
 pub use drain::{DrainReport, RunError};

@@ -5,11 +5,7 @@ use std::sync::Arc;
 use purista_core::health::{Condition, PartHealth};
 use purista_events::position::Position;
 use purista_events::projector::{self, Projected, ProjectionHandle};
-use purista_events::store::{EventStore, StoreError};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-use crate::runtime::Runtime;
+use purista_events::store::EventStore;
 
 /// What is wrong with these projections, each with its remedy; empty when they may run.
 pub(crate) fn problems(projections: &[Projected], store: Option<&Arc<dyn EventStore>>) -> Vec<String> {
@@ -31,22 +27,6 @@ pub(crate) fn problems(projections: &[Projected], store: Option<&Arc<dyn EventSt
         }
     }
     found
-}
-
-/// Makes their tables, and runs them from now on.
-pub(crate) async fn start(
-    projections: Vec<Projected>,
-    runtime: &Runtime,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> Result<Vec<ProjectionHandle>, StoreError> {
-    let mut handles = Vec::with_capacity(projections.len());
-    for projected in projections {
-        projected.begin().await?;
-        handles.push(projected.handle());
-        tasks.spawn(projected.run(stop.clone(), runtime.clock.clone()));
-    }
-    Ok(handles)
 }
 
 /// How a projection is, as doors tell the outside. Why it is paused stands in the log: the reason may hold what no stranger

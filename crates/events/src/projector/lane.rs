@@ -153,7 +153,8 @@ pub(super) async fn fetch<Tx: 'static>(
             poison = Some(suspect.clone());
             break;
         }
-        match projection.prepare(event) {
+        // Decoding and upcasting are the user's code, too.
+        match caught(|| projection.prepare(event)) {
             Ok(event) => ready.push_back((position, event)),
             Err(error) => {
                 poison = Some((position, error.report()));

@@ -1,7 +1,9 @@
 //! Follows the log into a place outside of the store: at least once, with the checkpoint after the effect.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join};
 use purista_core::clock::Clock;
 use purista_core::error::HandlerError;
@@ -13,7 +15,7 @@ use crate::batch::Batch;
 use crate::lost_answer::commit_until_known;
 use crate::position::Position;
 use crate::query::Query;
-use crate::read_models::{Build, BuildPause};
+use crate::read_models::{Build, BuildPause, panicked};
 use crate::recorded::Recorded;
 use crate::store::{EventStore, FollowPage, PAGE_MAX, StoreError};
 use crate::subscriptions::{Pause, ProgressChange, SubscriptionId, SubscriptionRecord};
@@ -123,7 +125,11 @@ impl<K: Sink> Outside<K> {
             };
             let (up_to, count) = (page.looked_up_to, page.events.len());
             let taken = async {
-                if page.events.is_empty() { Ok(()) } else { self.sink.take(page.events.into()).await }
+                if page.events.is_empty() {
+                    return Ok(());
+                }
+                let taking = AssertUnwindSafe(async { self.sink.take(page.events.into()).await });
+                taking.catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic)))
             };
             let following = async {
                 if up_to >= seen {

@@ -1,5 +1,6 @@
 //! One attempt at one event, up to what the store knows of it.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use purista_core::error::{HandlerError, chain};
@@ -18,6 +19,7 @@ use tracing::Instrument;
 use super::event_at;
 use super::ledger::{Job, Overflow};
 use crate::commit::{Beside, CommitError, commit, settled};
+use crate::failure::panic_text;
 use crate::hearing::Heard;
 use crate::listener::Listener;
 use crate::observation::Ending;
@@ -94,11 +96,17 @@ impl Attempt {
 
     async fn attempt(self, trial: Trial) -> Ended {
         let position = trial.event.position;
-        let (mut heard, result) = match self.messages(&trial.event) {
+        // An upcaster is the user's code.
+        let read = std::panic::catch_unwind(AssertUnwindSafe(|| self.messages(&trial.event)));
+        let messages = match read {
+            Ok(messages) => messages.map_err(|error| unreadable(&error)),
+            Err(panic) => Err(HandlerError::failed(panic_text(&*panic))),
+        };
+        let (mut heard, result) = match messages {
             Ok(messages) => self.hear(messages, &trial).await,
             Err(error) => {
                 let message = trial.event.to_message(&self.store.origin());
-                (Heard::unreadable(message.into()), Err(unreadable(&error)))
+                (Heard::unreadable(message.into()), Err(error))
             }
         };
         let how = match result {

@@ -15,6 +15,7 @@ use purista_events::subscriptions::{RELAY, SubscriptionId};
 use tokio::time::Instant;
 
 use super::store_peers::StorePeers;
+use super::supervisor::Supervisor;
 use crate::durable::{DurableControl, DurableState, PARKED_MAX};
 use crate::projecting;
 use crate::relay::RelayControl;
@@ -51,6 +52,7 @@ struct Inner {
     durables: Mutex<Vec<Arc<DurableControl>>>,
     projections: Mutex<Vec<ProjectionHandle>>,
     store_peers: OnceLock<Arc<StorePeers>>,
+    supervisor: Supervisor,
     relay: OnceLock<Arc<RelayControl>>,
     /// One asks the store at a time; those who come meanwhile get the same.
     asking: tokio::sync::Mutex<()>,
@@ -61,7 +63,7 @@ struct Inner {
 }
 
 impl HostHealth {
-    pub(super) fn new(runtime: &Arc<Runtime>, catalogue: &Arc<Catalogue>) -> Self {
+    pub(super) fn new(runtime: &Arc<Runtime>, catalogue: &Arc<Catalogue>, supervisor: Supervisor) -> Self {
         Self(Arc::new(Inner {
             is_ready: AtomicBool::new(false),
             runtime: Arc::clone(runtime),
@@ -69,6 +71,7 @@ impl HostHealth {
             durables: Mutex::default(),
             projections: Mutex::default(),
             store_peers: OnceLock::new(),
+            supervisor,
             relay: OnceLock::new(),
             asking: tokio::sync::Mutex::default(),
             found: Mutex::default(),
@@ -118,6 +121,7 @@ impl Inner {
         parts.extend(of_store);
         parts.extend(self.relay());
         parts.extend(self.store_peers.get().and_then(|peers| peers.health()));
+        parts.extend(self.supervisor.health());
         let store = self.runtime.store.as_deref();
         let head = store.map_or(Position::START, |store| *store.head().borrow());
         let durables = self.durables.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -20,6 +20,7 @@ use super::drain::{DrainReport, RunError};
 use super::health::HostHealth;
 use super::signals::Signals;
 use super::store_peers::StorePeers;
+use super::supervisor::Supervisor;
 use crate::durable::DurableControl;
 use crate::relay::RelayControl;
 use crate::runtime::Runtime;
@@ -38,6 +39,7 @@ pub(super) struct Parts {
     pub(super) doors: Vec<OpenDoor>,
     /// Where other processes may run the same services with another store.
     pub(super) store_peers: Option<Arc<StorePeers>>,
+    pub(super) supervisor: Supervisor,
     pub(super) relay: Arc<RelayControl>,
     pub(super) stop_doors: CancellationToken,
     pub(super) stop_feeding: CancellationToken,
@@ -59,6 +61,7 @@ impl Parts {
             projections: Vec::new(),
             doors: Vec::new(),
             store_peers: None,
+            supervisor: Supervisor::default(),
             relay: Arc::default(),
             stop_doors: CancellationToken::new(),
             stop_feeding: CancellationToken::new(),

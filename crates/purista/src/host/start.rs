@@ -105,7 +105,7 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
     let projections = std::mem::take(&mut builder.projections).into_iter();
     let projections = projections.map(|projected| projected.upcasters(&runtime.upcasters)).collect();
     let mut parts = Parts::new(Arc::clone(&runtime), Arc::new(catalogue), builder.drain_timeout);
-    let health = HostHealth::new(&runtime, &parts.catalogue);
+    let health = HostHealth::new(&runtime, &parts.catalogue, parts.supervisor.clone());
     parts.health = Some(health.clone());
     if !builder.allows_separate_stores {
         let with_commands = services.iter().filter(|service| !service.commands.is_empty());
@@ -136,8 +136,15 @@ pub(super) async fn start(mut builder: HostBuilder) -> Result<RunningHost, Start
 
 /// Projections come first: a service that reads a table finds it.
 async fn project(parts: &mut Parts, projections: Vec<Projected>) -> Result<(), StartError> {
-    let started = projecting::start(projections, &parts.runtime, &parts.tasks, &parts.stop_feeding).await;
-    parts.projections = started.map_err(StartError::Store)?;
+    for projected in projections {
+        projected.begin().await.map_err(StartError::Store)?;
+        let handle = projected.handle();
+        let name = format!("projection {} {}", handle.name(), handle.version());
+        parts.projections.push(handle);
+        let stop = parts.stop_feeding.clone();
+        let work = projected.run(stop.clone(), parts.runtime.clock.clone());
+        parts.supervisor.spawn(&parts.tasks, name, stop, work);
+    }
     if let Some(health) = &parts.health {
         health.watch_projections(parts.projections.clone());
     }
@@ -186,7 +193,8 @@ async fn watch_store_peers(parts: &mut Parts) -> Result<(), StartError> {
     if let Some(health) = &parts.health {
         health.watch_store_peers(Arc::clone(&peers));
     }
-    parts.tasks.spawn(peers.announce(parts.stop_feeding.clone()));
+    let stop = parts.stop_feeding.clone();
+    parts.supervisor.spawn(&parts.tasks, "store peers".to_owned(), stop.clone(), peers.announce(stop));
     Ok(())
 }
 
@@ -212,7 +220,8 @@ async fn subscribe(
         };
         durable.register().await.map_err(StartError::Store)?;
         parts.durables.push(control);
-        parts.tasks.spawn(durable.run());
+        let stop = parts.stop_feeding.clone();
+        parts.supervisor.spawn(&parts.tasks, format!("subscription {id}"), stop, durable.run());
         // Inside the process nobody else records, so the bridge has nothing that the log has not.
         if runtime.bridge.capabilities().is_local {
             return Ok(());

@@ -3,7 +3,12 @@
 use purista::observation::Ending;
 use purista::testing::TestHost;
 use purista::{Context, Event, Host, Upcasters, command, decide, subscription};
+use purista_core::health::Condition;
 use purista_events::memory::MemoryStore;
+use purista_events::memory::tables::Tables;
+use purista_events::projection::projection;
+use purista_events::recorded::Recorded;
+use purista_events::store::EventStore as _;
 use serde_json::json;
 
 use crate::contracts::{Rename, Renamed, RenamedV1, names, rename, renamed, service, to_rename};
@@ -93,7 +98,7 @@ async fn without_a_step_a_decision_fails_and_a_subscription_puts_it_aside() {
     let host = newer_program(left_by_an_older_program(vec![old("Ada")]).await, Upcasters::new()).await;
     refused(host.invoke(to_rename("ada", "x")).await, 500, "");
     assert!(host.handled("heard").is_empty());
-    let letters = purista_events::store::EventStore::dead_letters(host.store(), None, 10).await.unwrap();
+    let letters = host.store().dead_letters(None, 10).await.unwrap();
     assert_eq!(letters.len(), 1);
     assert!(letters[0].reason.contains("renamed v1 at position 1"), "{}", letters[0].reason);
 }
@@ -166,7 +171,7 @@ async fn an_event_of_an_older_form_is_heard_as_it_is_today_whichever_way_it_come
 async fn an_event_of_a_newer_form_is_tried_again_and_then_put_aside_with_both_versions() {
     let host = hearing(true, upcasters()).await;
     host.emit(RenamedV9 { user: "ada".to_owned() }).await.unwrap();
-    let letters = purista_events::store::EventStore::dead_letters(host.store(), None, 10).await.unwrap();
+    let letters = host.store().dead_letters(None, 10).await.unwrap();
     let mut found: Vec<_> =
         letters.iter().map(|letter| (letter.subscription.as_str(), letter.attempts)).collect();
     found.sort_unstable();
@@ -190,8 +195,38 @@ async fn an_upcaster_that_panics_on_what_a_bridge_delivers_fails_that_event_alon
     host.emit(old("bad")).await.unwrap();
     host.emit(old("Ada")).await.unwrap();
     assert_eq!(host.saw::<Renamed>("onBridge"), [renamed("Ada", 10)]);
-    let letters = purista_events::store::EventStore::dead_letters(host.store(), None, 10).await.unwrap();
+    let letters = host.store().dead_letters(None, 10).await.unwrap();
     assert!(letters.len() == 1 && letters[0].reason.contains("what is this"), "{letters:?}");
+}
+
+#[tokio::test]
+async fn an_upcaster_that_panics_on_what_the_log_holds_fails_that_event_alone_and_pauses_projections() {
+    let panics = Upcasters::new().upcast(|old: RenamedV1| {
+        assert!(old.name != "bad", "what is this");
+        Renamed { user: old.user, name: old.name, times: 10 }
+    });
+    let store = left_by_an_older_program(vec![old("Ada"), old("bad"), old("Countess")]).await;
+    let store = store.open_beside();
+    let names = projection("names", 1).on(|rows: &Tables, event: Recorded<Renamed>| {
+        rows.put("names", &event.body.name, true.into());
+        Ok(())
+    });
+    let (from_log, projected) = (
+        subscription("fromLog", |_ctx: Context<()>, _event: Renamed| async { Ok(()) }).durable().from_start(),
+        store.projected(names),
+    );
+    let service = service().subscription(from_log.retry(purista::Retry::never())).build();
+    let builder = TestHost::builder().store(store).services([service]);
+    let host = builder.configure(|host| host.upcasters(panics).projection(projected)).start().await;
+    host.settled().await;
+    assert_eq!(host.saw::<Renamed>("fromLog"), [renamed("Ada", 10), renamed("Countess", 10)]);
+    let letters = host.store().dead_letters(None, 10).await.unwrap();
+    assert!(letters.len() == 1 && letters[0].reason.contains("what is this"), "{letters:?}");
+    host.pass(std::time::Duration::from_secs(1)).await;
+    let report = host.host().health().report();
+    let part = report.parts.iter().find(|part| part.name == "projection names 1").unwrap();
+    assert_eq!(part.condition, Condition::Degraded, "{part:?}");
+    assert!(!report.parts.iter().any(|part| part.name.starts_with("task ")), "{report:?}");
 }
 
 #[tokio::test]

@@ -50,11 +50,13 @@ fn run(
             if fails && page.iter().any(|event| event.position.number() > 1_200) {
                 return Err(HandlerError::failed("the place is full"));
             }
+            assert!(page.iter().all(|event| event.name.as_str() != "broken"), "the place is broken");
             taken.lock().unwrap().extend(page.iter().map(|event| event.position.number()));
             Ok(())
         })
     };
-    let projected = Projected::to_sink(store, "outside", 1, Query::types(["a".into()]), sink);
+    let projected =
+        Projected::to_sink(store, "outside", 1, Query::types(["a".into(), "broken".into()]), sink);
     let (handle, stop) = (projected.handle(), CancellationToken::new());
     let mut task = JoinSet::new();
     task.spawn(projected.run(stop.clone(), Clock::system()));
@@ -124,4 +126,18 @@ async fn of_two_processes_one_carries_and_the_other_tells_of_it_and_lets_it_go_o
     tells.reached(last, Duration::from_secs(9)).await.unwrap();
     assert_eq!(taken.lock().unwrap().len(), 1_202);
     assert!(!tells.state().is_elsewhere);
+}
+
+#[tokio::test]
+async fn a_place_outside_that_panics_pauses_its_projection_with_the_reason() {
+    let (store, taken) = (MemoryStore::default(), Arc::default());
+    append(&store, &["broken"]).await;
+    let (handle, stop, mut task) = run(&store, &taken, false);
+    let mut states = handle.states();
+    let paused = states.wait_for(|state| matches!(state.condition, Condition::Paused(_)));
+    let state = tokio::time::timeout(Duration::from_secs(20), paused).await.unwrap().unwrap().clone();
+    let Condition::Paused(pause) = state.condition else { panic!("{state:?}") };
+    assert!(pause.reason.contains("the place is broken"), "{}", pause.reason);
+    stop.cancel();
+    task.join_next().await.unwrap().unwrap();
 }
