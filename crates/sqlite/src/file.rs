@@ -207,8 +207,13 @@ pub(crate) fn lost(found: Head, acknowledged: Head) -> Option<String> {
 
 /// The end of the log.
 pub(crate) fn head_of(connection: &Connection) -> rusqlite::Result<Head> {
-    let batch = connection.query_row("SELECT coalesce(max(number), 0) FROM batches", [], |row| row.get(0))?;
-    Ok(Head { position: fetch::head(connection)?, batch })
+    Ok(Head { position: fetch::head(connection)?, batch: last_batch(connection)? })
+}
+
+/// The number of the last batch, which grows with each.
+pub(crate) fn last_batch(connection: &Connection) -> rusqlite::Result<i64> {
+    let mut select = connection.prepare_cached("SELECT coalesce(max(number), 0) FROM batches")?;
+    select.query_row([], |row| row.get(0))
 }
 
 impl Known {

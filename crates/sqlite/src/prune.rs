@@ -15,8 +15,10 @@ pub(crate) fn step(connection: &Connection, batches: usize, now: i64) -> rusqlit
     let before = forgotten_before(now);
     // The numbers grow with time: the oldest rows are the first, and only they are looked at.
     for sql in [
+        // Not the last one: its number says how many commits there were, see `file::lost`.
         "DELETE FROM batches WHERE number IN (SELECT number FROM \
-         (SELECT number, recorded_at FROM batches ORDER BY number LIMIT ?1) WHERE recorded_at <= ?2)",
+         (SELECT number, recorded_at FROM batches ORDER BY number LIMIT ?1) WHERE recorded_at <= ?2) \
+         AND number < (SELECT max(number) FROM batches)",
         "DELETE FROM replies WHERE number IN (SELECT number FROM \
          (SELECT number, recorded_at FROM replies ORDER BY number LIMIT ?1) WHERE recorded_at <= ?2)",
         "DELETE FROM consumed WHERE number IN (SELECT number FROM \
@@ -31,7 +33,8 @@ pub(crate) fn step(connection: &Connection, batches: usize, now: i64) -> rusqlit
 pub(crate) fn is_due(connection: &Connection, now: i64) -> rusqlite::Result<bool> {
     connection
         .prepare_cached(
-            "SELECT coalesce((SELECT recorded_at FROM batches ORDER BY number LIMIT 1) <= ?1, 0)
+            "SELECT coalesce((SELECT recorded_at FROM batches WHERE number < (SELECT max(number) FROM batches)
+                     ORDER BY number LIMIT 1) <= ?1, 0)
                  OR coalesce((SELECT recorded_at FROM replies ORDER BY number LIMIT 1) <= ?1, 0)
                  OR coalesce((SELECT recorded_at FROM consumed ORDER BY number LIMIT 1) <= ?1, 0)
                  OR EXISTS (SELECT 1 FROM state WHERE expires_at <= ?2)",

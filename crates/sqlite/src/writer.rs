@@ -20,7 +20,7 @@ use rusqlite::config::DbConfig;
 use crate::aside::Aside;
 use crate::commit;
 use crate::error::{self, Refusal, Severity};
-use crate::file::WAL_BYTES_KEPT;
+use crate::file::{WAL_BYTES_KEPT, last_batch};
 use crate::lock::Lock;
 use crate::queue::{Answer, Job, Limits, Order, Shared};
 use crate::readers::ReaderThreads;
@@ -337,9 +337,11 @@ impl Writer {
             if committed > 0 {
                 self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);
                 self.shared.counters.commits.fetch_add(committed as u64, Ordering::Relaxed);
-                // The receipt is the last row that a batch inserts.
-                let head = Head { position: head, batch: connection.last_insert_rowid() };
-                if let Err(error) = self.sums.committed(head) {
+                // Asked for, since the row that was inserted last may be of a batch that was rolled back.
+                let written = last_batch(connection)
+                    .map_err(std::io::Error::other)
+                    .and_then(|batch| self.sums.committed(Head { position: head, batch }));
+                if let Err(error) = written {
                     // What it says stays true: a log that ends earlier has lost commits.
                     tracing::warn!(%error, "the end of the log could not be written next to the page checksums");
                 }
