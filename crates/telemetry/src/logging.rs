@@ -8,8 +8,8 @@ use std::panic::PanicHookInfo;
 use purista_core::clock::Clock;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::EnvFilter;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
@@ -21,6 +21,19 @@ pub use crate::variables::{FILTER_VARIABLE, FORMAT_VARIABLE};
 
 /// What is logged unless told otherwise.
 pub const FILTER_DEFAULT: &str = "info";
+
+/// Crates that log what they send and receive, by the first part of their targets; see [`Logging::client_details`].
+pub const CLIENT_LIBRARIES: [&str; 9] = [
+    "async_nats",
+    "lapin",
+    "amq_protocol",
+    "rumqttc",
+    "tokio_postgres",
+    "hyper",
+    "hyper_util",
+    "h2",
+    "rustls",
+];
 
 /// What the fields of a span are called that name the flow: for logs, and as an attribute of a trace's span.
 const TRACE_ID: [&str; 2] = ["trace_id", "purista.traceId"];
@@ -43,6 +56,7 @@ pub struct Logging {
     filter: EnvFilter,
     format: Format,
     colours: bool,
+    logs_client_details: bool,
 }
 
 impl Logging {
@@ -57,7 +71,7 @@ impl Logging {
         };
         let filter = variable(FILTER_VARIABLE).unwrap_or_else(|| FILTER_DEFAULT.to_owned());
         let colours = io::stderr().is_terminal() && variable("NO_COLOR").is_none();
-        Self { filter: EnvFilter::default(), format, colours }.filter(&filter)
+        Self { filter: EnvFilter::default(), format, colours, logs_client_details: false }.filter(&filter)
     }
 
     /// Logs what passes this filter, as `info,purista=debug`.
@@ -65,6 +79,15 @@ impl Logging {
         self.filter = EnvFilter::try_new(filter)
             .map_err(|source| InitError::NoFilter { text: filter.to_owned(), source })?;
         Ok(self)
+    }
+
+    /// Whether the libraries that talk to brokers, databases and HTTP peers log below `info`, where the filter asks for it.
+    ///
+    /// By default they do not, whatever the filter says: at `debug` and `trace` they log messages, parameters and headers as
+    /// they are, and with them payloads and credentials. The libraries are those of [`CLIENT_LIBRARIES`].
+    pub fn client_details(mut self, logs_client_details: bool) -> Self {
+        self.logs_client_details = logs_client_details;
+        self
     }
 
     /// Lines of this form.
@@ -117,9 +140,14 @@ pub(crate) fn install(subscriber: impl Subscriber + Send + Sync) -> Result<(), I
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let text = panic.payload_as_str().unwrap_or("no text");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let backtrace = Backtrace::capture();
-    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
-    tracing::error!(place, backtrace, "a thread panicked: {text}");
+    tracing::error!(place, "a thread panicked: {text}");
+    // Dozens of frames in one line hide the line before them; they are there for those who ask.
+    if tracing::enabled!(Level::DEBUG) {
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            tracing::debug!(place, %backtrace, "the backtrace of a panic");
+        }
+    }
 }
 
 pub(crate) fn into_writer(
@@ -133,7 +161,15 @@ pub(crate) fn into_writer(
         clock: Clock::system(),
         outlet: outlet.clone(),
     };
-    Ok((Logs(outlet), Registry::default().with(lines.with_filter(logging.filter))))
+    let logs_client_details = logging.logs_client_details;
+    let is_logged = filter_fn(move |metadata| logs_client_details || !holds_client_details(metadata));
+    let filter = logging.filter.and(is_logged.with_max_level_hint(LevelFilter::TRACE));
+    Ok((Logs(outlet), Registry::default().with(lines.with_filter(filter))))
+}
+
+fn holds_client_details(metadata: &Metadata<'_>) -> bool {
+    let library = metadata.target().split("::").next().unwrap_or_default();
+    *metadata.level() > Level::INFO && CLIENT_LIBRARIES.contains(&library)
 }
 
 /// Makes each event a line.

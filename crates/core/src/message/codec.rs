@@ -30,6 +30,10 @@ pub const MESSAGE_ID: &str = "messageId";
 const JSON: &str = "application/json";
 const UTF_8: &str = "utf-8";
 
+/// The longest time that a command of a peer may take: a longer `ttl` counts as this one, so that a peer cannot hold a handler's
+/// place for days.
+pub(super) const TTL_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// A party as it is read.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -302,7 +306,7 @@ impl Message {
             is_handled_error: wire.is_handled_error.unwrap_or_default(),
             payload,
             parameter,
-            deadline: wire.ttl.and_then(|ms| received.checked_add(Duration::from_millis(ms))),
+            deadline: wire.ttl.and_then(|ms| received.checked_add(Duration::from_millis(ms).min(TTL_MAX))),
             hops: wire.hops.unwrap_or_default(),
             idempotency_key: wire.idempotency_key,
             record: is_recorded.then(|| {

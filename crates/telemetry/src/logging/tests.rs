@@ -24,7 +24,8 @@ impl Write for Kept {
 }
 
 fn logging(format: Format) -> Logging {
-    let logging = Logging { filter: EnvFilter::default(), format, colours: false };
+    let logging =
+        Logging { filter: EnvFilter::default(), format, colours: false, logs_client_details: false };
     logging.filter(FILTER_DEFAULT).unwrap()
 }
 
@@ -169,4 +170,21 @@ fn a_blocked_pipe_stops_nobody_and_what_is_lost_is_counted_and_said() {
     let written = text.lines().filter(|line| line.contains(": line ")).count();
     assert_eq!(written, sent - usize::try_from(lost).unwrap());
     assert!(text.contains(&format!("{lost} lines of the log were lost here")), "{lost}");
+}
+
+#[test]
+fn what_client_libraries_log_below_info_is_left_out_whatever_the_filter_says() {
+    let canary = "CANARY-of-a-payload";
+    let work = || {
+        tracing::trace!(target: "async_nats::connection", canary, "sending");
+        tracing::debug!(target: "tokio_postgres::prepare", canary, "executing");
+        tracing::debug!(target: "h2::codec", canary, "received");
+        tracing::info!(target: "async_nats", "event: connected");
+        tracing::trace!(target: "my_program", "mine");
+    };
+    let all = |details: bool| logging(Format::Text).filter("trace").unwrap().client_details(details);
+    let text = logged(all(false), work);
+    assert!(!text.contains(canary), "{text}");
+    assert!(text.contains("event: connected") && text.contains("mine"), "{text}");
+    assert_eq!(logged(all(true), work).matches(canary).count(), 3);
 }

@@ -224,3 +224,18 @@ fn the_id_of_a_header_is_that_of_a_message_whose_body_names_none() {
     // What is no id is none.
     assert_ne!(read(&nameless, ""), read(&nameless, ""));
 }
+
+#[test]
+fn a_time_to_live_of_a_peer_is_capped() {
+    let received = Instant::now();
+    let deadline = |ttl: u64| {
+        let mut wire = command();
+        wire["ttl"] = json!(ttl);
+        let body = Bytes::from(wire.to_string());
+        Message::decode(&body, &Clock::system(), received).unwrap().deadline
+    };
+    assert_eq!(deadline(1_500), Some(received + Duration::from_millis(1_500)));
+    for longer in [3_600_001, u64::MAX] {
+        assert_eq!(deadline(longer), Some(received + TTL_MAX), "{longer}");
+    }
+}
