@@ -192,6 +192,8 @@ impl std::error::Error for InvokeError {
 
 #[cfg(test)]
 mod tests {
+    use InvokeErrorKind::{Failed, Rejected, Timeout, Unknown, Unroutable};
+
     use super::*;
     use crate::address::{Address, ServiceId};
     use crate::message::Party;
@@ -216,7 +218,6 @@ mod tests {
                 assert_eq!(error.may_have_happened(), is_open, "{status}{mark}");
             }
         };
-        use InvokeErrorKind::{Failed, Rejected, Timeout, Unknown, Unroutable};
         check(500, Unknown, Failed);
         check(501, Unknown, Failed);
         check(502, Unknown, Unroutable);

@@ -72,7 +72,7 @@ async fn garden(bridge: impl EventBridge, file: &Path) -> RunningHost {
     Host::builder().bridge(bridge).store(store).service(service).start().await.unwrap()
 }
 
-/// Another process, which sender them.
+/// Another process, which receives them. It hears only what is published while it is connected, so it starts first.
 async fn visitor(bridge: impl EventBridge) -> (RunningHost, mpsc::Receiver<String>) {
     let (sender, heard) = mpsc::channel(100);
     let look = subscription("look", move |_ctx: Context<()>, event: Grown| {
@@ -130,27 +130,31 @@ async fn an_event_above_max_payload_of_nats_is_set_aside_and_arrives_once_it_is_
     let configure = |bytes: usize| std::fs::write(&configuration, format!("max_payload: {bytes}\n")).unwrap();
     configure(1 << 20);
     let mut server = NatsServer::start_with(&["-c", configuration.to_str().unwrap()]).await;
-    let (visitor, mut heard) = visitor(NatsBridge::connect(server.url()).await.unwrap()).await;
     let host = garden(NatsBridge::connect(server.url()).await.unwrap(), &file).await;
 
     // What fits when it is recorded fits no more when it is published.
     server.kill();
     host.client().emit(large("oak")).await.unwrap();
     host.client().emit(small("daisy")).await.unwrap();
+    host.stop().await;
     configure(LIMIT);
     server.restart().await;
+    let (first, mut heard) = visitor(NatsBridge::connect(server.url()).await.unwrap()).await;
+    let host = garden(NatsBridge::connect(server.url()).await.unwrap(), &file).await;
     until_heard(&mut heard, "daisy").await;
     until_set_aside(&host).await;
     refuses_what_is_too_large(&host).await;
     let error = host.client().invoke(Water { leaves: "x".repeat(100_000) }).await.unwrap_err();
     assert_eq!(error.status().code(), 413, "{error}");
     host.stop().await;
+    first.stop().await;
 
     let letter = replay(&file).await;
     assert!(letter.reason.contains("max payload"), "{}", letter.reason);
     server.kill();
     configure(1 << 20);
     server.restart().await;
+    let (visitor, mut heard) = visitor(NatsBridge::connect(server.url()).await.unwrap()).await;
     let host = garden(NatsBridge::connect(server.url()).await.unwrap(), &file).await;
     until_heard(&mut heard, "oak").await;
     assert_eq!(relay(&host).await.condition, Condition::Up);
@@ -167,7 +171,7 @@ async fn an_event_above_message_size_limit_of_mosquitto_is_set_aside_and_arrives
     let file = folder.join("garden.db");
     let line = format!("message_size_limit {LIMIT}\n");
     let mut server = Mosquitto::start_with(&format!("allow_anonymous true\n{line}"), |_| ()).await;
-    let (visitor, mut heard) = visitor(MqttBridge::connect(server.url()).await.unwrap()).await;
+    let (first, mut heard) = visitor(MqttBridge::connect(server.url()).await.unwrap()).await;
     let host = garden(MqttBridge::connect(server.url()).await.unwrap(), &file).await;
 
     // The broker does not say its limit, and ends the connection over the message: that is found out by repetition.
@@ -176,6 +180,7 @@ async fn an_event_above_message_size_limit_of_mosquitto_is_set_aside_and_arrives
     until_heard(&mut heard, "daisy").await;
     until_set_aside(&host).await;
     host.stop().await;
+    first.stop().await;
 
     replay(&file).await;
     server.kill();
@@ -183,6 +188,7 @@ async fn an_event_above_message_size_limit_of_mosquitto_is_set_aside_and_arrives
     let lines = std::fs::read_to_string(&configuration).unwrap();
     std::fs::write(&configuration, lines.replace(&line, "")).unwrap();
     server.restart().await;
+    let (visitor, mut heard) = visitor(MqttBridge::connect(server.url()).await.unwrap()).await;
     let host = garden(MqttBridge::connect(server.url()).await.unwrap(), &file).await;
     until_heard(&mut heard, "oak").await;
     assert_eq!(relay(&host).await.condition, Condition::Up);
