@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -11,6 +12,7 @@ use purista::{Host, Upcasters};
 use purista_events::readers::{self, Readers, UnreadForm};
 use purista_events::store::{EventStore, StoreError};
 use purista_http::gateway::{DOCUMENT_PATH, Gateway};
+use purista_http::limits::Limits;
 use purista_postgres::store::PostgresStore;
 use purista_sqlite::store::SqliteStore;
 use purista_telemetry::telemetry::{self, Telemetry};
@@ -83,7 +85,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
 /// The page and the API. The command is listed here, since it may be served in another process.
 fn gateway(listen: String) -> Gateway {
-    page::add_to(Gateway::listen(listen).title("Sign-up").command::<SignUp>())
+    // A reverse proxy on this machine brings the connections of many callers.
+    let limits =
+        Limits::default().trusted_proxy(Ipv4Addr::LOCALHOST.into()).trusted_proxy(Ipv6Addr::LOCALHOST.into());
+    page::add_to(Gateway::listen(listen).title("Sign-up").limits(limits).command::<SignUp>())
 }
 
 fn mailer(options: &Options) -> anyhow::Result<Mailer> {
