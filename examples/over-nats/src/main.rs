@@ -7,12 +7,7 @@
 //! ```
 
 use clap::{Parser, Subcommand};
-use purista::{Host, Service, ServiceId};
-use purista_core::address::Address;
-use purista_core::bridge::EventBridge;
-use purista_core::client::{CALLS_IN_FLIGHT_DEFAULT, Client};
-use purista_core::clock::Clock;
-use purista_core::id::Id;
+use purista::{Address, CALLS_IN_FLIGHT_DEFAULT, Client, Clock, EventBridge, Host, Id, Service, ServiceId};
 use purista_nats::bridge::NatsBridge;
 use purista_telemetry::telemetry::{self, Telemetry};
 
