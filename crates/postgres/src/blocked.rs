@@ -5,9 +5,17 @@ use std::time::Duration;
 
 use purista_core::lag::Holder;
 use tokio::time::Instant;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Row};
 
-use crate::holders::{self, HOLDERS};
+/// A prepared transaction has no session, and survives a restart of the server.
+pub(crate) const HOLDERS: &str = "SELECT pid, prepared, owner, application, database, state, seconds FROM ( \
+     SELECT pid, NULL::text AS prepared, coalesce(usename::text, '') AS owner, \
+     coalesce(application_name, '') AS application, coalesce(datname::text, '') AS database, coalesce(state, '') AS state, \
+     extract(epoch FROM clock_timestamp() - coalesce(xact_start, clock_timestamp()))::float8 AS seconds, backend_xid AS xid \
+     FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() \
+     UNION ALL SELECT 0, gid, owner::text, '', database::text, 'prepared', \
+     extract(epoch FROM clock_timestamp() - prepared)::float8, transaction FROM pg_prepared_xacts) h \
+     ORDER BY age(xid) DESC LIMIT 10";
 
 /// How often the blocking transactions are read while the safe position stands still.
 const READ_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +56,7 @@ impl Blocked {
     pub(crate) async fn look(&self, client: &Client, head: i64, last: i64) -> Result<(), Error> {
         let Some(stands_for) = self.learn(head, last, Instant::now()) else { return Ok(()) };
         let rows = client.query(HOLDERS, &[]).await?;
-        let oldest = rows.first().map(holders::holder).transpose()?;
+        let oldest = rows.first().map(holder).transpose()?;
         self.name(stands_for, oldest.as_ref());
         Ok(())
     }
@@ -97,6 +105,20 @@ impl Blocked {
             stands_for.as_secs()
         ));
     }
+}
+
+/// A row of [`HOLDERS`].
+pub(crate) fn holder(row: &Row) -> Result<Holder, Error> {
+    let seconds: f64 = row.try_get(6)?;
+    Ok(Holder {
+        pid: row.try_get(0)?,
+        prepared: row.try_get(1)?,
+        user: row.try_get(2)?,
+        application: row.try_get(3)?,
+        database: row.try_get(4)?,
+        state: row.try_get(5)?,
+        age: Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use crate::event::tags_text;
 use crate::flight::Blob;
 use crate::locks::Locks;
 use crate::opening::Opening;
+use crate::store::QUEUE_WAIT;
 use crate::{codec, fetch, kept, migrations, pool, write};
 
 mod rows;
@@ -80,7 +81,7 @@ impl CopyInto {
         if state.origin != origin {
             return Err(taken(&format!("a copy of another log, {}", state.origin)));
         }
-        let pool = pool::pool(&server, CONNECTIONS)?;
+        let pool = pool::pool(&server, CONNECTIONS, QUEUE_WAIT)?;
         let CopyState { origin, reached, is_finished } = state;
         Ok(Self { server, pool, client, origin, reached, is_finished })
     }

@@ -1,13 +1,14 @@
 //! The pool of connections that readers and projections share.
 
+use std::time::Duration;
+
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use purista_events::store::{StoreError, StoreErrorKind};
 
 use crate::connect::{self, Server};
-use crate::store::QUEUE_WAIT;
 
-/// Connections for reading and for projections.
-pub(crate) fn pool(server: &Server, size: usize) -> Result<Pool, StoreError> {
+/// Connections for reading and for projections; `wait` is how long a caller waits for one.
+pub(crate) fn pool(server: &Server, size: usize, wait: Duration) -> Result<Pool, StoreError> {
     let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_config(server.config.clone(), server.tls.clone(), settings);
     let greeting = server.greeting();
@@ -18,7 +19,7 @@ pub(crate) fn pool(server: &Server, size: usize) -> Result<Pool, StoreError> {
     Pool::builder(manager)
         .max_size(size)
         .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(QUEUE_WAIT))
+        .wait_timeout(Some(wait))
         .create_timeout(Some(connect::CONNECT_TIMEOUT))
         .post_create(greet)
         .build()

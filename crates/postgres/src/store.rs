@@ -90,7 +90,7 @@ impl PostgresStore {
         for _ in 0..writers {
             lanes.spawn(Lane::new(server.clone(), Arc::clone(&shared), group_max).run());
         }
-        let pool = pool::pool(&server, readers)?;
+        let pool = pool::pool(&server, readers, QUEUE_WAIT)?;
         server.tasks.spawn(horizon::watch(server.clone(), Arc::clone(&shared), stop.clone()));
         server.tasks.spawn(upkeep::run(
             pool.clone(),

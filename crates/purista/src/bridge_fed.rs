@@ -19,8 +19,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::commit::{Beside, CommitError, commit, settled};
-use crate::durable::attempt::unreadable;
-use crate::failure::panic_text;
+use crate::failure::{panic_text, unreadable};
 use crate::hearing::{Heard, Hears};
 use crate::observation::Ending;
 use crate::runtime::Runtime;

@@ -5,13 +5,14 @@ use std::error::Error;
 
 use purista_core::bridge::{BridgeError, BridgeErrorKind};
 use purista_core::contract::ContractError;
-use purista_core::error::HandlerError;
+use purista_core::error::{HandlerError, chain};
 use purista_core::invoke_error::{InvokeError, InvokeErrorKind};
 use purista_core::message::{ErrorPayload, Message};
 use purista_core::status::Status;
 use purista_core::store::{KeyValueError, KeyValueErrorKind};
 use purista_events::reading::ReadError;
 use purista_events::store::{StoreError, StoreErrorKind};
+use purista_events::upcast::UnreadableEvent;
 use serde_json::Value;
 
 use crate::commit::CommitError;
@@ -173,6 +174,13 @@ fn is_away(error: &(dyn Error + Send + Sync + 'static)) -> bool {
         next = error.source();
     }
     is_refused_value
+}
+
+/// An event of a newer form is tried again: the newer program may run soon, or in another process. Anything else is put aside
+/// until this program has an upcaster more.
+pub(crate) fn unreadable(error: &UnreadableEvent) -> HandlerError {
+    let text = chain(error);
+    if error.is_newer() { HandlerError::failed(text) } else { HandlerError::dead_letter(text) }
 }
 
 /// What a panic said.

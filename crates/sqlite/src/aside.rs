@@ -5,15 +5,12 @@
 //! everything after it, and never a batch that was acknowledged.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use purista_events::store::{StoreError, StoreErrorKind};
+use purista_events::store::StoreError;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::error::{Refusal, closed};
-use crate::queue::Order;
-use crate::store::{Handle, QUEUE_WAIT};
 
 /// Something for the writer to do in a transaction.
 pub(crate) trait Aside: Send {
@@ -56,35 +53,5 @@ where
         let found = self.found;
         // Whoever waited may be gone; what was done stays.
         let _ = self.answer.send(end.and_then(|()| found.ok_or_else(closed)));
-    }
-}
-
-impl Handle {
-    /// Has the writer do something beside batches, in a transaction that is not flushed by itself.
-    pub(crate) async fn aside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Rc<Connection>) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        if self.is_read_only {
-            return Err(StoreError::new(StoreErrorKind::Closed, "the store was opened for reading only"));
-        }
-        let waiting = tokio::time::timeout(QUEUE_WAIT, Arc::clone(&self.room).acquire_owned());
-        let room = match waiting.await {
-            Ok(Ok(room)) => room,
-            Ok(Err(_)) => return Err(self.refusal()),
-            Err(_) => {
-                return Err(StoreError::new(StoreErrorKind::Overloaded, "too much waits to be written"));
-            }
-        };
-        let (work, answered) = Work::new(work, room);
-        self.orders.try_send(Order::Aside(Box::new(work))).map_err(|_| self.refusal())?;
-        let unanswered = |_| StoreError::new(StoreErrorKind::Unknown, "the writer ended without an answer");
-        answered.await.map_err(unanswered)?
-    }
-
-    /// Names what the writer works on, for health.
-    pub(crate) fn namer(&self) -> impl FnOnce(String) + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        move |name| shared.busy.name(name)
     }
 }

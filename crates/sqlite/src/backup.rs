@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use purista_events::store::{StoreError, StoreErrorKind};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::file::{private, sync_folder};
+use crate::private_file::{private, sync_folder};
 use crate::store::SqliteStore;
 use crate::sums;
 

@@ -11,6 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::lock::Lock;
+use crate::private_file::sync_folder;
 use crate::sums::{Head, Sums};
 use crate::{error, event, fetch, occurrence, schema, sums, wal};
 
@@ -296,20 +297,6 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
         _ => {}
     }
     sync_folder(above)
-}
-
-/// Opens files that only the user of the process may read and write. Set what it is opened for.
-pub(crate) fn private() -> fs::OpenOptions {
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no modes"))]
-    let mut options = fs::OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-/// A new name in a folder survives a crash of the machine only when the folder itself is flushed.
-pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
-    if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Flushes what is about to be shown. A process that was killed between a write and its flush leaves commits that this

@@ -27,6 +27,7 @@
 
 mod aside;
 mod backup;
+mod busy;
 mod check;
 mod checksum;
 mod codec;
@@ -40,9 +41,11 @@ mod file;
 mod folding;
 mod forms;
 mod guard;
+mod handle;
 mod kept;
 mod lock;
 mod occurrence;
+mod private_file;
 mod progress;
 mod prune;
 mod queue;

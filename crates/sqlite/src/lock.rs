@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use purista_events::store::{StoreError, StoreErrorKind};
 
-use crate::file::private;
+use crate::private_file::private;
 
 /// Whether the data file is locked as well.
 const LOCKS_DATA: bool = cfg!(target_os = "linux");

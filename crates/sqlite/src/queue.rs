@@ -11,13 +11,16 @@ use purista_events::store::{StoreError, StoreErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use crate::aside::Aside;
+use crate::busy::Busy;
 use crate::codec;
 use crate::file::Known;
 use crate::statistics::Counters;
-use crate::watchdog::Busy;
 
 /// The most batches that wait to be written. Each takes at least one unit of the queue.
 pub const QUEUE_MAX: usize = 1_024;
+
+/// How long a batch without a deadline waits for room in the queue.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(30);
 
 /// How many bytes one unit of the queue holds, so that all waiting batches together hold at most 64 MiB.
 const UNIT_BYTES: usize = 64 * 1024;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use purista_events::store::{EventStore as _, StoreError, StoreErrorKind};
 
-use crate::file::{private, sync_folder};
 use crate::lock::Lock;
+use crate::private_file::{private, sync_folder};
 use crate::store::SqliteStore;
 use crate::{sums, wal};
 

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -33,6 +32,7 @@ use tokio::time::Instant;
 use crate::error::{closed, read_failed};
 use crate::file::{Known, OpenFile};
 use crate::guard::Guard;
+pub use crate::queue::QUEUE_WAIT;
 use crate::queue::{Job, Limits, Order, Shared, units};
 use crate::readers::{self, Readers};
 use crate::statistics::Statistics;
@@ -41,9 +41,6 @@ use crate::writer::Writer;
 use crate::{codec, dead_letter, fetch, folding, forms, progress, receipts, snapshot, state};
 
 pub use crate::queue::QUEUE_MAX;
-
-/// How long a batch without a deadline waits for room in the queue.
-pub const QUEUE_WAIT: Duration = Duration::from_secs(30);
 
 /// A store in one file of SQLite. Clones are the same store; with the last one the writer ends, after what was handed
 /// over is written.

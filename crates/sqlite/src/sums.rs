@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use purista_events::store::{StoreError, StoreErrorKind};
 
-use crate::file::{private, sync_folder};
+use crate::private_file::{private, sync_folder};
 use crate::wal::{self, Scan};
 
 const MAGIC: [u8; 8] = *b"PURSUMS1";

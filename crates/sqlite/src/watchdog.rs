@@ -10,19 +10,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use purista_events::store::{StoreError, StoreErrorKind, WriterState};
+use purista_events::store::{StoreError, StoreErrorKind};
 
-use crate::queue::{Order, Shared};
-use crate::store::QUEUE_WAIT;
+use crate::queue::{Order, QUEUE_WAIT, Shared};
 
 /// How often the watch looks.
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 
 /// How long before its deadline a commit is answered, so that its caller still hears of it.
 const ANSWERED_BEFORE: Duration = Duration::from_millis(250);
-
-/// From when on the writer counts as held, and not as busy.
-const HELD_AFTER: Duration = Duration::from_millis(500);
 
 /// What waits for the writer. It is taken in order.
 #[derive(Clone)]
@@ -32,17 +28,6 @@ struct Waiting {
     orders: Receiver<Order>,
     /// What the watch has looked at. It comes before what lies in the channel.
     looked_at: VecDeque<Order>,
-}
-
-/// What the writer does at this moment.
-#[derive(Debug, Default)]
-pub(crate) struct Busy(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    since: Option<Instant>,
-    with: Option<String>,
-    oldest: Option<Instant>,
 }
 
 impl Inbox {
@@ -120,44 +105,6 @@ impl crate::queue::Job {
     }
 }
 
-impl Busy {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The writer begins to work.
-    pub(crate) fn begin(&self) {
-        *self.lock() = State { since: Some(Instant::now()), ..State::default() };
-    }
-
-    /// What it works on is known by this name.
-    pub(crate) fn name(&self, with: String) {
-        self.lock().with = Some(with);
-    }
-
-    /// The writer waits for work.
-    pub(crate) fn end(&self) {
-        *self.lock() = State::default();
-    }
-
-    /// What holds the writer, and for how long, once that is long.
-    fn held(&self) -> Option<(String, Duration)> {
-        let state = self.lock();
-        let since = state.since?.elapsed();
-        let with = state.with.clone().unwrap_or_else(|| "the disk".to_owned());
-        (since >= HELD_AFTER).then_some((with, since))
-    }
-
-    pub(crate) fn state(&self) -> WriterState {
-        let state = self.lock();
-        let mut found = WriterState::default();
-        found.busy_with.clone_from(&state.with);
-        found.busy_for = state.since.map(|since| since.elapsed());
-        found.oldest_waits_for = state.oldest.map(|oldest| oldest.elapsed());
-        found
-    }
-}
-
 /// Watches until the writer ends.
 pub(crate) fn start(shared: Arc<Shared>, inbox: Inbox) -> io::Result<()> {
     let watch = move || {
@@ -165,7 +112,7 @@ pub(crate) fn start(shared: Arc<Shared>, inbox: Inbox) -> io::Result<()> {
             std::thread::sleep(LOOKS_EVERY);
             if let Some((with, since)) = shared.busy.held() {
                 let oldest = inbox.look(&with, since);
-                shared.busy.lock().oldest = oldest;
+                shared.busy.set_oldest(oldest);
             }
         }
     };

@@ -3,7 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use purista_core::error::{HandlerError, chain};
+use purista_core::error::HandlerError;
 use purista_core::message::Message;
 use purista_events::batch::Batch;
 use purista_events::position::Position;
@@ -19,7 +19,7 @@ use tracing::Instrument;
 use super::event_at;
 use super::ledger::{Job, Overflow};
 use crate::commit::{Beside, CommitError, commit, settled};
-use crate::failure::panic_text;
+use crate::failure::{panic_text, unreadable};
 use crate::hearing::Heard;
 use crate::listener::Listener;
 use crate::observation::Ending;
@@ -35,13 +35,6 @@ pub(crate) struct Attempt {
     pub(crate) id: SubscriptionId,
     /// So many events wait that another one must not.
     pub(crate) is_full: bool,
-}
-
-/// An event of a newer form is tried again: the newer program may run soon, or in another process. Anything else is put aside
-/// until this program has an upcaster more.
-pub(crate) fn unreadable(error: &UnreadableEvent) -> HandlerError {
-    let text = chain(error);
-    if error.is_newer() { HandlerError::failed(text) } else { HandlerError::dead_letter(text) }
 }
 
 /// What an attempt came to.
